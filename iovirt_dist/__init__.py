@@ -1,0 +1,3 @@
+"""I/O virtualization as real, distributed message flows."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Guests: CPU engines, machines, memory, image loader, traps, scripted guests."""

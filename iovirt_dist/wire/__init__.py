@@ -1,0 +1,1 @@
+"""What crosses a socket: messages, their strict codec, packed command batches, sessions."""

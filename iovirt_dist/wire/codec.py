@@ -1,0 +1,112 @@
+"""The one strict, bounded decoder and its encoder.
+
+Everything that comes off a wire passes `decode`: sizes and nesting are bounded before anything is allocated, types
+are exact (True is no integer), ranges are those of `wire.messages`. Whatever is wrong is one `DecodeError` with a
+reason to count; no other exception leaves this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import msgpack
+import msgspec
+
+from iovirt_dist.errors import DecodeError
+from iovirt_dist.wire.messages import Complete, Envelope, Message, Submit, Trap, TrapReply
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+Frames: TypeAlias = list[Buffer]
+"""An envelope frame followed by payload frames."""
+
+MAX_ENVELOPE_BYTES = 1 << 17
+MAX_PAYLOAD_FRAMES = 1024
+MAX_PAYLOAD_BYTES = 16 << 20
+"""Sum over the payload frames of one message."""
+
+_MAY_CARRY_PAYLOAD = (Trap, TrapReply, Submit, Complete)
+_as_tuple = msgspec.structs.astuple
+_pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+_TAGS: dict[type, int] = {}
+
+
+def encode(epoch: int, sequence: int, acknowledged: int, body: Message, payload: Sequence[Buffer] = ()) -> Frames:
+    """Build the frames of one message.
+
+    Args:
+        epoch: The sender's life.
+        sequence: Sequence number, 0 for session messages.
+        acknowledged: Last in-order sequence number received.
+        body: The message; its fields must be within their declared ranges.
+        payload: Raw frames that follow, not copied.
+
+    Returns:
+        The envelope frame followed by the payload frames.
+    """
+    kind = type(body)
+    tag = _TAGS.get(kind)
+    if tag is None:
+        tag = _TAGS[kind] = int(msgspec.inspect.type_info(kind).tag)  # type: ignore[union-attr, arg-type]  # every Struct above has an int tag
+    frame: bytes = _pack((epoch, sequence, acknowledged, (tag, *_as_tuple(body))))
+    return [frame, *payload]
+
+
+def decode(frames: Sequence[Buffer]) -> tuple[Envelope, Sequence[Buffer]]:
+    """Check and decode the frames of one message.
+
+    Args:
+        frames: As received; the peer's identity frame already taken off.
+
+    Returns:
+        The envelope and the payload frames (the same objects, not copied).
+
+    Raises:
+        DecodeError: Reason ``no-frames``, ``envelope-size``, ``payload-frames``, ``payload-size``, ``not-msgpack``,
+            ``bad-message`` or ``unexpected-payload``.
+    """
+    if not frames:
+        raise DecodeError("no-frames")
+    head = frames[0]
+    if len(head) > MAX_ENVELOPE_BYTES:
+        raise DecodeError("envelope-size", f"{len(head)} bytes, at most {MAX_ENVELOPE_BYTES}")
+    payload = frames[1:]
+    if payload:
+        if len(payload) > MAX_PAYLOAD_FRAMES:
+            raise DecodeError("payload-frames", f"{len(payload)} frames, at most {MAX_PAYLOAD_FRAMES}")
+        if sum(map(len, payload)) > MAX_PAYLOAD_BYTES:
+            raise DecodeError("payload-size", f"more than {MAX_PAYLOAD_BYTES} bytes")
+    envelope = _envelope(_unpack(head))
+    if payload and not isinstance(envelope.body, _MAY_CARRY_PAYLOAD):
+        raise DecodeError("unexpected-payload", type(envelope.body).__name__)
+    return envelope, payload
+
+
+def _unpack(head: Buffer) -> Any:
+    """Unpack one msgpack value, bounded.
+
+    An envelope nests three deep at most; msgpack's own nesting limit is far above, so nesting is bounded by
+    `max_array_len` and the frame size here and refused by the schema after it.
+    """
+    try:
+        return msgpack.unpackb(
+            head,
+            use_list=False,
+            raw=False,
+            strict_map_key=True,
+            max_array_len=64,
+            max_map_len=0,
+            max_str_len=512,
+            max_bin_len=1 << 16,
+            max_ext_len=0,
+        )
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        raise DecodeError("not-msgpack", type(error).__name__) from None
+
+
+def _envelope(value: Any) -> Envelope:
+    """Check `value` against the declared messages."""
+    try:
+        return msgspec.convert(value, Envelope)
+    except (msgspec.ValidationError, OverflowError) as error:
+        raise DecodeError("bad-message", str(error)[:200]) from None
