@@ -87,7 +87,6 @@ class Welcome(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
         name: The answering process.
         epoch: Its life.
         resumed: Whether it still holds the sender's state; False: start afresh.
-        received: Last in-order sequence number it got from the sender in this session, 0 if not resumed.
         credits: Requests that the sender may have in flight.
         lease_ms: Silence after which each side takes the other for lost.
         features: What both sides will use.
@@ -96,7 +95,6 @@ class Welcome(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
     name: Name
     epoch: U63
     resumed: bool
-    received: U63
     credits: Annotated[int, Meta(ge=1, le=65536)]
     lease_ms: Annotated[int, Meta(ge=10, le=600_000)]
     features: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()
