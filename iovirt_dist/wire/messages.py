@@ -162,12 +162,15 @@ class TrapReply(Struct, frozen=True, array_like=True, forbid_unknown_fields=True
         value: What IN, a load or the acknowledge cycle reads.
         fault: Exception vector that the guest must take instead, or -1.
         error_code: The exception's error code.
+        lines: Interrupt inputs that changed meanwhile, as pairs line, count (see `Interrupt`), so that the guest
+            knows them before its next instruction and without a message of their own.
     """
 
     number: U63
     value: U64
     fault: Annotated[int, Meta(ge=-1, le=63)] = -1
     error_code: U64 = 0
+    lines: Annotated[tuple[U63, ...], Meta(max_length=16)] = ()
 
 
 class Interrupt(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=18):
@@ -205,6 +208,25 @@ class Report(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, t
     faults: U63
 
 
+class PowerAction(enum.IntEnum):
+    """What a machine's own hardware asks for."""
+
+    POWER_OFF = 1
+    RESET = 2
+
+
+class Power(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=20):
+    """The hypervisor switches the guest's machine off, or resets it: its devices are new already.
+
+    Attributes:
+        action: What to do.
+        reason: Which device asked, one line.
+    """
+
+    action: PowerAction
+    reason: Text
+
+
 class Submit(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=32):
     """A batch of commands for a controller's queue pair (layout: `wire.commands`).
 
@@ -229,7 +251,7 @@ class Complete(Struct, frozen=True, array_like=True, forbid_unknown_fields=True,
 
 
 SessionMessage: TypeAlias = Hello | Welcome | Refuse | Ping | Pong | Bye
-GuestMessage: TypeAlias = Trap | TrapReply | Interrupt | Report
+GuestMessage: TypeAlias = Trap | TrapReply | Interrupt | Report | Power
 ControllerMessage: TypeAlias = Submit | Complete
 Message: TypeAlias = SessionMessage | GuestMessage | ControllerMessage
 
