@@ -1,0 +1,1 @@
+"""Third room: the interfaces at which a guest's I/O is intercepted."""

@@ -1,0 +1,1 @@
+"""Which virtual devices a machine has, and where."""

@@ -1,0 +1,73 @@
+"""A machine as the hypervisor sees it: named virtual devices, their map, and the way to the CPU's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from iovirt_dist.hypervisor.address_map import AddressMap
+from iovirt_dist.hypervisor.irqchip.lines import InterruptLines
+from iovirt_dist.hypervisor.vdev.device import Device, Disk, DiskBackend, Terminal, TerminalBackend
+from iovirt_dist.wire.messages import PowerAction
+
+RequestPower = Callable[[PowerAction, str], None]
+"""A device asks that the machine be switched off or reset: action and which device asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class MachineParts:
+    """What a machine is built from.
+
+    Attributes:
+        guest: The guest's name.
+        memory_bytes: RAM.
+        disk: Backend of the first disk, None without one.
+        terminal: Backend of the first serial port.
+        wall_ns: Wall clock at power-on, ns since 1970 UTC.
+        power: How a device switches the machine off.
+    """
+
+    guest: str
+    memory_bytes: int
+    disk: DiskBackend | None
+    terminal: TerminalBackend
+    wall_ns: int
+    power: RequestPower
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A built machine.
+
+    Attributes:
+        address_map: Where the devices answer.
+        lines: The CPU's interrupt inputs.
+        devices: Every device that carries state, by name.
+        timed: Those of them that have deadlines.
+        terminal: The device in front of the terminal backend.
+        terminal_name: Name of that device's range.
+        disk: The device in front of the disk backend, None without one.
+        acknowledge: The interrupt controller's INTA cycle; absent on machines without one.
+    """
+
+    address_map: AddressMap
+    lines: InterruptLines
+    devices: Mapping[str, Device]
+    timed: tuple[Device, ...]
+    terminal: Terminal
+    terminal_name: str
+    disk: Disk | None
+    acknowledge: Callable[[], int] | None = None
+    post_codes: list[int] = field(default_factory=list)
+
+    def deadline_ns(self) -> int | None:
+        """Earliest deadline of any device."""
+        due = [at for device in self.timed if (at := device.deadline_ns()) is not None]
+        return min(due, default=None)
+
+    def advance(self, now_ns: int) -> None:
+        """Let all timed devices do what is due."""
+        for device in self.timed:
+            at = device.deadline_ns()
+            if at is not None and at <= now_ns:
+                device.advance(now_ns)
