@@ -1,0 +1,145 @@
+"""TOML text to the tables of `iovirt_dist.topology.schema`, with errors that name the key.
+
+msgspec alone would report the first wrong key by a path of its own and without a suggestion, so the raw dictionary is
+walked next to the struct definitions; each leaf is converted by msgspec, strictly (no number from text, no integer
+from a float).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from iovirt_dist.errors import ConfigError
+from iovirt_dist.topology import schema
+
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+_TYPE_NAMES: Final[dict[Any, str]] = {str: "a string", int: "an integer", bool: "true or false", float: "a number"}
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return the fix for an unknown `word`: the nearest known one, or all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean '{near[0]}'?"
+    return f"known: {', '.join(names)}" if names else "there are none"
+
+
+def join_key(path: str, key: str) -> str:
+    """Append a key to a dotted TOML path, quoted where TOML needs it."""
+    shown = key if _BARE_KEY.fullmatch(key) else f'"{key}"'
+    return f"{path}.{shown}" if path else shown
+
+
+def _seen(value: object) -> str:
+    """Show a value as TOML would have it, cut to what fits a line."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "a table"
+    text = f'"{value}"' if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _type_name(hint: Any) -> str:
+    """Say what a leaf expects, in words."""
+    if get_origin(hint) is Annotated:
+        for note in get_args(hint)[1:]:
+            if isinstance(note, msgspec.Meta) and note.description:
+                return note.description
+    if get_origin(hint) is Literal:
+        words = [f'"{word}"' for word in get_args(hint)]
+        return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+    return _TYPE_NAMES.get(hint, str(hint))
+
+
+class _Walker:
+    """Walks one file's dictionary along the struct definitions.
+
+    Args:
+        source: The file's name for messages.
+    """
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def _fail(self, path: str, what: str, fix: str = "") -> ConfigError:
+        return ConfigError(what, f"{self._source}: {path}" if path else self._source, fix)
+
+    def table(self, raw: object, struct: type[schema.Table], path: str) -> schema.Table:
+        """Convert one table.
+
+        Raises:
+            ConfigError: At the first key that is unknown, missing or of the wrong type.
+        """
+        if not isinstance(raw, dict):
+            raise self._fail(path, f"expected a table, got {_seen(raw)}")
+        fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
+        for key in raw:
+            if key not in fields:
+                raise self._fail(join_key(path, key), "unknown key", suggestion(key, fields))
+        hints = get_type_hints(struct, include_extras=True)
+        for key, field in fields.items():
+            if field.required and key not in raw:
+                raise self._fail(path, f"key '{key}' is missing", f"add {key} = {_type_name(hints[field.name])}")
+        return struct(**{fields[key].name: self._value(raw[key], hints[key], join_key(path, key)) for key in raw})
+
+    def _value(self, raw: object, hint: Any, path: str) -> object:
+        if isinstance(hint, type) and issubclass(hint, schema.Table):
+            return self.table(raw, hint, path)
+        if get_origin(hint) is dict:
+            if not isinstance(raw, dict):
+                raise self._fail(path, f"expected a table of tables, got {_seen(raw)}")
+            return {name: self._member(value, get_args(hint)[1], join_key(path, name)) for name, value in raw.items()}
+        try:
+            return msgspec.convert(raw, hint)
+        except msgspec.ValidationError:
+            raise self._fail(path, f"expected {_type_name(hint)}, got {_seen(raw)}") from None
+
+    def _member(self, raw: object, hint: Any, path: str) -> schema.Table:
+        """Convert one named table; where several kinds are possible its ``kind`` decides."""
+        if isinstance(hint, type) and issubclass(hint, schema.Table):
+            return self.table(raw, hint, path)
+        kinds: Mapping[str, type[schema.Table]] = schema.KINDS[path.partition(".")[0]]
+        if not isinstance(raw, dict):
+            raise self._fail(path, f"expected a table, got {_seen(raw)}")
+        words = " or ".join(f'"{kind}"' for kind in kinds)
+        if "kind" not in raw:
+            near = difflib.get_close_matches("kind", raw, n=1, cutoff=0.7)
+            raise self._fail(
+                path, "key 'kind' is missing", f"'{near[0]}' is unknown" if near else f"add kind = {words}"
+            )
+        kind = raw["kind"]
+        if not isinstance(kind, str) or kind not in kinds:
+            fix = suggestion(kind, kinds) if isinstance(kind, str) else ""
+            raise self._fail(join_key(path, "kind"), f"expected {words}, got {_seen(kind)}", fix)
+        return self.table(raw, kinds[kind], path)
+
+
+def parse_document(text: str, source: str) -> schema.Document:
+    """Parse a topology file's text.
+
+    Args:
+        text: TOML 1.0.
+        source: The file's name for messages.
+
+    Returns:
+        The file's tables with defaults filled in; references between them are not checked yet.
+
+    Raises:
+        ConfigError: The text is no TOML, or a key is unknown, missing or of the wrong type; `where` names file and key.
+    """
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not valid TOML: {error}", source) from None
+    document = _Walker(source).table(raw, schema.Document, "")
+    assert isinstance(document, schema.Document)
+    return document

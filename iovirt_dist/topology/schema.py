@@ -1,0 +1,125 @@
+"""The tables of a topology file, as written: names, types and defaults of every key, before any cross-check.
+
+One struct per TOML table; `iovirt_dist.topology.parse` fills them, `iovirt_dist.topology.resolve` turns them into the
+checked dataclasses of `iovirt_dist.topology.specs`. Sizes and durations stay text here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+Size = Annotated[int | str, msgspec.Meta(description='a size such as 512, "64KiB" or "1GiB"')]
+Duration = Annotated[str, msgspec.Meta(description='a duration such as "500ms" or "2s"')]
+Replicas = Annotated[int, msgspec.Meta(ge=1, le=1024, description="an integer from 1 to 1024")]
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all tables: keys that are not listed are errors."""
+
+
+class TopologyTable(Table, frozen=True, kw_only=True):
+    """``[topology]``: what holds for all processes."""
+
+    name: str = "default"
+    run_dir: str = ".iovirt"
+    """Folder of sockets, logs and status files; relative to the topology file's folder."""
+    lease: Duration = "2s"
+    """A peer that is silent for this long counts as gone."""
+
+
+class HypervisorTable(Table, frozen=True, kw_only=True):
+    """``[hypervisor.NAME]``."""
+
+    endpoint: str = ""
+    """``ipc://PATH`` or ``tcp://HOST:PORT``; empty for a socket in the run directory."""
+
+
+class ExtentTable(Table, frozen=True, kw_only=True):
+    """``[controller.NAME.extents.EXTENT]``: a byte range of the image, presented as one virtual disk."""
+
+    offset: Size = 0
+    size: Size
+    read_only: bool = False
+
+
+class BlockTable(Table, frozen=True, kw_only=True):
+    """``[controller.NAME]`` with ``kind = "block"``."""
+
+    kind: Literal["block"]
+    endpoint: str = ""
+    image: str
+    """Raw image file, relative to the topology file's folder; created sparse if absent and `size` is given."""
+    size: Size = 0
+    """Size of the image; 0 takes the size of the existing file."""
+    durability: Literal["write-through", "write-back"] = "write-through"
+    """When a write is acknowledged: once on stable storage, or once in the page cache (flush makes it stable)."""
+    read_only: bool = False
+    extents: dict[str, ExtentTable] = {}
+    """Virtual disks by name; without any there is one, ``all``, over the whole image."""
+
+
+class ConsoleTable(Table, frozen=True, kw_only=True):
+    """``[controller.NAME]`` with ``kind = "console"``."""
+
+    kind: Literal["console"]
+    endpoint: str = ""
+
+
+class DevicesTable(Table, frozen=True, kw_only=True):
+    """``guest.NAME.devices``: which controller stands behind each virtual device; empty for none."""
+
+    disk: str = ""
+    """``CONTROLLER/EXTENT``, or ``CONTROLLER`` when it has one extent; ``{name}`` and ``{n}`` stand for the replica."""
+    console: str = ""
+    """``CONTROLLER``; the terminal has the guest's name."""
+
+
+class MachineTable(Table, frozen=True, kw_only=True):
+    """``[guest.NAME]`` with ``kind = "machine"``: machine code on an emulated CPU."""
+
+    kind: Literal["machine"]
+    hypervisor: str
+    machine: Literal["pc", "virt"] = "pc"
+    memory: Size = "32MiB"
+    image: str
+    """``bundled:NAME``, or a file relative to the topology file's folder."""
+    format: Literal["auto", "elf", "multiboot", "flat", "rom"] = "auto"
+    payload: str = ""
+    """Second image that the first one starts (``virt``: what OpenSBI jumps to); empty for none."""
+    command_line: str = ""
+    count: Replicas = 1
+    restart: Literal["on-failure", "always", "never"] = "on-failure"
+    devices: DevicesTable = DevicesTable()
+
+
+class ScriptTable(Table, frozen=True, kw_only=True):
+    """``[guest.NAME]`` with ``kind = "script"``: a Python coroutine as load generator or test double."""
+
+    kind: Literal["script"]
+    hypervisor: str
+    module: str
+    """``package.module:function``."""
+    count: Replicas = 1
+    restart: Literal["on-failure", "always", "never"] = "on-failure"
+    devices: DevicesTable = DevicesTable()
+
+
+ControllerTable = BlockTable | ConsoleTable
+GuestTable = MachineTable | ScriptTable
+
+KINDS: Final[dict[str, dict[str, type[Table]]]] = {
+    "controller": {"block": BlockTable, "console": ConsoleTable},
+    "guest": {"machine": MachineTable, "script": ScriptTable},
+}
+"""The tables whose keys depend on their ``kind``."""
+
+
+class Document(Table, frozen=True, kw_only=True):
+    """A whole topology file."""
+
+    topology: TopologyTable = TopologyTable()
+    hypervisor: dict[str, HypervisorTable] = {}
+    controller: dict[str, ControllerTable] = {}
+    guest: dict[str, GuestTable] = {}
