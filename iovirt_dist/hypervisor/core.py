@@ -1,0 +1,332 @@
+"""The hypervisor: guests on one side, controllers on the other, the rooms in between.
+
+Theory of operation. `handle` takes what arrived, walks it through the rooms, and returns what must be sent. Requests
+that virtual devices made on the way are gathered and leave at the end of the step as one batch per controller.
+Interrupt lines that changed ride on the trap's reply, or go alone where no reply is due. A guest whose units are not
+identified yet is kept waiting: its traps stay in a bounded backlog and are walked once its machine is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+from iovirt_dist.drivers.queue_pair import QueuePair
+from iovirt_dist.errors import DecodeError, WindowFullError
+from iovirt_dist.hypervisor.virtual_machine import GuestPlan, VirtualMachine
+from iovirt_dist.wire.acceptor import Acceptor
+from iovirt_dist.wire.codec import Buffer, Frames
+from iovirt_dist.wire.messages import Complete, Hello, Interrupt, Message, Power, PowerAction, Report, Role, Trap
+from iovirt_dist.wire.opener import Opener
+from iovirt_dist.wire.session import Delivered, Lost, Opened, Rejected, SendFrames, SessionConfig, SessionOutput
+
+
+class Started(NamedTuple):
+    """The process runs; sessions may begin."""
+
+
+class GuestFramesReceived(NamedTuple):
+    """A message came from a guest's socket."""
+
+    peer: bytes
+    frames: Sequence[Buffer]
+
+
+class ControllerFramesReceived(NamedTuple):
+    """A message came from a controller's socket."""
+
+    controller: str
+    frames: Sequence[Buffer]
+
+
+class TimerFired(NamedTuple):
+    """The deadline that the core gave has come, or any earlier time."""
+
+
+class StopRequested(NamedTuple):
+    """The process is about to end."""
+
+    reason: str
+
+
+Event: TypeAlias = Started | GuestFramesReceived | ControllerFramesReceived | TimerFired | StopRequested
+
+
+class SendToGuest(NamedTuple):
+    """Send frames to a guest."""
+
+    peer: bytes
+    frames: Frames
+
+
+class SendToController(NamedTuple):
+    """Send frames to a controller."""
+
+    controller: str
+    frames: Frames
+
+
+class Note(NamedTuple):
+    """Log one line of life cycle."""
+
+    text: str
+
+
+Action: TypeAlias = SendToGuest | SendToController | Note
+
+
+@dataclass(frozen=True, slots=True)
+class HypervisorConfig:
+    """What a hypervisor serves.
+
+    Attributes:
+        name: Its name in the topology.
+        epoch: This life.
+        lease_ms: Silence after which a peer counts as lost.
+        wall_minus_monotonic_ns: Wall clock minus monotonic clock, so that the core needs no clock.
+        plans: Guests by name; their attachments name queue pairs of `controllers`.
+        controllers: Queue pairs by controller name.
+    """
+
+    name: str
+    epoch: int
+    lease_ms: int
+    wall_minus_monotonic_ns: int
+    plans: Mapping[str, GuestPlan]
+    controllers: Mapping[str, QueuePair]
+
+
+@dataclass(slots=True)
+class Guest:
+    """A guest with a session: where it is and what waits for its machine."""
+
+    vm: VirtualMachine
+    peer: bytes = b""
+    connected: bool = False
+    epoch: int = 0
+    waiting: str = ""
+    backlog: list[tuple[Message, Sequence[Buffer]]] = field(default_factory=list)
+
+
+BACKLOG = 256
+"""Messages of a guest that wait for its machine; a guest in that state has one trap and its posted stores out."""
+
+GUEST_CREDITS = 64
+
+
+class Hypervisor:
+    """Sans-IO core of a hypervisor process.
+
+    Args:
+        config: What it serves.
+    """
+
+    def __init__(self, config: HypervisorConfig) -> None:
+        self.config = config
+        own = SessionConfig(Role.HYPERVISOR, config.name, config.epoch, credits=GUEST_CREDITS, lease_ms=config.lease_ms)
+        self.acceptor = Acceptor(own, self._refusal)
+        self.openers = {name: Opener(own, name) for name in config.controllers}
+        self.guests = {name: Guest(VirtualMachine(plan, n + 1)) for n, (name, plan) in enumerate(config.plans.items())}
+        self._by_peer: dict[bytes, Guest] = {}
+        self._next_instance = len(self.guests) + 1
+        self._deadline_ns: int | None = None
+        self._actions: list[Action] = []
+
+    def handle(self, event: Event, now_ns: int) -> list[Action]:
+        """Take one event; see the module's theory of operation."""
+        self._actions = []
+        match event:
+            case GuestFramesReceived(peer, frames):
+                self._guest_outputs(self.acceptor.receive(peer, frames, now_ns), now_ns)
+            case ControllerFramesReceived(name, frames):
+                self._controller_outputs(name, self.openers[name].receive(frames, now_ns), now_ns)
+            case TimerFired():
+                self._tick(now_ns)
+            case Started():
+                for name, opener in self.openers.items():
+                    self._controller_outputs(name, opener.start(now_ns), now_ns)
+                self._tick(now_ns)
+            case StopRequested(reason):
+                self._guest_outputs(self.acceptor.close(reason, now_ns), now_ns)
+                for name, opener in self.openers.items():
+                    self._controller_outputs(name, opener.close(reason, now_ns), now_ns)
+                return self._actions
+        self._submit_batches(now_ns)
+        return self._actions
+
+    def deadline_ns(self) -> int | None:
+        """When a `TimerFired` is due."""
+        return self._deadline_ns
+
+    # --- guests
+
+    def _refusal(self, hello: Hello) -> str | None:
+        if hello.role is not Role.GUEST:
+            return "not-a-guest"
+        return None if hello.name in self.guests else "unknown-name"
+
+    def _guest_outputs(self, outputs: Sequence[SessionOutput], now_ns: int) -> None:
+        for output in outputs:
+            if isinstance(output, Delivered):
+                guest = self._by_peer.get(output.peer)
+                if guest is not None:
+                    self._guest_message(guest, output.body, output.payload, now_ns)
+            elif isinstance(output, SendFrames):
+                self._actions.append(SendToGuest(*output))
+            elif isinstance(output, Opened):
+                self._guest_opened(output, now_ns)
+            elif isinstance(output, Lost):
+                self._guest_lost(output)
+
+    def _guest_opened(self, opened: Opened, now_ns: int) -> None:
+        guest = self.guests[opened.name]
+        self._by_peer.pop(guest.peer, None)
+        guest.peer, guest.connected = opened.peer, True
+        self._by_peer[opened.peer] = guest
+        if opened.resumed and opened.epoch == guest.epoch:
+            self._note(f"guest {opened.name} is back")
+            return
+        guest.epoch = opened.epoch
+        guest.backlog.clear()
+        guest.vm.power_off()
+        guest.vm.counts = type(guest.vm.counts)()
+        self._note(f"guest {opened.name} connected")
+        self._try_power_on(guest, now_ns)
+
+    def _guest_lost(self, lost: Lost) -> None:
+        guest = self.guests[lost.name]
+        guest.connected = False
+        self._note(f"guest {lost.name} lost: {lost.reason}")
+
+    def _try_power_on(self, guest: Guest, now_ns: int) -> None:
+        """Build the guest's machine if all its units are known, then walk what waited for it."""
+        waiting = guest.vm.waiting_for()
+        if waiting:
+            if waiting != guest.waiting:
+                self._note(f"guest {guest.vm.plan.name}: {waiting}")
+            guest.waiting = waiting
+            return
+        guest.waiting = ""
+        self._next_instance += 1
+        guest.vm.power_on(self._next_instance, now_ns + self.config.wall_minus_monotonic_ns, now_ns)
+        backlog, guest.backlog = guest.backlog, []
+        for body, payload in backlog:
+            self._guest_message(guest, body, payload, now_ns)
+        self._lower_deadline(guest.vm.deadline_ns())
+
+    def _guest_message(self, guest: Guest, body: Message, payload: Sequence[Buffer], now_ns: int) -> None:
+        vm = guest.vm
+        if vm.machine is None:
+            if len(guest.backlog) < BACKLOG:
+                guest.backlog.append((body, payload))
+        elif isinstance(body, Trap):
+            self._trap(guest, body, payload, now_ns)
+        elif isinstance(body, Report):
+            vm.reported(body)
+
+    def _trap(self, guest: Guest, trap: Trap, payload: Sequence[Buffer], now_ns: int) -> None:
+        vm = guest.vm
+        answer = vm.trap(trap, list(payload), now_ns)
+        machine = vm.machine
+        assert machine is not None
+        if machine.timed:
+            self._lower_deadline(vm.deadline_ns())
+        if vm.power is not None:
+            self._power(guest, vm.power, now_ns)
+        if answer is None:
+            self._send_lines(guest, now_ns)
+            return
+        reply, data = answer
+        changes = machine.lines.take_changes()
+        if changes:
+            reply = type(reply)(reply.number, reply.value, reply.fault, reply.error_code, changes)
+        self._send(guest, reply, (data,) if data else (), now_ns)
+
+    def _power(self, guest: Guest, power: Power, now_ns: int) -> None:
+        vm = guest.vm
+        vm.power = None
+        self._note(f"guest {vm.plan.name}: {power.action.name.lower().replace('_', ' ')} by {power.reason}")
+        self._send(guest, power, (), now_ns)
+        if power.action is PowerAction.RESET:
+            self._try_power_on(guest, now_ns)
+
+    def _send_lines(self, guest: Guest, now_ns: int) -> None:
+        """Send the interrupt lines that changed with no reply to ride on."""
+        machine = guest.vm.machine
+        if machine is None:
+            return
+        changes = machine.lines.take_changes()
+        for at in range(0, len(changes), 2):
+            self._send(guest, Interrupt(changes[at], changes[at + 1]), (), now_ns)
+
+    def _send(self, guest: Guest, body: Message, payload: Sequence[Buffer], now_ns: int) -> None:
+        try:
+            self._actions.append(SendToGuest(*self.acceptor.send(guest.peer, body, payload, now_ns)))
+        except WindowFullError as error:
+            guest.connected = False
+            self._note(f"guest {guest.vm.plan.name} takes no messages: {error}")
+
+    # --- controllers
+
+    def _controller_outputs(self, name: str, outputs: Sequence[SessionOutput], now_ns: int) -> None:
+        queue_pair = self.config.controllers[name]
+        for output in outputs:
+            if isinstance(output, Delivered):
+                self._controller_message(queue_pair, output, now_ns)
+            elif isinstance(output, SendFrames):
+                self._actions.append(SendToController(name, output.frames))
+            elif isinstance(output, Opened):
+                queue_pair.opened(output.credits, output.resumed)
+                self._note(f"controller {name} connected")
+            elif isinstance(output, Lost):
+                queue_pair.lost()
+                self._note(f"controller {name} lost: {output.reason}; {queue_pair.in_flight} requests wait for it")
+            elif isinstance(output, Rejected):
+                self._note(f"controller {name}: message refused: {output.reason}")
+
+    def _controller_message(self, queue_pair: QueuePair, delivered: Delivered, now_ns: int) -> None:
+        if not isinstance(delivered.body, Complete):
+            return
+        try:
+            queue_pair.complete(delivered.body, list(delivered.payload), now_ns)
+        except DecodeError as error:
+            self._note(f"controller {queue_pair.controller}: completions refused: {error}")
+            return
+        for guest in self.guests.values():
+            if guest.vm.machine is not None:
+                self._send_lines(guest, now_ns)
+                if guest.vm.terminal_driver is not None:
+                    guest.vm.terminal_driver.flush()
+            elif guest.connected:
+                self._try_power_on(guest, now_ns)
+
+    def _submit_batches(self, now_ns: int) -> None:
+        """Send what virtual devices asked for during this step, one batch per controller."""
+        for name, queue_pair in self.config.controllers.items():
+            opener = self.openers[name]
+            while opener.open and (batch := queue_pair.take_batch()) is not None:
+                self._actions.append(SendToController(name, opener.send(*batch, now_ns).frames))
+
+    # --- time
+
+    def _tick(self, now_ns: int) -> None:
+        self._guest_outputs(self.acceptor.tick(now_ns), now_ns)
+        for name, opener in self.openers.items():
+            self._controller_outputs(name, opener.tick(now_ns), now_ns)
+        self._deadline_ns = None
+        for session in (self.acceptor, *self.openers.values()):
+            self._lower_deadline(session.deadline_ns())
+        for guest in self.guests.values():
+            due = guest.vm.deadline_ns()
+            if due is not None and due <= now_ns:
+                guest.vm.advance(now_ns)
+                self._send_lines(guest, now_ns)
+            self._lower_deadline(guest.vm.deadline_ns())
+
+    def _lower_deadline(self, at_ns: int | None) -> None:
+        if at_ns is not None and (self._deadline_ns is None or at_ns < self._deadline_ns):
+            self._deadline_ns = at_ns
+
+    def _note(self, text: str) -> None:
+        self._actions.append(Note(text))

@@ -1,0 +1,212 @@
+"""One guest as the hypervisor holds it: its machine, its drivers and its counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from iovirt_dist.drivers.disk import DiskDriver
+from iovirt_dist.drivers.queue_pair import QueuePair, Unit
+from iovirt_dist.drivers.terminal import TerminalDriver
+from iovirt_dist.hypervisor import privilege
+from iovirt_dist.hypervisor.intercept import operation
+from iovirt_dist.hypervisor.machines.machine import Machine, MachineParts
+from iovirt_dist.hypervisor.machines.registry import BUILDERS
+from iovirt_dist.wire.codec import Buffer
+from iovirt_dist.wire.messages import Power, PowerAction, Report, Trap, TrapKind, TrapReply
+
+DISK_QUEUE = 0
+TERMINAL_QUEUE = 1
+
+_WAITS_FOR_REPLY = frozenset(kind for kind in TrapKind if kind is not TrapKind.MMIO_STORE)
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A device of a guest and the unit behind it.
+
+    Attributes:
+        queue_pair: Way to the controller.
+        unit: Name of the extent or terminal there.
+    """
+
+    queue_pair: QueuePair
+    unit: str
+
+    def use(self) -> Unit:
+        """The unit's state with the controller; asks for its identification the first time."""
+        return self.queue_pair.use(self.unit)
+
+
+@dataclass(frozen=True, slots=True)
+class GuestPlan:
+    """What the topology says of a guest.
+
+    Attributes:
+        name: The guest.
+        machine: ``pc`` or ``virt``.
+        memory_bytes: RAM.
+        disk: First disk, None without one.
+        console: First serial port, None without one.
+    """
+
+    name: str
+    machine: str
+    memory_bytes: int
+    disk: Attachment | None
+    console: Attachment | None
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the hypervisor counts of one guest since the guest started.
+
+    Attributes:
+        traps: By `TrapKind` value; index 0 is unused.
+        touched: By name of the device that answered; ``-`` where nothing did.
+    """
+
+    traps: list[int] = field(default_factory=lambda: [0] * (len(TrapKind) + 1))
+    touched: dict[str, int] = field(default_factory=dict)
+    bytes_in: int = 0
+    bytes_out: int = 0
+    refused: int = 0
+    malformed: int = 0
+    reported: Report | None = None
+    at_report: tuple[int, ...] = ()
+
+
+class VirtualMachine:
+    """A guest's machine, rebuilt at every power-on, and the drivers behind its devices.
+
+    Args:
+        plan: What the topology says.
+        terminal_instance: Instance number under which the terminal driver, which outlives the machine, submits.
+    """
+
+    def __init__(self, plan: GuestPlan, terminal_instance: int) -> None:
+        self.plan = plan
+        self.counts = Counts()
+        self.machine: Machine | None = None
+        self.instance = 0
+        self.power: Power | None = None
+        """What a device of the machine asked for and nobody carried out yet."""
+        self.disk_driver: DiskDriver | None = None
+        self.terminal_driver: TerminalDriver | None = None
+        self._power_on_ns = 0
+        console = plan.console
+        if console is not None:
+            self.terminal_driver = TerminalDriver(console.queue_pair, console.unit, terminal_instance, TERMINAL_QUEUE)
+
+    def waiting_for(self) -> str:
+        """What must be identified before the machine can be built, one line; empty for nothing."""
+        for attachment in (self.plan.disk, self.plan.console):
+            if attachment is None:
+                continue
+            unit = attachment.use()
+            if unit.problem:
+                return unit.problem
+            if unit.identity is None:
+                return f"waiting for controller {attachment.queue_pair.controller}"
+        return ""
+
+    def power_on(self, instance: int, wall_ns: int, now_ns: int) -> None:
+        """Build the machine anew; all its units must have been identified.
+
+        Args:
+            instance: Number for the request ids of this life of the machine.
+            wall_ns: Wall clock now.
+            now_ns: Monotonic time now.
+        """
+        self.power_off()
+        self.instance = instance
+        self._power_on_ns = now_ns
+        plan = self.plan
+        if plan.disk is not None:
+            identity = plan.disk.use().identity
+            assert identity is not None
+            self.disk_driver = DiskDriver(plan.disk.queue_pair, plan.disk.unit, identity, instance, DISK_QUEUE)
+        terminal = self.terminal_driver or _Unconnected()
+        parts = MachineParts(plan.name, plan.memory_bytes, self.disk_driver, terminal, wall_ns, self._ask_power)
+        self.machine = machine = BUILDERS[plan.machine](parts)
+        if self.disk_driver is not None:
+            self.disk_driver.attach(machine.disk, now_ns)
+        if self.terminal_driver is not None:
+            self.terminal_driver.attach(machine.terminal, now_ns)
+
+    def power_off(self) -> None:
+        """Take the machine down; requests that are on their way complete into nothing."""
+        if self.plan.disk is not None and self.machine is not None:
+            self.plan.disk.queue_pair.forget(self.instance)
+        if self.terminal_driver is not None:
+            self.terminal_driver.attach(None, 0)
+        self.machine = None
+        self.power = None
+
+    def deadline_ns(self) -> int | None:
+        """When `advance` must be called next, monotonic."""
+        due = self.machine.deadline_ns() if self.machine else None
+        return None if due is None else due + self._power_on_ns
+
+    def advance(self, now_ns: int) -> None:
+        """Let the machine's timers run up to now."""
+        if self.machine:
+            self.machine.advance(now_ns - self._power_on_ns)
+
+    def trap(self, trap: Trap, payload: list[Buffer], now_ns: int) -> tuple[TrapReply, bytes] | None:
+        """Walk one trap through privilege, address map, interception and virtual device.
+
+        Returns:
+            The reply (still without line changes) and the data of a string input, or None for a posted store.
+        """
+        machine, counts = self.machine, self.counts
+        assert machine is not None, "traps wait until the machine is built"
+        counts.traps[trap.kind] += 1
+        if trap.kind is TrapKind.INTERRUPT_ACKNOWLEDGE:
+            vector = machine.acknowledge() if machine.acknowledge else 0
+            return TrapReply(trap.number, vector), b""
+        data: Buffer = payload[0] if payload else b""
+        if len(payload) > 1 or not operation.is_well_formed(trap, data):
+            counts.malformed += 1
+            return TrapReply(trap.number, 0), bytes(trap.width * trap.count)
+        fault = privilege.refusal(trap)
+        if fault != privilege.ALLOWED:
+            counts.refused += 1
+            return TrapReply(trap.number, 0, fault), b""
+        outcome = operation.perform(machine.address_map, trap, data, now_ns - self._power_on_ns)
+        self._count(trap, outcome, now_ns)
+        if trap.kind in _WAITS_FOR_REPLY:
+            return TrapReply(trap.number, outcome.value), outcome.data
+        return None
+
+    def reported(self, report: Report) -> None:
+        """Keep a guest's own counts next to ours at the same point of the channel."""
+        self.counts.reported = report
+        self.counts.at_report = tuple(self.counts.traps)
+
+    def _count(self, trap: Trap, outcome: operation.Outcome, now_ns: int) -> None:
+        counts = self.counts
+        size = trap.width * trap.count
+        if trap.kind in (TrapKind.PORT_IN, TrapKind.MMIO_LOAD):
+            counts.bytes_in += size
+        else:
+            counts.bytes_out += size
+        name = outcome.touched.name if outcome.touched else "-"
+        counts.touched[name] = counts.touched.get(name, 0) + 1
+        driver = self.terminal_driver
+        if driver is not None and self.machine is not None and name == self.machine.terminal_name:
+            driver.feed(now_ns)
+            driver.flush()
+
+    def _ask_power(self, action: PowerAction, reason: str) -> None:
+        self.power = Power(action, reason)
+
+
+class _Unconnected:
+    """Terminal backend of a guest without a console: takes everything, brings nothing."""
+
+    def transmit(self, data: bytes) -> None:
+        """Drop the bytes: the line is not connected."""
+
+    def space(self) -> int:
+        """Always room."""
+        return 4096

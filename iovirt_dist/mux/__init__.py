@@ -1,0 +1,1 @@
+"""Sharing: the queue between virtual devices and a host-side driver."""
