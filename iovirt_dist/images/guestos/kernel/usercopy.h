@@ -1,0 +1,19 @@
+/* Memory of the calling process, which the kernel never touches unchecked. */
+#ifndef KERNEL_USERCOPY_H
+#define KERNEL_USERCOPY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* True if the program may read (with `writable`: write) all of it. */
+bool user_range_ok(uint32_t address, uint32_t length, bool writable);
+
+/* 0, or -EFAULT with nothing copied. */
+int copy_from_user(void *to, uint32_t from, uint32_t length);
+int copy_to_user(uint32_t to, const void *from, uint32_t length);
+
+/* The length without the terminator, -EFAULT, or -E2BIG if there is none within `size`. */
+int copy_string_from_user(char *to, uint32_t from, uint32_t size);
+
+#endif
