@@ -12,7 +12,7 @@ from iovirt_dist.errors import ConfigError, EndpointError
 MAX_SOCKET_PATH_BYTES: Final = 107
 """Longest path of a UNIX socket: ``sun_path`` has 108 bytes with the final NUL, see unix(7)."""
 
-_TCP: Final = re.compile(r"tcp://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.*-]+):(?P<port>\d{1,5})")
+_TCP: Final = re.compile(r"tcp://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.*-]+):(?P<port>[0-9]{1,5})")
 
 
 def check_socket_path(path: Path) -> Path:

@@ -10,7 +10,7 @@ _SIZE_UNITS: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 <<
 
 _DURATION_UNITS: Final = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "min": 60_000_000_000}
 
-_QUANTITY: Final = re.compile(r"(\d{1,19}(?:\.\d{1,9})?)\s*([A-Za-z]*)")
+_QUANTITY: Final = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)")
 
 MAX_QUANTITY: Final = (1 << 63) - 1
 """Largest size in bytes and duration in nanoseconds: both travel as signed 64-bit numbers."""

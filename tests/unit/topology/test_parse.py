@@ -1,0 +1,61 @@
+"""The walk along the schema: every message names file, key, expectation and value."""
+
+from __future__ import annotations
+
+import pytest
+
+from iovirt_dist.errors import ConfigError
+from iovirt_dist.topology.parse import parse_document
+from iovirt_dist.topology.schema import BlockTable, MachineTable
+
+GUEST = '[guest.alice]\nkind = "machine"\nhypervisor = "hv0"\nimage = "x"\n'
+
+
+def test_document_empty_has_defaults() -> None:
+    """An empty file is a topology without processes."""
+    document = parse_document("", "t.toml")
+    assert document.topology.run_dir == ".iovirt"
+    assert document.guest == {}
+
+
+def test_document_kinds_select_their_tables() -> None:
+    """The kind key decides which keys are known."""
+    document = parse_document(GUEST + '[controller.d]\nkind = "block"\nimage = "i"\nsize = 512\n', "t.toml")
+    assert isinstance(document.guest["alice"], MachineTable)
+    assert document.controller["d"] == BlockTable(kind="block", image="i", size=512)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GUEST + 'memroy = "1MiB"', "t.toml: guest.alice.memroy: unknown key; did you mean 'memory'?"),
+        (GUEST + "xyzzy = 1", "t.toml: guest.alice.xyzzy: unknown key; known: command_line, count, devices,"),
+        (GUEST + 'devices.dsik = "a"', "t.toml: guest.alice.devices.dsik: unknown key; did you mean 'disk'?"),
+        (GUEST + "memory = 1.5", 't.toml: guest.alice.memory: expected a size such as 512, "64KiB" or "1GiB", got 1.5'),
+        (GUEST + "count = 0", "t.toml: guest.alice.count: expected an integer from 1 to 1024, got 0"),
+        (GUEST + 'count = "2"', 't.toml: guest.alice.count: expected an integer from 1 to 1024, got "2"'),
+        (GUEST + "command_line = true", "t.toml: guest.alice.command_line: expected a string, got true"),
+        (GUEST + 'machine = "pcc"', 't.toml: guest.alice.machine: expected "pc" or "virt", got "pcc"'),
+        (GUEST + "devices = 3", "t.toml: guest.alice.devices: expected a table, got 3"),
+        ('[guest.a]\nkind = "machin"', 't.toml: guest.a.kind: expected "machine" or "script", got "machin"; did you'),
+        ('[guest.a]\nkin = "machine"', "t.toml: guest.a: key 'kind' is missing; 'kin' is unknown"),
+        ("[guest.a]\n", 't.toml: guest.a: key \'kind\' is missing; add kind = "machine" or "script"'),
+        (
+            '[guest.a]\nkind = "script"\nhypervisor = "h"',
+            "t.toml: guest.a: key 'module' is missing; add module = a string",
+        ),
+        ("[guets.a]\n", "t.toml: guets: unknown key; did you mean 'guest'?"),
+        ("guest = 1", "t.toml: guest: expected a table of tables, got 1"),
+        ("[guest]\na = 1", "t.toml: guest.a: expected a table, got 1"),
+        ('[hypervisor."a b"]\nx = 1', 't.toml: hypervisor."a b".x: unknown key; known: endpoint'),
+        ("[hypervisor.a]\n[hypervisor.a]\n", "t.toml: not valid TOML: Cannot declare ('hypervisor', 'a') twice"),
+        ("a = ", "t.toml: not valid TOML: Invalid value"),
+        ('[topology]\nname = "' + "n" * 80 + '"\nlease = 2', "t.toml: topology.lease: expected a duration such as"),
+    ],
+)
+def test_document_wrong_raises_one_line_with_key(text: str, message: str) -> None:
+    """What, where and what to do, on one line."""
+    with pytest.raises(ConfigError) as caught:
+        parse_document(text, "t.toml")
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,72 @@
+"""How an entry point finds itself in the topology."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from iovirt_dist.errors import ConfigError
+from iovirt_dist.topology import select
+
+TWO = """
+[hypervisor.hv0]
+[guest.bob]
+kind = "script"
+hypervisor = "hv0"
+module = "a:b"
+count = 2
+"""
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """Environment that names a topology with one hypervisor and two guests."""
+    (tmp_path / "t.toml").write_text(TWO)
+    return {"IOVIRT_TOPOLOGY": str(tmp_path / "t.toml")}
+
+
+def test_select_without_name_takes_the_only_one(environ: dict[str, str]) -> None:
+    """One hypervisor needs no name."""
+    assert select("hypervisor", [], environ).spec.name == "hv0"
+
+
+def test_select_argument_wins_over_honcho(environ: dict[str, str]) -> None:
+    """A name on the command line is the strongest wish."""
+    assert select("guest", ["bob-1"], environ | {"HONCHO_PROCESS_NAME": "guest.2"}).spec.name == "bob-1"
+
+
+def test_select_honcho_number_counts_in_the_files_order(environ: dict[str, str]) -> None:
+    """``honcho start -c guest=2`` starts both replicas."""
+    assert select("guest", [], environ | {"HONCHO_PROCESS_NAME": "guest.2"}).spec.name == "bob-2"
+
+
+def test_select_honcho_of_another_type_is_ignored(environ: dict[str, str]) -> None:
+    """A wrapper process of another type says nothing about us."""
+    assert select("hypervisor", [], environ | {"HONCHO_PROCESS_NAME": "web.3"}).spec.name == "hv0"
+
+
+@pytest.mark.parametrize(
+    ("argv", "honcho", "message"),
+    [
+        ([], "", "which guest?; name one: bob-1, bob-2"),
+        (["carol"], "", "no guest 'carol'; guest processes: bob-1, bob-2"),
+        (["bob-1", "bob-2"], "", "expected one process name"),
+        ([], "guest.3", "no guest number 3; guest processes: bob-1, bob-2"),
+        ([], "guest.0", "no guest number 0"),
+        ([], "guest.x", "which guest?"),
+    ],
+)
+def test_select_unclear_raises_and_lists_names(
+    environ: dict[str, str], argv: list[str], honcho: str, message: str
+) -> None:
+    """The error says what could have been meant."""
+    with pytest.raises(ConfigError) as caught:
+        select("guest", argv, environ | {"HONCHO_PROCESS_NAME": honcho})
+    assert message in str(caught.value)
+
+
+def test_select_none_of_the_kind_raises(environ: dict[str, str]) -> None:
+    """A service that the topology does not use says so."""
+    with pytest.raises(ConfigError, match=r"which block\?; there is none"):
+        select("block", [], environ)
