@@ -31,11 +31,14 @@ _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 _TAGS: dict[type, int] = {}
 
 
-def encode(epoch: int, sequence: int, acknowledged: int, body: Message, payload: Sequence[Buffer] = ()) -> Frames:
+def encode(
+    epoch: int, peer_epoch: int, sequence: int, acknowledged: int, body: Message, payload: Sequence[Buffer] = ()
+) -> Frames:
     """Build the frames of one message.
 
     Args:
         epoch: The sender's life.
+        peer_epoch: The receiver's life, 0 if unknown.
         sequence: Sequence number, 0 for session messages.
         acknowledged: Last in-order sequence number received.
         body: The message; its fields must be within their declared ranges.
@@ -47,8 +50,8 @@ def encode(epoch: int, sequence: int, acknowledged: int, body: Message, payload:
     kind = type(body)
     tag = _TAGS.get(kind)
     if tag is None:
-        tag = _TAGS[kind] = int(msgspec.inspect.type_info(kind).tag)  # type: ignore[union-attr, arg-type]  # every Struct above has an int tag
-    frame: bytes = _pack((epoch, sequence, acknowledged, (tag, *_as_tuple(body))))
+        tag = _TAGS[kind] = int(kind.__struct_config__.tag)  # type: ignore[arg-type]  # every message has an int tag
+    frame: bytes = _pack((epoch, peer_epoch, sequence, acknowledged, (tag, *_as_tuple(body))))
     return [frame, *payload]
 
 

@@ -108,13 +108,18 @@ class Refuse(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, t
 
 
 class Ping(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=4):
-    """Sign of life that asks for one; outside the sequence numbers."""
+    """Sign of life that asks for a PONG; outside the sequence numbers.
+
+    Attributes:
+        stamp: Comes back in the PONG. 0 asks for no PONG: messages are missing after the envelope's
+            ``acknowledged``, and the receiver of this PING is to send them again.
+    """
 
     stamp: U63
 
 
 class Pong(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=5):
-    """Answer to PING with its stamp; also carries an acknowledgement when there is nothing else to send."""
+    """Answer to PING with its stamp; stamp 0 only carries an acknowledgement when there is nothing else to send."""
 
     stamp: U63
 
@@ -261,6 +266,8 @@ class Envelope(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
 
     Attributes:
         epoch: The sender's life.
+        peer_epoch: The receiver's life as the sender knows it, 0 if it does not: a message that outlived a restart of
+            the process it was meant for is recognised by it, in both directions.
         sequence: Count of the sender's sequenced messages in this session, from 1; 0 for session messages, which
             stand outside the sequence.
         acknowledged: Last in-order sequence number that the sender has received.
@@ -268,6 +275,7 @@ class Envelope(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
     """
 
     epoch: U63
+    peer_epoch: U63
     sequence: U63
     acknowledged: U63
     body: Message
