@@ -45,7 +45,8 @@ int main(int count, char **arguments)
         size_t length = end != NULL ? (size_t)(end - list) : strlen(list);
 
         copy_string(name, list, length + 1 < NAME_SIZE ? length + 1 : NAME_SIZE);
-        run(name, arguments);
+        if (*name != '\0')
+            run(name, arguments);
         list = end != NULL ? end + 1 : NULL;
     }
     print("init: all done\n");
