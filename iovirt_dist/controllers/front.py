@@ -1,0 +1,161 @@
+"""The controller protocol in front of a controller core: sessions become queue pairs, messages become commands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from iovirt_dist.controllers.base import CommandsSubmitted, CompleteCommands, QueuePairClosed, QueuePairOpened
+from iovirt_dist.errors import DecodeError, WindowFullError
+from iovirt_dist.wire.acceptor import Acceptor
+from iovirt_dist.wire.codec import Buffer, Frames
+from iovirt_dist.wire.commands import pack_completions, unpack_commands
+from iovirt_dist.wire.messages import Complete, Hello, Role, Submit
+from iovirt_dist.wire.session import Delivered, Lost, Opened, Rejected, SendFrames, SessionConfig, SessionOutput
+
+
+class FramesReceived(NamedTuple):
+    """A message came from a hypervisor's address."""
+
+    peer: bytes
+    frames: Sequence[Buffer]
+
+
+class TimerFired(NamedTuple):
+    """The deadline that the front gave has come, or any earlier time."""
+
+
+class StopRequested(NamedTuple):
+    """The process is about to end."""
+
+    reason: str
+
+
+class Send(NamedTuple):
+    """Send frames to a hypervisor."""
+
+    peer: bytes
+    frames: Frames
+
+
+class Note(NamedTuple):
+    """Log one line of life cycle."""
+
+    text: str
+
+
+Event: TypeAlias = Any
+"""One of the above, or an event of the device core, which is passed on."""
+
+Action: TypeAlias = Any
+"""`Send`, `Note`, or an I/O action of the device core."""
+
+
+class DeviceCore(Protocol):
+    """A controller's device class: block or console."""
+
+    def handle(self, event: Any, now_ns: int) -> list[Any]:
+        """Take queue pair events and outcomes of I/O; give completions and I/O actions."""
+        ...
+
+
+class ControllerFront:
+    """Sans-IO core of a controller process.
+
+    Args:
+        config: This process's session settings; its credits are the depth of every queue pair.
+        device: The device class behind the front.
+        hypervisors: Names that may open a queue pair.
+    """
+
+    def __init__(self, config: SessionConfig, device: DeviceCore, hypervisors: frozenset[str]) -> None:
+        self.acceptor = Acceptor(config, self._refusal)
+        self.malformed = 0
+        self._device = device
+        self._hypervisors = hypervisors
+        self._pairs: dict[bytes, int] = {}
+        self._peers: dict[int, bytes] = {}
+        self._interrupts: dict[int, int] = {}
+        self._opened = 0
+
+    def handle(self, event: Event, now_ns: int) -> list[Action]:
+        """Take one event; whatever the front does not know goes to the device core."""
+        if isinstance(event, FramesReceived):
+            return self._outputs(self.acceptor.receive(event.peer, event.frames, now_ns), now_ns)
+        if isinstance(event, TimerFired):
+            return self._outputs(self.acceptor.tick(now_ns), now_ns)
+        if isinstance(event, StopRequested):
+            return self._outputs(self.acceptor.close(event.reason, now_ns), now_ns)
+        return self._device_event(event, now_ns)
+
+    def deadline_ns(self) -> int | None:
+        """When a `TimerFired` is due."""
+        return self.acceptor.deadline_ns()
+
+    @property
+    def connected(self) -> list[str]:
+        """Hypervisors whose queue pairs are open."""
+        return sorted(name for name in self._hypervisors if self.acceptor.is_open(name))
+
+    def _refusal(self, hello: Hello) -> str | None:
+        return None if hello.role is Role.HYPERVISOR and hello.name in self._hypervisors else "unknown-name"
+
+    def _outputs(self, outputs: Sequence[SessionOutput], now_ns: int) -> list[Action]:
+        actions: list[Action] = []
+        for output in outputs:
+            if isinstance(output, Delivered):
+                actions += self._submitted(output, now_ns)
+            elif isinstance(output, SendFrames):
+                actions.append(Send(*output))
+            elif isinstance(output, Opened):
+                actions.append(Note(f"hypervisor {output.name} {'is back' if output.resumed else 'connected'}"))
+                actions += self._open(output, now_ns)
+            elif isinstance(output, Lost):
+                actions.append(Note(f"hypervisor {output.name} lost: {output.reason}"))
+                actions += self._close(output.peer, now_ns)
+            elif isinstance(output, Rejected):
+                actions.append(Note(f"message refused: {output.reason}"))
+        return actions
+
+    def _open(self, opened: Opened, now_ns: int) -> list[Action]:
+        self._opened += 1
+        self._pairs[opened.peer] = self._opened
+        self._peers[self._opened] = opened.peer
+        return self._device_event(QueuePairOpened(self._opened, opened.name, opened.resumed), now_ns)
+
+    def _close(self, peer: bytes, now_ns: int) -> list[Action]:
+        pair = self._pairs.pop(peer, None)
+        if pair is None:
+            return []
+        del self._peers[pair]
+        self._interrupts.pop(pair, None)
+        return self._device_event(QueuePairClosed(pair), now_ns)
+
+    def _submitted(self, delivered: Delivered, now_ns: int) -> list[Action]:
+        pair = self._pairs.get(delivered.peer)
+        if pair is None or not isinstance(delivered.body, Submit):
+            return []
+        try:
+            commands = unpack_commands(delivered.body.commands, len(delivered.payload))
+        except DecodeError as error:
+            self.malformed += 1
+            return [Note(f"commands refused: {error}")]
+        return self._device_event(CommandsSubmitted(pair, commands, list(delivered.payload)), now_ns)
+
+    def _device_event(self, event: Any, now_ns: int) -> list[Action]:
+        return [
+            self._complete(action, now_ns) if isinstance(action, CompleteCommands) else action
+            for action in self._device.handle(event, now_ns)
+        ]
+
+    def _complete(self, action: CompleteCommands, now_ns: int) -> Action:
+        """One batch of completions is one message and one interrupt."""
+        peer = self._peers.get(action.pair)
+        if peer is None:
+            return Note(f"completions for queue pair {action.pair}, which is gone")
+        count = self._interrupts[action.pair] = self._interrupts.get(action.pair, 0) + 1
+        message = Complete(count, pack_completions(action.completions))
+        try:
+            return Send(*self.acceptor.send(peer, message, action.payload, now_ns))
+        except WindowFullError as error:
+            return Note(f"queue pair {action.pair} takes no messages: {error}")

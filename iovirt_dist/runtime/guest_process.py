@@ -1,0 +1,82 @@
+"""A guest as a process: a vCPU in a thread, its channel, and the loop around them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from typing import Any
+
+from iovirt_dist.guest.core import GuestCore
+from iovirt_dist.guest.machines import build_cpu
+from iovirt_dist.runtime.guest_channel import GuestChannel
+from iovirt_dist.runtime.telemetry import Telemetry
+from iovirt_dist.runtime.vcpu_loop import VcpuLoop
+from iovirt_dist.topology.specs import MachineSpec, Topology
+from iovirt_dist.transport.zeromq import dial
+from iovirt_dist.wire.messages import Role, TrapKind
+from iovirt_dist.wire.session import SessionConfig
+
+log = logging.getLogger(__name__)
+
+_KICK_INTERVAL_S = 0.05
+
+
+class GuestProcess:
+    """Runs a machine guest of a topology on the current event loop.
+
+    Args:
+        topology: Where everything is.
+        spec: Which guest.
+
+    Raises:
+        ImageError: An image is missing or cannot run on this machine.
+    """
+
+    def __init__(self, topology: Topology, spec: MachineSpec) -> None:
+        self._topology = topology
+        self._spec = spec
+        lease_ms = topology.lease_ns // 1_000_000
+        config = SessionConfig(Role.GUEST, spec.name, time.time_ns(), lease_ms=lease_ms)
+        self.core = GuestCore(config, spec.hypervisor)
+        port = dial(topology.hypervisor(spec.hypervisor).endpoint)
+        self.channel = GuestChannel(self.core, port, self._kick)
+        self.cpu = build_cpu(spec, self.channel)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run the guest until `stop` is set; a guest that stopped by itself stays, idle."""
+        loop = asyncio.get_running_loop()
+        thread = threading.Thread(target=self._vcpu, name="vcpu", daemon=True)
+        self.channel.open(loop)
+        thread.start()
+        async with Telemetry(self._topology, self._spec, self.status):
+            await stop.wait()
+            self.channel.begin_close()
+            while thread.is_alive():
+                self._kick()
+                await asyncio.to_thread(thread.join, _KICK_INTERVAL_S)
+        self.channel.close("shutting down")
+
+    def status(self) -> dict[str, Any]:
+        """What the status file tells: the guest's state and its own counts."""
+        core = self.core
+        return {
+            "state": core.state.name.lower(),
+            "reason": core.reason,
+            "traps": {kind.name.lower(): core.counts.traps[kind] for kind in TrapKind},
+            "bytes_in": core.counts.bytes_in,
+            "bytes_out": core.counts.bytes_out,
+            "rejects": dict(core.opener.rejects),
+        }
+
+    def _kick(self) -> None:
+        self.cpu.kick()
+
+    def _vcpu(self) -> None:
+        """The vCPU thread; whatever ends it is told, never lost."""
+        try:
+            VcpuLoop(self.cpu, self.channel).run()
+        except Exception:
+            log.exception("vCPU thread failed")
+            self.channel.fail("internal error, see the log")

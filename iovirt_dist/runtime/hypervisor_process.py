@@ -1,0 +1,144 @@
+"""A hypervisor as a process: its core between a ROUTER for guests and a DEALER for each controller."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from iovirt_dist.drivers.queue_pair import QueuePair
+from iovirt_dist.hypervisor import core as hv
+from iovirt_dist.hypervisor.virtual_machine import Attachment, GuestPlan
+from iovirt_dist.runtime.reactor import Reactor
+from iovirt_dist.runtime.telemetry import Telemetry
+from iovirt_dist.topology.specs import GuestSpec, HypervisorSpec, MachineSpec, Topology
+from iovirt_dist.transport.port import Port
+from iovirt_dist.transport.zeromq import attach, dial, listen
+from iovirt_dist.wire.messages import GuestState, TrapKind
+
+log = logging.getLogger(__name__)
+
+
+def hypervisor_config(topology: Topology, spec: HypervisorSpec, epoch: int) -> hv.HypervisorConfig:
+    """Translate a topology into what one of its hypervisors serves."""
+    pairs = {controller.name: QueuePair(controller.name) for controller in topology.controllers_of(spec.name)}
+    plans = {guest.name: _plan(guest, pairs) for guest in topology.guests_of(spec.name)}
+    lease_ms = topology.lease_ns // 1_000_000
+    wall = time.time_ns() - time.monotonic_ns()
+    return hv.HypervisorConfig(spec.name, epoch, lease_ms, wall, plans, pairs)
+
+
+def _plan(guest: GuestSpec, pairs: dict[Any, QueuePair]) -> GuestPlan:
+    disk = guest.disk and Attachment(pairs[guest.disk.controller], guest.disk.extent.name)
+    console = guest.console and Attachment(pairs[guest.console.controller], guest.console.terminal)
+    if isinstance(guest, MachineSpec):
+        return GuestPlan(guest.name, guest.machine, guest.memory_bytes, disk, console)
+    return GuestPlan(guest.name, "pc", 0, disk, console)
+
+
+class HypervisorProcess:
+    """Runs a hypervisor of a topology on the current event loop.
+
+    Args:
+        topology: Where everything is.
+        spec: Which hypervisor.
+    """
+
+    def __init__(self, topology: Topology, spec: HypervisorSpec) -> None:
+        self._topology = topology
+        self._spec = spec
+        self.core = hv.Hypervisor(hypervisor_config(topology, spec, time.time_ns()))
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then say goodbye and close every socket.
+
+        Raises:
+            EndpointError: The guests' endpoint cannot be bound.
+        """
+        loop = asyncio.get_running_loop()
+        guests = listen(self._spec.endpoint)
+        controllers = {name: dial(self._topology.controller(name).endpoint) for name in self.core.openers}
+        send_guest = guests.send
+        sends = {name: port.send for name, port in controllers.items()}
+
+        def perform(action: hv.Action) -> None:
+            if isinstance(action, hv.SendToGuest):
+                if action.frames:
+                    send_guest(action.peer, action.frames)
+            elif isinstance(action, hv.SendToController):
+                if action.frames:
+                    sends[action.controller](b"", action.frames)
+            else:
+                log.info("%s", action.text)
+
+        reactor: Reactor[hv.Event, hv.Action] = Reactor(self.core, perform, hv.TimerFired())
+        handle = reactor.handle
+        ports: list[Port] = [guests, *controllers.values()]
+        detach = [attach(loop, guests, lambda peer, frames: handle(hv.GuestFramesReceived(peer, frames)))]
+        detach += [
+            attach(loop, port, lambda _, frames, name=name: handle(hv.ControllerFramesReceived(name, frames)))
+            for name, port in controllers.items()
+        ]
+        log.info("hypervisor listens at %s", self._spec.endpoint)
+        reactor.handle(hv.Started())
+        async with Telemetry(self._topology, self._spec, self.status):
+            await stop.wait()
+        reactor.handle(hv.StopRequested("shutting down"))
+        reactor.close()
+        for undo in detach:
+            undo()
+        for port in ports:
+            port.close()
+
+    def status(self) -> dict[str, Any]:
+        """What the status file tells: guests with both sides' counts, controllers with their queue pairs."""
+        core = self.core
+        return {
+            "state": "running",
+            "guests": {name: _guest_status(guest) for name, guest in core.guests.items()},
+            "controllers": {name: _pair_status(pair) for name, pair in core.config.controllers.items()},
+            "rejects": dict(core.acceptor.rejects),
+        }
+
+
+def _guest_status(guest: hv.Guest) -> dict[str, Any]:
+    vm, counts = guest.vm, guest.vm.counts
+    report = counts.reported
+    disk, terminal = vm.disk_driver, vm.terminal_driver
+    return {
+        "connected": guest.connected,
+        "waiting": guest.waiting,
+        "state": (report.state if report else GuestState.STARTING).name.lower(),
+        "reason": report.reason if report else "",
+        "traps": {kind.name.lower(): counts.traps[kind] for kind in TrapKind},
+        "traps_at_report": {kind.name.lower(): n for kind, n in zip(TrapKind, counts.at_report[1:], strict=False)},
+        "guest_traps": {kind.name.lower(): n for kind, n in zip(TrapKind, report.traps[1:], strict=False)}
+        if report
+        else {},
+        "touched": dict(counts.touched),
+        "refused": counts.refused,
+        "malformed": counts.malformed,
+        "bytes_in": counts.bytes_in,
+        "bytes_out": counts.bytes_out,
+        "interrupts_raised": vm.machine.lines.raised() if vm.machine else 0,
+        "interrupts_taken": report.interrupts if report else 0,
+        "faults_taken": report.faults if report else 0,
+        "disk_requests": disk.requests if disk else 0,
+        "disk_bytes_read": disk.bytes_read if disk else 0,
+        "disk_bytes_written": disk.bytes_written if disk else 0,
+        "console_bytes_out": terminal.bytes_out if terminal else 0,
+        "console_bytes_in": terminal.bytes_in if terminal else 0,
+    }
+
+
+def _pair_status(pair: QueuePair) -> dict[str, Any]:
+    return {
+        "connected": pair.connected,
+        "submitted": pair.submitted,
+        "completed": pair.completed,
+        "resubmitted": pair.resubmitted,
+        "in_flight": pair.in_flight,
+        "batches": pair.batches,
+        "interrupts": pair.interrupts,
+    }
