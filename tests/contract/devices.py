@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from iovirt_dist.hypervisor.vdev.device import Device, IrqLine, State
+from iovirt_dist.hypervisor.vdev.i8259 import Pic8259Pair
 from iovirt_dist.hypervisor.vdev.pc_misc import A20Gate, KeyboardController, PostPort, SystemControlA, Unassigned
 
 
@@ -123,9 +125,25 @@ def keyboard_controller(lines: Lines) -> Rig:
     return Rig((Block(chip.data_port, 1), Block(chip.command_port, 1)))
 
 
+def pic(lines: Lines, latch_edges: bool = True) -> Rig:
+    """The 8259 pair with its inputs and the acknowledge cycle."""
+    chip = Pic8259Pair(lines.line("INTR"), latch_edges)
+
+    def set_irq(value: int, _now_ns: int) -> None:
+        chip.set_irq(value & 15, bool(value & 16))
+
+    def acknowledge(_value: int, _now_ns: int) -> int:
+        return chip.acknowledge()
+
+    blocks = (Block(chip.master_ports, 2), Block(chip.slave_ports, 2), Block(chip.elcr_ports, 2))
+    return Rig(blocks, (set_irq, acknowledge))
+
+
 CASES: tuple[DeviceCase, ...] = (
     DeviceCase("unassigned", unassigned),
     DeviceCase("port 92h", system_control_a),
     DeviceCase("port 80h", post_port),
+    DeviceCase("8259 pair", pic),
+    DeviceCase("8259 pair by data sheet", partial(pic, latch_edges=False)),
     DeviceCase("8042", keyboard_controller),
 )
