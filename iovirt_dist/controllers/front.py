@@ -11,7 +11,7 @@ from iovirt_dist.wire.acceptor import Acceptor
 from iovirt_dist.wire.codec import Buffer, Frames
 from iovirt_dist.wire.commands import pack_completions, unpack_commands
 from iovirt_dist.wire.messages import Complete, Hello, Role, Submit
-from iovirt_dist.wire.session import Delivered, Lost, Opened, Rejected, SendFrames, SessionConfig, SessionOutput
+from iovirt_dist.wire.session import Delivered, Lost, Opened, SendFrames, SessionConfig, SessionOutput
 
 
 class FramesReceived(NamedTuple):
@@ -75,6 +75,7 @@ class ControllerFront:
         self._hypervisors = hypervisors
         self._pairs: dict[bytes, int] = {}
         self._peers: dict[int, bytes] = {}
+        self._addresses: dict[str, bytes] = {}
         self._interrupts: dict[int, int] = {}
         self._opened = 0
 
@@ -95,7 +96,7 @@ class ControllerFront:
     @property
     def connected(self) -> list[str]:
         """Hypervisors whose queue pairs are open."""
-        return sorted(name for name in self._hypervisors if self.acceptor.is_open(name))
+        return sorted(name for name, address in self._addresses.items() if address in self._pairs)
 
     def _refusal(self, hello: Hello) -> str | None:
         return None if hello.role is Role.HYPERVISOR and hello.name in self._hypervisors else "unknown-name"
@@ -113,15 +114,15 @@ class ControllerFront:
             elif isinstance(output, Lost):
                 actions.append(Note(f"hypervisor {output.name} lost: {output.reason}"))
                 actions += self._close(output.peer, now_ns)
-            elif isinstance(output, Rejected):
-                actions.append(Note(f"message refused: {output.reason}"))
         return actions
 
     def _open(self, opened: Opened, now_ns: int) -> list[Action]:
+        actions = self._close(self._addresses.get(opened.name, b""), now_ns)
+        self._addresses[opened.name] = opened.peer
         self._opened += 1
         self._pairs[opened.peer] = self._opened
         self._peers[self._opened] = opened.peer
-        return self._device_event(QueuePairOpened(self._opened, opened.name, opened.resumed), now_ns)
+        return actions + self._device_event(QueuePairOpened(self._opened, opened.name, opened.resumed), now_ns)
 
     def _close(self, peer: bytes, now_ns: int) -> list[Action]:
         pair = self._pairs.pop(peer, None)

@@ -186,6 +186,7 @@ class Hypervisor:
         self._by_peer[opened.peer] = guest
         if opened.resumed and opened.epoch == guest.epoch:
             self._note(f"guest {opened.name} is back")
+            self._send_lines(guest, now_ns)
             return
         guest.epoch = opened.epoch
         guest.backlog.clear()
@@ -234,6 +235,7 @@ class Hypervisor:
             self._lower_deadline(vm.deadline_ns())
         if vm.power is not None:
             self._power(guest, vm.power, now_ns)
+            return
         if answer is None:
             self._send_lines(guest, now_ns)
             return
@@ -244,6 +246,7 @@ class Hypervisor:
         self._send(guest, reply, (data,) if data else (), now_ns)
 
     def _power(self, guest: Guest, power: Power, now_ns: int) -> None:
+        """Switch the machine as its own hardware asked; the guest voids the trap that waits."""
         vm = guest.vm
         vm.power = None
         self._note(f"guest {vm.plan.name}: {power.action.name.lower().replace('_', ' ')} by {power.reason}")
@@ -252,9 +255,9 @@ class Hypervisor:
             self._try_power_on(guest, now_ns)
 
     def _send_lines(self, guest: Guest, now_ns: int) -> None:
-        """Send the interrupt lines that changed with no reply to ride on."""
+        """Send the interrupt lines that changed with no reply to ride on; they wait while the guest is away."""
         machine = guest.vm.machine
-        if machine is None:
+        if machine is None or not guest.connected:
             return
         changes = machine.lines.take_changes()
         for at in range(0, len(changes), 2):

@@ -1,0 +1,36 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.installed        ## the main job: a guest OS reads a disk through its ATA ports
+	$(BIN)/iovirt demo
+
+test: $(VENV)/.installed-dev    ## unit, contract, property, process and guest tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev    ## style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed       ## speed, as ratios to a bare relay in the same run
+	$(BIN)/iovirt bench
+
+clean:                          ## everything that was made here
+	-test ! -x $(BIN)/iovirt || $(BIN)/iovirt down >/dev/null 2>&1
+	rm -rf $(VENV) .iovirt build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $(VENV)/.installed $@
