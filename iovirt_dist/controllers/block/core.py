@@ -1,0 +1,279 @@
+"""The block controller's core: commands of many queue pairs become accesses to one storage.
+
+Theory of operation. Arbitration takes at most `MAX_ACTIVE` commands and `ROUND_BYTES` at a time; each is checked and
+becomes an `Operation` of one `AccessStorage` action. Operations that overlap one another run in order of arrival
+(`ordering`), so that the operations of one action never conflict and the runner may do them in any order.
+
+Durability. In write-through mode a write or discard that the storage has taken waits for a sync that begins after
+it. One sync runs at a time; whatever is written meanwhile is covered by the next one (group commit). In write-back
+mode writes complete at once and FLUSH waits for such a sync. A flush covers everything that the storage has taken
+before it, which includes everything that was completed.
+
+A failed sync leaves the fate of what it covered unknown, and the kernel has marked those pages clean: a second sync
+would report success for data that never reached the medium. So it is never repeated: covered writes fail, and the
+controller refuses every later write, discard and flush until it restarts. Reads go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from iovirt_dist.controllers.base import (
+    CommandsSubmitted,
+    CompleteCommands,
+    PairEvent,
+    QueuePairClosed,
+    QueuePairOpened,
+    QueuePairs,
+    Request,
+)
+from iovirt_dist.controllers.block.extents import BLOCK_BYTES, Durability, ExtentTable, Unit
+from iovirt_dist.controllers.block.ordering import AccessOrder
+from iovirt_dist.wire.codec import Buffer
+from iovirt_dist.wire.commands import MAX_DATA_BYTES, Command, Opcode, Status
+
+MAX_ACTIVE: Final = 64
+"""Commands at the storage at once: the device's queue depth, shared by all queue pairs."""
+
+ROUND_BYTES: Final = 4 << 20
+"""Once a round moves this much, the next arbitration waits for its outcome: about 2 ms from the page cache."""
+
+_ACCESSES: Final = frozenset({Opcode.READ, Opcode.WRITE, Opcode.DISCARD})
+_BLOCK_MASK: Final = BLOCK_BYTES - 1
+
+
+class Operation(NamedTuple):
+    """One access to the storage.
+
+    Attributes:
+        token: Names it in its `Outcome`.
+        opcode: READ, WRITE or DISCARD.
+        offset: Bytes from the start of the image.
+        length: Bytes.
+        data: For WRITE, `length` bytes.
+    """
+
+    token: int
+    opcode: Opcode
+    offset: int
+    length: int
+    data: Buffer = b""
+
+
+class Outcome(NamedTuple):
+    """How an operation ended.
+
+    Attributes:
+        token: The operation's.
+        error: errno value, 0 for success.
+        data: What a successful READ read.
+    """
+
+    token: int
+    error: int
+    data: Buffer = b""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessStorage:
+    """Do these operations, in any order or at once; each has one outcome in some `StorageDone`."""
+
+    operations: list[Operation]
+
+
+@dataclass(frozen=True, slots=True)
+class SyncStorage:
+    """Make everything stable that the storage has taken before now; answered by `SyncDone`. One at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class StorageDone:
+    """Operations ended."""
+
+    outcomes: list[Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class SyncDone:
+    """The sync ended; `error` is an errno value, 0 for success."""
+
+    error: int
+
+
+BlockEvent = PairEvent | StorageDone | SyncDone
+BlockAction = CompleteCommands | AccessStorage | SyncStorage
+
+
+class BlockController:
+    """Sans-IO core of a block controller.
+
+    Args:
+        table: The extents.
+        durability: What a completed write promises.
+        queue_credits: Commands that one queue pair may have in flight.
+        burst: Commands taken from one queue pair before the next has its turn.
+    """
+
+    def __init__(
+        self,
+        table: ExtentTable,
+        durability: Durability = Durability.WRITE_THROUGH,
+        queue_credits: int = 64,
+        burst: int = 8,
+    ) -> None:
+        self.pairs = QueuePairs(queue_credits, burst)
+        self.failed = False
+        """A sync has failed: nothing is written until the controller restarts."""
+        self.syncs = 0
+        """Syncs begun."""
+        self.medium_errors = 0
+        """Commands completed with MEDIUM_ERROR."""
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            QueuePairOpened: self.pairs.opened,
+            QueuePairClosed: self.pairs.closed,
+            CommandsSubmitted: self.pairs.submit,
+            StorageDone: self._storage_done,
+            SyncDone: self._sync_done,
+        }
+        self._table = table
+        self._write_through = durability is Durability.WRITE_THROUGH
+        self._order = AccessOrder()
+        self._active: dict[int, tuple[Request, Operation]] = {}
+        self._next_token = 1
+        self._operations: list[Operation] = []
+        self._dirty = False
+        """Something was written since the last sync began."""
+        self._unsynced: list[Request] = []
+        """Requests that the next sync will let complete."""
+        self._covered: list[Request] | None = None
+        """Requests that the running sync will let complete, None while none runs."""
+
+    def handle(self, event: BlockEvent, now_ns: int) -> list[BlockAction]:  # noqa: ARG002 - the contract of cores; nothing is timed here
+        """Take an event; return completions first, then a sync, then accesses."""
+        handler = self._handlers.get(type(event))
+        if handler is not None:
+            handler(event)
+        self._start_commands()
+        actions: list[BlockAction] = [*self.pairs.collect()]
+        if self._unsynced and self._covered is None:
+            self._covered, self._unsynced, self._dirty = self._unsynced, [], False
+            self.syncs += 1
+            actions.append(SyncStorage())
+        if self._operations:
+            actions.append(AccessStorage(self._operations))
+            self._operations = []
+        return actions
+
+    def deadline_ns(self) -> int | None:
+        """Nothing is timed."""
+        return None
+
+    def _start_commands(self) -> None:
+        """Take commands until something is at the storage or nothing is left; what follows waits for its outcome."""
+        while not self._operations:
+            taken = self.pairs.take(MAX_ACTIVE - len(self._active), ROUND_BYTES)
+            if not taken:
+                return
+            for request in taken:
+                opcode = request.command.opcode
+                if opcode in _ACCESSES:
+                    self._start_access(request)
+                elif opcode is Opcode.FLUSH:
+                    self._start_flush(request)
+                elif opcode is Opcode.IDENTIFY:
+                    self._identify(request)
+                else:
+                    self.pairs.complete(request, Status.UNKNOWN_OPCODE)
+
+    def _identify(self, request: Request) -> None:
+        unit = self._table.find(bytes(request.data))
+        if unit is None:
+            self.pairs.complete(request, Status.UNKNOWN_UNIT)
+        else:
+            self.pairs.complete(request, Status.OK, unit.identity, unit.number)
+
+    def _start_access(self, request: Request) -> None:
+        command = request.command
+        units = self._table.units
+        if command.unit >= len(units):
+            self.pairs.complete(request, Status.UNKNOWN_UNIT)
+            return
+        unit = units[command.unit]
+        status = self._check(command, unit, request.data)
+        if status is not Status.OK:
+            self._end(request, status)
+            return
+        token, self._next_token = self._next_token, self._next_token + 1
+        start = unit.start_bytes + command.offset
+        operation = Operation(token, command.opcode, start, command.length, request.data)
+        self._active[token] = (request, operation)
+        if self._order.enter(token, start, start + command.length, command.opcode is not Opcode.READ):
+            self._operations.append(operation)
+
+    def _check(self, command: Command, unit: Unit, data: Buffer) -> Status:
+        """Return why an access is refused, or OK. What is no whole number of blocks has BAD_LENGTH."""
+        offset, length = command.offset, command.length
+        if (offset | length) & _BLOCK_MASK or not length:
+            return Status.BAD_LENGTH
+        if command.opcode is not Opcode.DISCARD and length > MAX_DATA_BYTES:
+            return Status.BAD_LENGTH
+        if command.opcode is Opcode.WRITE and len(data) != length:
+            return Status.BAD_LENGTH
+        if offset + length > unit.size_bytes:
+            return Status.OUT_OF_RANGE
+        if command.opcode is Opcode.READ:
+            return Status.OK
+        if unit.read_only:
+            return Status.READ_ONLY
+        return Status.MEDIUM_ERROR if self.failed else Status.OK
+
+    def _start_flush(self, request: Request) -> None:
+        if request.command.unit >= len(self._table.units):
+            self.pairs.complete(request, Status.UNKNOWN_UNIT)
+        elif self.failed:
+            self._end(request, Status.MEDIUM_ERROR)
+        elif self._dirty:
+            self._unsynced.append(request)
+        elif self._covered is not None:
+            self._covered.append(request)
+        else:
+            self._end(request, Status.OK)
+
+    def _storage_done(self, event: StorageDone) -> None:
+        for token, error, data in event.outcomes:
+            known = self._active.pop(token, None)
+            if known is None:
+                continue
+            for runnable in self._order.leave(token):
+                self._operations.append(self._active[runnable][1])
+            request = known[0]
+            if request.command.opcode is Opcode.READ:
+                self._end(request, Status.MEDIUM_ERROR if error else Status.OK, data)
+            else:
+                self._changed(request, error)
+
+    def _changed(self, request: Request, error: int) -> None:
+        """The storage has taken a write or discard, or failed to: it may have changed something in either case."""
+        self._dirty = True
+        if error or self.failed:
+            self._end(request, Status.MEDIUM_ERROR)
+        elif self._write_through:
+            self._unsynced.append(request)
+        else:
+            self._end(request, Status.OK)
+
+    def _sync_done(self, event: SyncDone) -> None:
+        covered, self._covered = self._covered or [], None
+        if event.error:
+            self.failed = True
+            covered += self._unsynced
+            self._unsynced = []
+        for request in covered:
+            self._end(request, Status.MEDIUM_ERROR if event.error else Status.OK)
+
+    def _end(self, request: Request, status: Status, data: Buffer = b"") -> None:
+        if status is Status.MEDIUM_ERROR:
+            self.medium_errors += 1
+        self.pairs.complete(request, status, data)

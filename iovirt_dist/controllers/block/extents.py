@@ -1,0 +1,175 @@
+"""The block controller's configuration and its table of extents.
+
+An extent is a byte range of the image that a guest sees as a whole disk, as an NVMe namespace is a range of the
+medium. Its place in the table is its unit number, so numbers are the same in every life of the controller.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from iovirt_dist.errors import ConfigError
+from iovirt_dist.wire.commands import UnitIdentity
+
+BLOCK_BYTES: Final = 512
+"""Smallest aligned unit of access: the sector of ATA and virtio-blk."""
+
+MAX_EXTENTS: Final = 4096
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class Durability(enum.Enum):
+    """What a completed write promises."""
+
+    WRITE_THROUGH = "write-through"
+    """The write is on stable storage."""
+    WRITE_BACK = "write-back"
+    """The write is seen by every later read; it is on stable storage once a FLUSH submitted after it completes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """One virtual disk.
+
+    Attributes:
+        name: By which IDENTIFY asks for it; its first 20 characters are the disk's serial number.
+        offset_bytes: Start in the image, a multiple of 512.
+        size_bytes: Length, a positive multiple of 512; None reaches to the end of the image.
+        read_only: Writes and discards are refused.
+    """
+
+    name: str
+    offset_bytes: int = 0
+    size_bytes: int | None = None
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockConfig:
+    """What a block controller serves.
+
+    Attributes:
+        image: Raw image file, or a block device.
+        size_bytes: The file is created sparse with this size if absent, and must be at least this long otherwise;
+            None: it must exist.
+        durability: What a completed write promises.
+        read_only: Open the image read-only (shared lock); every extent is read-only then.
+        extents: Virtual disks.
+        queue_credits: Commands that one queue pair may have in flight.
+        burst: Commands taken from one queue pair before the next has its turn.
+    """
+
+    image: Path
+    size_bytes: int | None = None
+    durability: Durability = Durability.WRITE_THROUGH
+    read_only: bool = False
+    extents: tuple[Extent, ...] = (Extent("disk"),)
+    queue_credits: int = 64
+    burst: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A checked extent as the core uses it.
+
+    Attributes:
+        number: Unit number.
+        start_bytes: First byte in the image.
+        size_bytes: Length.
+        read_only: Writes and discards are refused.
+        identity: The packed `UnitIdentity`.
+    """
+
+    number: int
+    start_bytes: int
+    size_bytes: int
+    read_only: bool
+    identity: bytes
+
+
+class ExtentTable:
+    """Checked extents by number and by name.
+
+    Args:
+        extents: As configured; at most 4096.
+        image_bytes: Size of the image.
+        where: Names the configuration in errors.
+
+    Raises:
+        ConfigError: A name is bad or there twice, a range is not aligned or leaves the image, or two extents overlap
+            and one of them is writable; the text names them.
+    """
+
+    def __init__(self, extents: Sequence[Extent], image_bytes: int, where: str = "extents") -> None:
+        if not 0 < len(extents) <= MAX_EXTENTS:
+            raise ConfigError(f"{len(extents)} extents", where, f"give 1 to {MAX_EXTENTS}")
+        sized = [_sized(extent, image_bytes, where) for extent in extents]
+        _refuse_overlaps(sized, where)
+        self.units = tuple(_unit(number, extent) for number, extent in enumerate(sized))
+        self._by_name = {extent.name: unit for extent, unit in zip(sized, self.units, strict=True)}
+        if len(self._by_name) != len(sized):
+            names = [extent.name for extent in sized]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ConfigError(f"extent '{twice}' is there twice", where, "give each its own name")
+
+    def find(self, name: bytes) -> Unit | None:
+        """Return the unit that IDENTIFY's payload names, None for an unknown or malformed name."""
+        return self._by_name.get(name.decode("ascii", errors="replace"))
+
+
+def _sized(extent: Extent, image_bytes: int, where: str) -> Extent:
+    """Check one extent and fill in its size."""
+    if not _NAME.fullmatch(extent.name):
+        raise ConfigError(f"bad extent name '{extent.name}'", where, "use up to 64 letters, digits, '_', '.' and '-'")
+    where = f"{where}: {extent.name}"
+    size = image_bytes - extent.offset_bytes if extent.size_bytes is None else extent.size_bytes
+    if extent.offset_bytes % BLOCK_BYTES or size % BLOCK_BYTES:
+        raise ConfigError(
+            f"offset {extent.offset_bytes} and size {size} are not both multiples of {BLOCK_BYTES}", where, "align them"
+        )
+    if extent.offset_bytes < 0 or size <= 0 or extent.offset_bytes + size > image_bytes:
+        raise ConfigError(
+            f"{_range(replace(extent, size_bytes=size))} is not inside the image of {image_bytes} bytes",
+            where,
+            "make the image larger or the extent smaller",
+        )
+    return replace(extent, size_bytes=size)
+
+
+def _refuse_overlaps(extents: Sequence[Extent], where: str) -> None:
+    """Compare each extent with those before it that reach furthest: the furthest, and the furthest writable one."""
+    furthest: Extent | None = None
+    furthest_writable: Extent | None = None
+    for extent in sorted(extents, key=lambda extent: extent.offset_bytes):
+        before = furthest_writable if extent.read_only else furthest
+        if before is not None and _end(before) > extent.offset_bytes:
+            raise ConfigError(
+                f"extents '{before.name}' ({_range(before)}) and '{extent.name}' ({_range(extent)}) overlap",
+                where,
+                "move one, or make both read-only",
+            )
+        if furthest is None or _end(extent) > _end(furthest):
+            furthest = extent
+        if not extent.read_only and (furthest_writable is None or _end(extent) > _end(furthest_writable)):
+            furthest_writable = extent
+
+
+def _end(extent: Extent) -> int:
+    """Return the first byte behind a sized extent."""
+    return extent.offset_bytes + (extent.size_bytes or 0)
+
+
+def _range(extent: Extent) -> str:
+    return f"bytes {extent.offset_bytes}..{_end(extent) - 1}"
+
+
+def _unit(number: int, extent: Extent) -> Unit:
+    size = extent.size_bytes or 0
+    identity = UnitIdentity(size, BLOCK_BYTES, extent.read_only, extent.name[:20]).pack()
+    return Unit(number, extent.offset_bytes, size, extent.read_only, identity)

@@ -1,0 +1,166 @@
+"""Performs the block core's actions on a storage: the thin I/O between the core and the seam.
+
+What the page cache can answer is done at once, on the loop. What waits for the medium (cold or very large reads,
+discards, every sync) is done by threads, so the loop goes on and the next group of writes gathers behind a running
+sync. Without a way back into the loop everything is done at once, which tests and the simulator use.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Final
+
+from iovirt_dist.controllers.block.core import (
+    AccessStorage,
+    BlockController,
+    BlockEvent,
+    Operation,
+    Outcome,
+    StorageDone,
+    SyncDone,
+    SyncStorage,
+)
+from iovirt_dist.controllers.block.extents import BlockConfig, ExtentTable
+from iovirt_dist.controllers.block.storage import FileStorage, Storage
+from iovirt_dist.wire.codec import Buffer
+from iovirt_dist.wire.commands import Opcode
+
+INLINE_BYTES: Final = 1 << 20
+"""Longest read that is done on the loop: about half a millisecond of copying."""
+
+WORKERS: Final = 4
+"""Threads for what waits for the medium, besides the one that syncs."""
+
+_log = logging.getLogger(__name__)
+
+Deliver = Callable[[BlockEvent], None]
+PostToLoop = Callable[..., object]
+"""``post(function, argument)`` calls the function in the loop's thread, as `loop.call_soon_threadsafe` does."""
+
+
+class BlockRunner:
+    """Hands of one block core.
+
+    Args:
+        storage: The medium.
+        deliver: Takes outcomes that come later; called in the loop's thread.
+        post: Way from a worker thread into the loop's; None does everything inline.
+    """
+
+    def __init__(self, storage: Storage, deliver: Deliver, post: PostToLoop | None = None) -> None:
+        self.storage = storage
+        self.errors = 0
+        """Operations and syncs that failed."""
+        self._deliver = deliver
+        self._post = post
+        self._workers: ThreadPoolExecutor | None = None
+        self._syncer: ThreadPoolExecutor | None = None
+        self._closed = False
+        if post is not None:
+            self._workers = ThreadPoolExecutor(WORKERS, "storage")
+            self._syncer = ThreadPoolExecutor(1, "sync")
+
+    def perform(self, action: AccessStorage | SyncStorage) -> BlockEvent | None:
+        """Do an action.
+
+        Returns:
+            The outcome of what is done already, to be handed to the core; None when everything comes later.
+        """
+        if isinstance(action, SyncStorage):
+            if self._syncer is None:
+                return self._sync()
+            self._syncer.submit(self._later, self._sync)
+            return None
+        outcomes = [outcome for operation in action.operations if (outcome := self._start(operation)) is not None]
+        return StorageDone(outcomes) if outcomes else None
+
+    def close(self) -> None:
+        """Wait for what is under way, sync, and close the storage. No outcome is delivered any more."""
+        self._closed = True
+        for pool in (self._workers, self._syncer):
+            if pool is not None:
+                pool.shutdown(wait=True)
+        try:
+            self.storage.close()
+        except OSError as error:
+            self._failed("closing", error)
+
+    def _start(self, operation: Operation) -> Outcome | None:
+        """Do what needs no waiting, hand the rest to a worker."""
+        opcode = operation.opcode
+        if self._workers is None or opcode is Opcode.WRITE:
+            return self._do(operation)
+        if opcode is Opcode.READ and operation.length <= INLINE_BYTES:
+            try:
+                data = self.storage.read_cached(operation.offset, operation.length)
+            except OSError as error:
+                return Outcome(operation.token, self._failed(_name(operation), error))
+            if data is not None:
+                return Outcome(operation.token, 0, data)
+        self._workers.submit(self._later, self._work, operation)
+        return None
+
+    def _work(self, operation: Operation) -> StorageDone:
+        return StorageDone([self._do(operation)])
+
+    def _do(self, operation: Operation) -> Outcome:
+        token, opcode, offset, length, payload = operation
+        data: Buffer = b""
+        try:
+            if opcode is Opcode.READ:
+                data = self.storage.read_at(offset, length)
+            elif opcode is Opcode.WRITE:
+                self.storage.write_at(offset, payload)
+            else:
+                self.storage.discard(offset, length)
+        except OSError as error:
+            return Outcome(token, self._failed(_name(operation), error))
+        return Outcome(token, 0, data)
+
+    def _sync(self) -> SyncDone:
+        try:
+            self.storage.sync()
+        except OSError as error:
+            return SyncDone(self._failed("sync", error))
+        return SyncDone(0)
+
+    def _later(self, work: Callable[..., BlockEvent], *arguments: object) -> None:
+        """Run in a worker thread: do the work and bring its outcome into the loop."""
+        event = work(*arguments)
+        if not self._closed and self._post is not None:
+            self._post(self._deliver, event)
+
+    def _failed(self, what: str, error: OSError) -> int:
+        """Log the first hundred failures (a dying medium fails thousands of times); return the errno value."""
+        self.errors += 1
+        if self.errors <= 100:
+            _log.error("storage: %s failed: %s", what, error)
+        return error.errno or errno.EIO
+
+
+def open_block(config: BlockConfig) -> tuple[BlockController, FileStorage]:
+    """Open the configured image and make the core that serves it.
+
+    Raises:
+        ImageError: The image cannot be used.
+        ConfigError: The extents do not fit the image or each other.
+    """
+    storage = FileStorage(config.image, config.size_bytes, read_only=config.read_only)
+    try:
+        extents = [
+            extent if not config.read_only or extent.read_only else replace(extent, read_only=True)
+            for extent in config.extents
+        ]
+        table = ExtentTable(extents, storage.size_bytes, str(config.image))
+    except BaseException:
+        storage.close()
+        raise
+    return BlockController(table, config.durability, config.queue_credits, config.burst), storage
+
+
+def _name(operation: Operation) -> str:
+    return f"{operation.opcode.name.lower()} of {operation.length} bytes at {operation.offset}"

@@ -1,0 +1,63 @@
+"""One owner per medium: advisory locks that die with their process, and who holds them."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from iovirt_dist.errors import ImageError
+
+
+def lock_medium(fd: int, path: Path, *, shared: bool = False) -> None:
+    """Take a BSD lock (flock(2)) on an open file or directory; closing `fd` or the end of the process frees it.
+
+    Args:
+        fd: Open file descriptor.
+        path: Its name, for messages.
+        shared: Others may hold a shared lock as well.
+
+    Raises:
+        ImageError: Another process holds it (named where the kernel tells), or the file system has no locks.
+    """
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ImageError(
+            f"is in use by {lock_holder(fd)}", str(path), "stop that process first, or give this controller its own"
+        ) from None
+    except OSError as error:
+        raise ImageError(
+            f"cannot be locked ({errno.errorcode.get(error.errno or 0, error.errno)})",
+            str(path),
+            "put it on a local file system",
+        ) from None
+
+
+def lock_holder(fd: int, locks: Path = Path("/proc/locks")) -> str:
+    """Describe who holds a lock on the file: ``process 4711 (python -m services.block disk0)``.
+
+    Args:
+        fd: Open file descriptor of the locked file.
+        locks: The kernel's table (proc_locks(5)): ``1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF``.
+    """
+    inode = str(os.fstat(fd).st_ino)
+    try:
+        lines = locks.read_text().splitlines()
+    except OSError:
+        return "another process"
+    for line in lines:
+        fields = line.split()
+        if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == inode and fields[4].isdigit():
+            return _describe(fields[4])
+    return "another process"
+
+
+def _describe(pid: str) -> str:
+    """Add the command line where it can be read."""
+    try:
+        words = Path("/proc", pid, "cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return f"process {pid}"
+    return f"process {pid} ({' '.join(word for word in words if word)[:80]})"
