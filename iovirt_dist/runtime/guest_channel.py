@@ -22,7 +22,7 @@ from iovirt_dist.errors import GuestFault
 from iovirt_dist.guest import core as guest_core
 from iovirt_dist.guest.bus import BusClosedError, IoPrivilege
 from iovirt_dist.guest.core import GuestCore, StateChanged, TrapRaised
-from iovirt_dist.wire.messages import TrapKind
+from iovirt_dist.wire.messages import GuestState, TrapKind
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +88,7 @@ class GuestChannel:
         self._check_alive()
         with self._lock:
             self._handle(TrapRaised(TrapKind.MMIO_STORE, address, width, 1, value, b"", privilege))
+            self._drain()  # a send may have consumed the socket's edge
             crowded = self._crowded()
         if crowded:
             self.pump_until(lambda: not self._crowded())
@@ -124,9 +125,10 @@ class GuestChannel:
         return self.closing or bool(self._power_on_reason) or bool(self._power_off_reason)
 
     def state_changed(self, event: StateChanged) -> None:
-        """Tell the core about the vCPU's life; it reports to the hypervisor."""
+        """Tell the core about the vCPU's life; it reports to the hypervisor in its own time."""
         with self._lock:
             self._handle(event)
+            self._drain()
 
     def _trap(self, event: TrapRaised) -> guest_core.CompleteTrap:
         self._check_alive()
@@ -224,6 +226,11 @@ class GuestChannel:
             self._handle(guest_core.Started())
         self._arm()
 
+    def fail(self, reason: str) -> None:
+        """Report that the vCPU thread ended by an error of ours."""
+        with self._lock:
+            self._handle(StateChanged(GuestState.STOPPED, reason, 0, 0))
+
     def begin_close(self) -> None:
         """Make the vCPU thread leave whatever it does; call `close` when it has ended."""
         self.closing = True
@@ -251,8 +258,8 @@ class GuestChannel:
     def _on_timer(self) -> None:
         if self._lock.acquire(blocking=False):
             try:
-                self._drain()
                 self._tick()
+                self._drain()
             finally:
                 self._lock.release()
         self._arm()

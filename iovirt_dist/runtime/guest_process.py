@@ -37,8 +37,8 @@ class GuestProcess:
     def __init__(self, topology: Topology, spec: MachineSpec) -> None:
         self._topology = topology
         self._spec = spec
-        lease_ms = topology.lease_ns // 1_000_000
-        config = SessionConfig(Role.GUEST, spec.name, time.time_ns(), lease_ms=lease_ms)
+        self._epoch = time.time_ns()
+        config = SessionConfig(Role.GUEST, spec.name, self._epoch, lease_ms=topology.lease_ns // 1_000_000)
         self.core = GuestCore(config, spec.hypervisor)
         port = dial(topology.hypervisor(spec.hypervisor).endpoint)
         self.channel = GuestChannel(self.core, port, self._kick)
@@ -50,7 +50,7 @@ class GuestProcess:
         thread = threading.Thread(target=self._vcpu, name="vcpu", daemon=True)
         self.channel.open(loop)
         thread.start()
-        async with Telemetry(self._topology, self._spec, self.status):
+        async with Telemetry(self._topology, self._spec, self._epoch, self.status):
             await stop.wait()
             self.channel.begin_close()
             while thread.is_alive():

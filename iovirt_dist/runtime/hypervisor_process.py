@@ -13,8 +13,9 @@ from iovirt_dist.hypervisor.virtual_machine import Attachment, GuestPlan
 from iovirt_dist.runtime.reactor import Reactor
 from iovirt_dist.runtime.telemetry import Telemetry
 from iovirt_dist.topology.specs import GuestSpec, HypervisorSpec, MachineSpec, Topology
-from iovirt_dist.transport.port import Port
-from iovirt_dist.transport.zeromq import attach, dial, listen
+from iovirt_dist.transport.pump import Pump, attach
+from iovirt_dist.transport.zeromq import dial, listen
+from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.messages import GuestState, TrapKind
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,8 @@ class HypervisorProcess:
     def __init__(self, topology: Topology, spec: HypervisorSpec) -> None:
         self._topology = topology
         self._spec = spec
-        self.core = hv.Hypervisor(hypervisor_config(topology, spec, time.time_ns()))
+        self._epoch = time.time_ns()
+        self.core = hv.Hypervisor(hypervisor_config(topology, spec, self._epoch))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then say goodbye and close every socket.
@@ -72,23 +74,34 @@ class HypervisorProcess:
             else:
                 log.info("%s", action.text)
 
-        reactor: Reactor[hv.Event, hv.Action] = Reactor(self.core, perform, hv.TimerFired())
+        pumps: list[Pump] = []
+
+        def look_again() -> None:
+            """Sending on one socket while another is drained may consume the first one's edge."""
+            for pump in pumps:
+                pump.kick()
+
+        reactor: Reactor[hv.Event, hv.Action] = Reactor(self.core, perform, hv.TimerFired(), look_again)
         handle = reactor.handle
-        ports: list[Port] = [guests, *controllers.values()]
-        detach = [attach(loop, guests, lambda peer, frames: handle(hv.GuestFramesReceived(peer, frames)))]
-        detach += [
-            attach(loop, port, lambda _, frames, name=name: handle(hv.ControllerFramesReceived(name, frames)))
-            for name, port in controllers.items()
-        ]
-        log.info("hypervisor listens at %s", self._spec.endpoint)
-        reactor.handle(hv.Started())
-        async with Telemetry(self._topology, self._spec, self.status):
+        pumps.append(
+            attach(loop, guests, lambda peer, frames: handle(hv.GuestFramesReceived(peer, frames)), look_again)
+        )
+        for name, port in controllers.items():
+
+            def received(_: bytes, frames: list[Buffer], name: str = name) -> None:
+                handle(hv.ControllerFramesReceived(name, frames))
+
+            pumps.append(attach(loop, port, received, look_again))
+        log.info("listening at %s", self._spec.endpoint)
+        handle(hv.Started())
+        look_again()
+        async with Telemetry(self._topology, self._spec, self._epoch, self.status):
             await stop.wait()
-        reactor.handle(hv.StopRequested("shutting down"))
+        handle(hv.StopRequested("shutting down"))
         reactor.close()
-        for undo in detach:
-            undo()
-        for port in ports:
+        for pump in pumps:
+            pump.close()
+        for port in (guests, *controllers.values()):
             port.close()
 
     def status(self) -> dict[str, Any]:

@@ -23,12 +23,16 @@ class Reactor(Generic[E, A]):
         core: What decides.
         perform: What does; called for each action in order.
         timer: The event that tells the core that its deadline has come.
+        after_timer: Called when that event has been handled.
     """
 
-    def __init__(self, core: Core[E, A], perform: Callable[[A], None], timer: E) -> None:
+    def __init__(
+        self, core: Core[E, A], perform: Callable[[A], None], timer: E, after_timer: Callable[[], None]
+    ) -> None:
         self._core = core
         self._perform = perform
         self._timer_event = timer
+        self._after_timer = after_timer
         self._loop = asyncio.get_running_loop()
         self._handle_: asyncio.TimerHandle | None = None
         self._armed_ns = 0
@@ -58,3 +62,4 @@ class Reactor(Generic[E, A]):
     def _fire(self) -> None:
         self._handle_ = None
         self.handle(self._timer_event)
+        self._after_timer()

@@ -1,0 +1,53 @@
+"""Keeps a process's status file true while the process runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from iovirt_dist.runtime.rundir import RunDir
+from iovirt_dist.runtime.status import MIN_INTERVAL_NS, StatusWriter
+from iovirt_dist.topology.specs import AnySpec, Topology
+
+
+class Telemetry:
+    """An async context that writes the status file twice a second and removes it at the end.
+
+    Args:
+        topology: Names the run directory, which is created if absent.
+        spec: The process.
+        epoch: Which life of it this is.
+        status: Gathers ``state`` and whatever else is worth telling, as JSON values; cheap.
+    """
+
+    def __init__(self, topology: Topology, spec: AnySpec, epoch: int, status: Callable[[], dict[str, Any]]) -> None:
+        run_dir = RunDir(topology.run_dir)
+        run_dir.create()
+        self._status = status
+        self._writer = StatusWriter(run_dir, spec.name, spec.kind, epoch, time.time_ns())
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        self._write()
+        self._task = asyncio.get_running_loop().create_task(self._keep())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        self._writer.remove()
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(MIN_INTERVAL_NS / 1e9)
+            self._write()
+
+    def _write(self) -> None:
+        self._writer.update(time.time_ns(), force=True, **self._status())

@@ -1,0 +1,1 @@
+"""Entry points: one per process type, each `python -m services.TYPE [NAME]`."""
