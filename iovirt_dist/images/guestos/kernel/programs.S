@@ -22,6 +22,7 @@ programs:
     program echo
     program spin
     program idle
+    program check
     program halt
     .section .rodata.programs, "a"
     .long 0, 0, 0
