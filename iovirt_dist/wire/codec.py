@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import msgpack
 import msgspec
 
-from iovirt_dist.errors import DecodeError
+from iovirt_dist.errors import DecodeError, LocalError
 from iovirt_dist.wire.messages import Complete, Envelope, Message, Submit, Trap, TrapReply
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -46,7 +46,12 @@ def encode(
 
     Returns:
         The envelope frame followed by the payload frames.
+
+    Raises:
+        LocalError: The payload is more than a message may carry.
     """
+    if payload and (len(payload) > MAX_PAYLOAD_FRAMES or sum(map(len, payload)) > MAX_PAYLOAD_BYTES):
+        raise LocalError(f"payload is more than {MAX_PAYLOAD_FRAMES} frames or {MAX_PAYLOAD_BYTES} bytes")
     kind = type(body)
     tag = _TAGS.get(kind)
     if tag is None:

@@ -1,0 +1,1 @@
+"""Bytes in frames between processes: one contract (`transport.port`), over ZeroMQ or in one process."""

@@ -1,0 +1,61 @@
+"""What every transport looks like to the layers above.
+
+A listening port has many peers, each with an address that the transport chooses when the peer connects; a dialling
+port has one, whose address is ``b""``. Delivery is neither sure nor final: the session layer repeats, and notices loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from iovirt_dist.wire.codec import Buffer
+
+ONLY_PEER = b""
+"""Address of a dialling port's peer."""
+
+
+class Port(Protocol):
+    """One end of a transport. No method blocks but `wait`. It may be used from several threads in turn, not at once."""
+
+    @property
+    def endpoint(self) -> str:
+        """Address at which a listening port can be dialled, or which a dialling port dials."""
+        ...
+
+    def send(self, peer: bytes, frames: Sequence[Buffer]) -> bool:
+        """Hand a message to the transport.
+
+        Args:
+            peer: Address as `receive` gave it; ``b""`` on a dialling port.
+            frames: Frames of the message; with none there is nothing to do. Frames of 64 KiB and more may be sent
+                without a copy: they must not change until the other side has acknowledged them.
+
+        Returns:
+            False if the peer is unknown, the way to it is full, or the port is closed; the message is then gone.
+        """
+        ...
+
+    def receive(self) -> tuple[bytes, list[Buffer]] | None:
+        """Take the next message, whole: the peer's address and at least one frame; None if there is none now."""
+        ...
+
+    def pending(self) -> bool:
+        """Whether `receive` would give a message. Ask after sending when waiting on `fileno` (see `transport.pump`)."""
+        ...
+
+    def fileno(self) -> int:
+        """Descriptor that becomes readable, edge-triggered, when a message may have come; -1 if there is none."""
+        ...
+
+    def wait(self, timeout_ms: int) -> bool:
+        """Block until a message is there, at most `timeout_ms` (0 or more); in virtual time not at all.
+
+        Returns:
+            Whether a message is there.
+        """
+        ...
+
+    def close(self) -> None:
+        """Leave nothing behind: no socket file, no lock. Twice is harmless."""
+        ...

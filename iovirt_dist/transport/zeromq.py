@@ -1,0 +1,197 @@
+"""Messages between processes over ZeroMQ: the side that listens is a ROUTER, the side that dials a DEALER.
+
+Chosen options, and why (zmq_setsockopt(3)):
+
+- ROUTER_MANDATORY: a message to an unknown or full peer is refused, not dropped in silence.
+- Addresses of peers are the ROUTER's own, new for each connection; who the peer is, HELLO says. So no two peers can
+  clash, and ROUTER_HANDOVER stays off.
+- IMMEDIATE stays off: what a DEALER sends before it is connected waits in its pipe, so a HELLO is there the moment the
+  listener comes up. What of it is stale then is recognised by its epochs (`wire.session`).
+- Heartbeats notice a dead host below the session; they are set before connect or bind, as they must be.
+- MAXMSGSIZE bounds a frame before it is allocated, the high-water marks bound messages; both are backstops above the
+  codec's limits and the session's credits and window.
+- LINGER is short: what matters has been acknowledged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Sequence
+
+import zmq
+
+from iovirt_dist.errors import EndpointError
+from iovirt_dist.transport.address import IpcClaim, check_endpoint, ipc_path
+from iovirt_dist.transport.port import ONLY_PEER
+from iovirt_dist.wire.codec import MAX_PAYLOAD_BYTES, MAX_PAYLOAD_FRAMES, Buffer
+
+ZERO_COPY_BYTES = 64 << 10
+"""Frames from this size on are sent and received without a copy; below it the bookkeeping costs more than it saves."""
+HIGH_WATER_MESSAGES = 8192
+"""Per peer and direction: above the largest default window."""
+HEARTBEAT_MS = 1000
+HEARTBEAT_TIMEOUT_MS = 3000
+LINGER_MS = 200
+HANDSHAKE_MS = 5000
+RECONNECT_MS = 50
+RECONNECT_CAP_MS = 1000
+_DONT_WAIT_MORE = zmq.NOBLOCK | zmq.SNDMORE
+
+
+class ZeromqPort:
+    """One ZeroMQ socket (contract: `transport.port.Port`). Made by `listen` and `dial`.
+
+    Args:
+        socket: Bound or connected, with its options set.
+        endpoint: Its address.
+        routed: Whether it is a ROUTER.
+        claim: Ownership of its socket file.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes], endpoint: str, routed: bool, claim: IpcClaim | None) -> None:
+        self._socket = socket
+        self._endpoint = endpoint
+        self._routed = routed
+        self._claim = claim
+        self._fd = int(socket.getsockopt(zmq.FD))
+
+    @property
+    def endpoint(self) -> str:
+        """Where this port listens (with the port that was chosen), or what it dials."""
+        return self._endpoint
+
+    def send(self, peer: bytes, frames: Sequence[Buffer]) -> bool:
+        """Hand a message to ZeroMQ; False if the peer is unknown, its pipe is full, or the port is closed."""
+        if not frames:
+            return True
+        send = self._socket.send
+        try:
+            if self._routed:
+                send(peer, _DONT_WAIT_MORE)
+            elif peer != ONLY_PEER:
+                return False
+            for frame in frames[:-1]:
+                send(frame, _DONT_WAIT_MORE, copy=len(frame) < ZERO_COPY_BYTES)
+            last = frames[-1]
+            send(last, zmq.NOBLOCK, copy=len(last) < ZERO_COPY_BYTES)
+        except zmq.ZMQError:
+            return False
+        return True
+
+    def receive(self) -> tuple[bytes, list[Buffer]] | None:
+        """Take the next message; frames beyond what any message may have are thrown away as they come."""
+        socket = self._socket
+        try:
+            peer = socket.recv(zmq.NOBLOCK) if self._routed else ONLY_PEER
+            frames: list[Buffer] = [socket.recv(zmq.NOBLOCK)]
+            while socket.getsockopt(zmq.RCVMORE):
+                frame = socket.recv(zmq.NOBLOCK, copy=False)
+                if len(frames) <= MAX_PAYLOAD_FRAMES + 1:
+                    frames.append(frame.buffer if len(frame) >= ZERO_COPY_BYTES else frame.bytes)
+        except zmq.ZMQError:
+            return None
+        return peer, frames
+
+    def pending(self) -> bool:
+        """Whether a message is there; lets ZeroMQ do its work, as every question does."""
+        try:
+            return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+        except zmq.ZMQError:
+            return False
+
+    def fileno(self) -> int:
+        """ZeroMQ's edge-triggered descriptor."""
+        return self._fd
+
+    def wait(self, timeout_ms: int) -> bool:
+        """Block until a message is there, without holding the interpreter lock."""
+        try:
+            return bool(self._socket.poll(timeout_ms, zmq.POLLIN))
+        except zmq.ZMQError:
+            return False
+
+    def close(self) -> None:
+        """Close the socket and give the address back."""
+        if not self._socket.closed:
+            self._socket.close(LINGER_MS)
+        if self._claim is not None:
+            self._claim.release()
+
+
+def listen(endpoint: str, context: zmq.Context[zmq.Socket[bytes]] | None = None) -> ZeromqPort:
+    """Listen at an address.
+
+    Args:
+        endpoint: ``ipc://PATH``, whose directory is made with mode 0700 if missing, or ``tcp://HOST:PORT``, where
+            port ``*`` is any free one (see `ZeromqPort.endpoint`).
+        context: ZeroMQ context; the process's own if None.
+
+    Raises:
+        EndpointError: The address is malformed, in use, not on this host, or its directory is not ours alone.
+    """
+    check_endpoint(endpoint, listening=True)
+    claim = IpcClaim(endpoint) if ipc_path(endpoint) is not None else None
+    socket = _socket(context, zmq.ROUTER)
+    try:
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        socket.close(0)
+        if claim is not None:
+            claim.release()
+        raise _endpoint_error(endpoint, error) from None
+    bound = endpoint if claim is not None else str(socket.getsockopt_string(zmq.LAST_ENDPOINT))
+    return ZeromqPort(socket, bound, True, claim)
+
+
+def dial(endpoint: str, context: zmq.Context[zmq.Socket[bytes]] | None = None) -> ZeromqPort:
+    """Dial an address; nobody need be there yet, and the connection is made again whenever it breaks.
+
+    Args:
+        endpoint: ``ipc://PATH`` or ``tcp://HOST:PORT``.
+        context: ZeroMQ context; the process's own if None.
+
+    Raises:
+        EndpointError: The address is malformed.
+    """
+    check_endpoint(endpoint, listening=False)
+    socket = _socket(context, zmq.DEALER)
+    try:
+        socket.connect(endpoint)
+    except zmq.ZMQError as error:
+        socket.close(0)
+        raise _endpoint_error(endpoint, error) from None
+    return ZeromqPort(socket, endpoint, False, None)
+
+
+def _socket(context: zmq.Context[zmq.Socket[bytes]] | None, kind: int) -> zmq.Socket[bytes]:
+    """A socket with the options that both sides share."""
+    socket = (context or zmq.Context.instance()).socket(kind)
+    for option, value in (
+        (zmq.LINGER, LINGER_MS),
+        (zmq.SNDHWM, HIGH_WATER_MESSAGES),
+        (zmq.RCVHWM, HIGH_WATER_MESSAGES),
+        (zmq.MAXMSGSIZE, MAX_PAYLOAD_BYTES),
+        (zmq.HEARTBEAT_IVL, HEARTBEAT_MS),
+        (zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS),
+        (zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS),
+        (zmq.HANDSHAKE_IVL, HANDSHAKE_MS),
+        (zmq.RECONNECT_IVL, RECONNECT_MS),
+        (zmq.RECONNECT_IVL_MAX, RECONNECT_CAP_MS),
+    ):
+        socket.setsockopt(option, value)
+    with contextlib.suppress(AttributeError):
+        socket.copy_threshold = ZERO_COPY_BYTES
+    return socket
+
+
+def _endpoint_error(endpoint: str, error: zmq.ZMQError) -> EndpointError:
+    """One line for what bind or connect did not like."""
+    match error.errno:
+        case errno.EADDRINUSE:
+            return EndpointError("address is in use", endpoint, "stop what listens there or choose another port")
+        case errno.EADDRNOTAVAIL | errno.ENODEV:
+            return EndpointError("address is not on this host", endpoint, "use one of its addresses, or tcp://*:PORT")
+        case _:
+            return EndpointError((error.strerror or "cannot be used").lower(), endpoint, "check the address")
