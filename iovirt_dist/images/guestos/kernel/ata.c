@@ -31,7 +31,7 @@ enum {
 };
 
 enum { DEVICE_0_LBA = 0xE0, CONTROL_INTERRUPTS = 0x00, CONTROL_RESET = 0x04 };
-enum { BSY = 0x80, DRDY = 0x40, DF = 0x20, DRQ = 0x08, ERR = 0x01, NO_DEVICE = 0xFF };
+enum { BSY = 0x80, DF = 0x20, DRQ = 0x08, ERR = 0x01, NO_DEVICE = 0xFF };
 
 enum command {
     READ_SECTORS = 0x20,
