@@ -8,7 +8,7 @@ are used again).
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,8 +29,8 @@ def start_ticks(pid: int) -> int | None:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
-    state, *fields = stat[stat.rindex(b")") + 2 :].split()
-    return None if state in (b"Z", b"X") else int(fields[18])
+    state, *rest = stat[stat.rindex(b")") + 2 :].split()
+    return None if state in (b"Z", b"X") else int(rest[18])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +47,7 @@ class ProcessStatus:
         epoch: Which life of the process this is.
         started_ns: Wall clock (Unix time) when it was started.
         updated_ns: Wall clock (Unix time) of this write.
-        counters: Monotone counts by name; one level of grouping is allowed.
-        peers: What it knows of its peers, by name.
-        extra: Anything else that the process tells.
+        content: Everything else that the process tells: counters, guests, controllers, peers.
     """
 
     name: str
@@ -61,14 +59,15 @@ class ProcessStatus:
     epoch: int = 0
     started_ns: int = 0
     updated_ns: int = 0
-    counters: dict[str, Any] = field(default_factory=dict)
-    peers: dict[str, Any] = field(default_factory=dict)
-    extra: dict[str, Any] = field(default_factory=dict)
+    content: dict[str, Any] = field(default_factory=dict)
 
     @property
     def alive(self) -> bool:
         """Whether the process that wrote this exists now."""
         return self.pid > 0 and start_ticks(self.pid) == self.start_ticks
+
+
+_KNOWN: Final = tuple(entry.name for entry in fields(ProcessStatus) if entry.name != "content")
 
 
 class StatusWriter:
@@ -107,7 +106,7 @@ class StatusWriter:
         Args:
             now_ns: Wall clock (Unix time).
             force: Write even if the last write was just now: for changes of state and at exit.
-            content: The other fields of `ProcessStatus`: state, reason, counters, peers, extra.
+            content: ``state``, ``reason`` and whatever else is worth telling; JSON values.
 
         Returns:
             Whether the file was written.
@@ -124,13 +123,12 @@ class StatusWriter:
         self._path.unlink(missing_ok=True)
 
 
-_decoder = msgspec.json.Decoder(ProcessStatus)
-
-
 def read_status_file(path: Path) -> ProcessStatus | None:
     """Read one status file; None if it is absent or no status file."""
     try:
-        return _decoder.decode(path.read_bytes())
+        raw = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        known = {key: raw.pop(key) for key in _KNOWN if key in raw}
+        return msgspec.convert({**known, "content": raw}, ProcessStatus)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
 

@@ -5,6 +5,7 @@ Each check names the file, the key and, where two things collide, both of them.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from importlib import resources
@@ -81,7 +82,8 @@ class _Resolver:
         return f"{self._origin.label}: {path}"
 
     def _path(self, written: str) -> Path:
-        return Path(self._origin.base, Path(written).expanduser())
+        # normalised, as every byte of a socket path counts
+        return Path(os.path.normpath(Path(self._origin.base, Path(written).expanduser())))
 
     def _quantity(self, written: _T, parse: Callable[[_T], int], where: str) -> int:
         try:

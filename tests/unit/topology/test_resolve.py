@@ -40,7 +40,7 @@ def test_machine_resolved_has_absolute_paths_and_bytes() -> None:
 
 def test_run_dir_relative_starts_at_the_file() -> None:
     """The endpoints default to sockets in the run directory next to the file."""
-    topology = resolve(HEAD)
+    topology = resolve('[topology]\nrun_dir = "./x/../.iovirt"\n' + HEAD)
     assert topology.run_dir == BASE / ".iovirt"
     assert topology.hypervisor("hv0").endpoint == "ipc:///base/.iovirt/sock/hv0"
     assert topology.controller("tty0").endpoint == "ipc:///base/.iovirt/sock/tty0"
