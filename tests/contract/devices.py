@@ -12,6 +12,7 @@ from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from iovirt_dist.hypervisor.vdev.device import Device, IrqLine, State
+from iovirt_dist.hypervisor.vdev.i8254 import Pit8254
 from iovirt_dist.hypervisor.vdev.i8259 import Pic8259Pair
 from iovirt_dist.hypervisor.vdev.pc_misc import A20Gate, KeyboardController, PostPort, SystemControlA, Unassigned
 
@@ -139,11 +140,18 @@ def pic(lines: Lines, latch_edges: bool = True) -> Rig:
     return Rig(blocks, (set_irq, acknowledge))
 
 
+def pit(lines: Lines) -> Rig:
+    """The 8254 with port 61h."""
+    chip = Pit8254(lines.line("IRQ 0"))
+    return Rig((Block(chip.counter_ports, 4), Block(chip.system_control_b, 1)))
+
+
 CASES: tuple[DeviceCase, ...] = (
     DeviceCase("unassigned", unassigned),
     DeviceCase("port 92h", system_control_a),
     DeviceCase("port 80h", post_port),
     DeviceCase("8259 pair", pic),
     DeviceCase("8259 pair by data sheet", partial(pic, latch_edges=False)),
+    DeviceCase("8254", pit),
     DeviceCase("8042", keyboard_controller),
 )
