@@ -162,6 +162,7 @@ def _cpus() -> Node:
         "interrupt-controller",
         {
             "#interrupt-cells": 1,
+            "#address-cells": 0,
             "interrupt-controller": b"",
             "compatible": "riscv,cpu-intc",
             "phandle": _CPU_INTC,

@@ -51,10 +51,13 @@ class UnicornEngine:
         architecture: ``UC_ARCH_*``.
         mode: ``UC_MODE_*``.
         callbacks: What to call for I/O; each may raise `GuestFault` or `BusClosedError`.
+        cpu_model: ``UC_CPU_*``; None for Unicorn's default.
     """
 
-    def __init__(self, architecture: int, mode: int, callbacks: Callbacks) -> None:
+    def __init__(self, architecture: int, mode: int, callbacks: Callbacks, cpu_model: int | None = None) -> None:
         self.uc: Any = Uc(architecture, mode)  # Any: most of the binding's methods carry no types
+        if cpu_model is not None:
+            self.uc.ctl_set_cpu_model(cpu_model)
         self.uc.ctl_exits_enabled(True)
         self._callbacks = callbacks
         self._regions: list[Region] = []
