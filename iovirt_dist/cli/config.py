@@ -1,0 +1,66 @@
+"""``iovirt config``: what the topology means once defaults, paths and replicas are filled in."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from iovirt_dist.cli.output import EXIT_DONE, EXIT_USAGE, fail, print_json, print_table
+from iovirt_dist.topology import (
+    BlockSpec,
+    ExtentSpec,
+    GuestSpec,
+    HypervisorSpec,
+    MachineSpec,
+    ScriptSpec,
+    Topology,
+)
+from iovirt_dist.topology.specs import AnySpec
+from iovirt_dist.topology.units import format_size
+
+
+def topology_json(topology: Topology) -> dict[str, Any]:
+    """The whole topology as JSON values; paths are text, sizes bytes, times nanoseconds."""
+    document = asdict(topology)
+    document["missing_images"] = [str(error) for error in topology.missing_images()]
+    return document
+
+
+def summary(spec: AnySpec) -> str:
+    """Say in one line what a process is."""
+    if isinstance(spec, HypervisorSpec):
+        return ""
+    if isinstance(spec, BlockSpec):
+        mode = "read-only" if spec.read_only else "write-through" if spec.write_through else "write-back"
+        return f"{spec.image.name} {format_size(spec.size_bytes)} {mode}: {', '.join(map(_extent, spec.extents))}"
+    if isinstance(spec, GuestSpec):
+        disk = f" disk={spec.disk.controller}/{spec.disk.extent.name}" if spec.disk else ""
+        console = f" console={spec.console.controller}" if spec.console else ""
+        return f"{_guest(spec)} on {spec.hypervisor}{disk}{console}"
+    return ""
+
+
+def _extent(extent: ExtentSpec) -> str:
+    mode = " ro" if extent.read_only else ""
+    return f"{extent.name} {format_size(extent.size_bytes)}@{format_size(extent.offset_bytes)}{mode}"
+
+
+def _guest(spec: GuestSpec) -> str:
+    if isinstance(spec, MachineSpec):
+        return f"{spec.machine} {format_size(spec.memory_bytes)} {spec.image_name}"
+    return f"script {spec.module}:{spec.function}" if isinstance(spec, ScriptSpec) else spec.kind
+
+
+def show_config(topology: Topology, *, as_json: bool) -> int:
+    """The work of ``iovirt config``: 2 if a guest image is missing."""
+    missing = topology.missing_images()
+    if as_json:
+        print_json(topology_json(topology))
+    else:
+        print(f"topology {topology.name} ({topology.source or topology.label})")
+        print(f"run directory {topology.run_dir}")
+        rows = [(spec.name, spec.kind, summary(spec)) for spec in topology.specs()]
+        print_table(("NAME", "KIND", "WHAT"), rows)
+    for error in missing:
+        fail(str(error))
+    return EXIT_USAGE if missing else EXIT_DONE

@@ -1,0 +1,223 @@
+"""Bring a topology up, in the foreground or detached, and wait until its processes report."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NoReturn
+
+from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, note
+from iovirt_dist.cli.tail import LinePrinter, LineTail, LogLine
+from iovirt_dist.errors import IovirtError, LocalError
+from iovirt_dist.runtime.child import PR_SET_PDEATHSIG
+from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
+from iovirt_dist.runtime.status import read_status, read_status_file
+from iovirt_dist.runtime.supervise import Report, Supervisor, refuse_orphans
+from iovirt_dist.topology import Topology
+
+READY_TIMEOUT_S: Final = 15.0
+
+_FOLLOW_INTERVAL_S: Final = 0.05
+
+
+def prepare(topology: Topology) -> RunDir:
+    """Check what must exist and make the run directory.
+
+    Raises:
+        ImageError: A guest's image is missing.
+        LocalError: The run directory cannot be made.
+    """
+    for error in topology.missing_images():
+        raise error
+    run_dir = RunDir(topology.run_dir)
+    run_dir.create()
+    return run_dir
+
+
+def _supervisor(topology: Topology, run_dir: RunDir, report: Report) -> Supervisor:
+    environ = os.environ | topology.environment() | {"PYTHONUNBUFFERED": "1"}
+    environ.pop("HONCHO_PROCESS_NAME", None)
+    return Supervisor(run_dir, topology.processes(), environ=environ, cwd=Path.cwd(), report=report)
+
+
+def run_foreground(topology: Topology) -> int:
+    """Run a topology with its logs on stdout until Ctrl-C, SIGTERM or the end of all its processes.
+
+    Returns:
+        0 stopped by SIGTERM or ``iovirt down``, 130 by Ctrl-C, 1 if all processes ended by themselves.
+    """
+    run_dir = prepare(topology)
+    with run_dir.locked():
+        refuse_orphans(run_dir)
+        run_dir.clean()
+        try:
+            return asyncio.run(_foreground(topology, run_dir))
+        finally:
+            run_dir.clean()
+
+
+async def _foreground(topology: Topology, run_dir: RunDir) -> int:
+    names = [process.name for process in topology.processes()]
+    printer = LinePrinter([*names, SUPERVISOR], colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
+    tail = LineTail({name: run_dir.log(name) for name in names})
+    stop, hurry, interrupted = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    def show(line: LogLine) -> None:
+        print(printer.format(line), flush=True)
+
+    def on_signal(number: signal.Signals) -> None:
+        if number is signal.SIGINT:
+            interrupted.set()
+        (hurry if stop.is_set() else stop).set()
+
+    async def follow() -> None:
+        while True:
+            for line in tail.read():
+                show(line)
+            await asyncio.sleep(_FOLLOW_INTERVAL_S)
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, on_signal, number)
+    following = asyncio.create_task(follow())
+    supervisor = _supervisor(topology, run_dir, lambda name, text: show(LogLine(SUPERVISOR, f"{name} {text}")))
+    asked = await supervisor.run(stop, hurry)
+    following.cancel()
+    for line in tail.read():
+        show(line)
+    if not asked:
+        note("every process ended by itself")
+        return EXIT_FAILED
+    return EXIT_INTERRUPTED if interrupted.is_set() else EXIT_DONE
+
+
+def start_detached(topology: Topology, *, die_with_parent: bool = False) -> int:
+    """Start a supervisor in the background and return once it holds the run directory.
+
+    Args:
+        topology: What to run.
+        die_with_parent: Whether it ends with the calling process.
+
+    Returns:
+        The supervisor's process number.
+
+    Raises:
+        LocalError: It could not start; the reason is the supervisor's own.
+    """
+    run_dir = prepare(topology)
+    reader, writer = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    parent = os.getpid() if die_with_parent else None
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        _supervise_detached(topology, run_dir, writer, parent)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as answer:
+        text = answer.read().decode("utf-8", "replace")
+    if text != "ok":
+        os.waitpid(pid, 0)
+        raise LocalError(text or f"the supervisor died; see {run_dir.log(SUPERVISOR)}")
+    return pid
+
+
+def _supervise_detached(topology: Topology, run_dir: RunDir, answer: int, parent: int | None) -> NoReturn:
+    """The supervisor's process: never returns into its caller's stack, whose cleanups belong to the parent."""
+    code = EXIT_FAILED
+    try:
+        os.setsid()
+        if parent is not None:
+            ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            if os.getppid() != parent:
+                raise LocalError("the caller is gone")
+        _redirect_stdio(run_dir)
+        with run_dir.locked():
+            refuse_orphans(run_dir)
+            run_dir.clean()
+            try:
+                code = asyncio.run(_detached(topology, run_dir, answer))
+            finally:
+                run_dir.clean()
+    except IovirtError as error:
+        os.write(answer, str(error).encode())
+    except BaseException:  # the last frame of this process; the log gets it
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _redirect_stdio(run_dir: RunDir) -> None:
+    """Let go of the caller's terminal and pipes."""
+    log = run_dir.open_log(SUPERVISOR)
+    null = os.open(os.devnull, os.O_RDWR)
+    for source, target in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    os.close(log)
+    os.close(null)
+
+
+async def _detached(topology: Topology, run_dir: RunDir, answer: int) -> int:
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+
+    def report(name: str, text: str) -> None:
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {name} {text}", flush=True)
+
+    supervisor = _supervisor(topology, run_dir, report)
+    os.write(answer, b"ok")
+    os.close(answer)
+    return EXIT_DONE if await supervisor.run(stop, hurry) else EXIT_FAILED
+
+
+def wait_ready(
+    topology: Topology, timeout_s: float = READY_TIMEOUT_S, sleep: Callable[[float], None] = time.sleep
+) -> list[str]:
+    """Wait until every process has written its status file.
+
+    Args:
+        topology: A topology whose supervisor runs.
+        timeout_s: How long to wait.
+        sleep: For tests.
+
+    Returns:
+        A line for each process that did not get so far; empty if all did.
+    """
+    run_dir = RunDir(topology.run_dir)
+    deadline = time.monotonic() + timeout_s
+    while True:
+        alive = {name for name, status in read_status(run_dir).items() if status.alive}
+        missing = [process.name for process in topology.processes() if process.name not in alive]
+        rows = _rows(run_dir)
+        lost = [name for name in missing if rows is None or rows.get(name, {}).get("state") == "ended"]
+        if not missing or lost == missing or time.monotonic() > deadline:
+            return [_describe(name, (rows or {}).get(name, {})) for name in missing]
+        sleep(_FOLLOW_INTERVAL_S)
+
+
+def _rows(run_dir: RunDir) -> dict[str, dict[str, object]] | None:
+    """The supervisor's table; None when it has ended; empty before it has written one."""
+    status = read_status_file(run_dir.status(SUPERVISOR))
+    if status is None:
+        return {} if run_dir.is_locked() else None
+    rows: dict[str, dict[str, object]] = status.content.get("processes", {})
+    return rows
+
+
+def _describe(name: str, row: dict[str, object]) -> str:
+    state, end = row.get("state", "not running"), row.get("exit", "")
+    return f"{name}: {state}{f' ({end})' if end else ''}; see 'iovirt logs {name}'"

@@ -1,0 +1,275 @@
+"""``iovirt``: the commands and their options; each does its work in a module of its own, imported when it is called.
+
+Exit status: 0 done, 1 the work failed, 2 usage or configuration, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+import iovirt_dist
+from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, note, print_json
+from iovirt_dist.errors import ConfigError, ImageError, IovirtError
+from iovirt_dist.topology import ENVIRONMENT_KEY, Topology, default_text, load_topology
+
+_TOPOLOGY_HELP = f"Topology file. Default: ${ENVIRONMENT_KEY}, else the built-in topology."
+
+File = Annotated[Path | None, Parameter(name=("--file", "-f"), help=_TOPOLOGY_HELP)]
+LongFile = Annotated[Path | None, Parameter(name="--file", help=_TOPOLOGY_HELP)]
+Json = Annotated[
+    bool, Parameter(name="--json", negative=(), show_default=False, help="Print one JSON object on stdout.")
+]
+Expect = Annotated[
+    str, Parameter(show_default=False, help="Exit with 0 once the output matches this regular expression.")
+]
+Text = Annotated[str, Parameter(show_default=False)]
+Timeout = Annotated[
+    float | None, Parameter(help="Seconds after which to end: with 1 if a pattern was waited for, else with 0.")
+]
+
+app = App(
+    name="iovirt",
+    help="Run guests, hypervisors and device controllers as processes.",
+    version=iovirt_dist.__version__,
+    help_format="plaintext",
+    suppress_keyboard_interrupt=False,
+)
+
+
+def _topology(file: Path | None) -> Topology:
+    return load_topology(file or os.environ.get(ENVIRONMENT_KEY) or None)
+
+
+@app.command(help_epilogue="Example: iovirt up -f deploy/two-guests.toml -d")
+def up(
+    *,
+    file: File = None,
+    detach: Annotated[
+        bool, Parameter(name=("--detach", "-d"), negative=(), show_default=False, help="Run in the background.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Start a topology's processes and restart what crashes.
+
+    In the foreground the logs are shown and Ctrl-C stops everything; detached, 'iovirt down' does.
+    """
+    from iovirt_dist.cli import launch, processes  # noqa: PLC0415 - keeps --help fast
+
+    topology = _topology(file)
+    if not detach:
+        return launch.run_foreground(topology)
+    pid = launch.start_detached(topology)
+    problems = launch.wait_ready(topology)
+    for problem in problems:
+        fail(problem)
+    if not json:
+        note(f"up (supervisor pid {pid}), run directory {topology.run_dir}")
+    processes.show_processes(topology, as_json=json)
+    return EXIT_FAILED if problems else EXIT_DONE
+
+
+@app.command(help_epilogue="Example: iovirt down")
+def down(*, file: File = None, json: Json = False) -> int:
+    """Stop a topology and remove its sockets and status files; logs and disk images stay."""
+    from iovirt_dist.runtime.rundir import RunDir  # noqa: PLC0415 - keeps --help fast
+    from iovirt_dist.runtime.takedown import take_down  # noqa: PLC0415 - as above
+
+    done = take_down(RunDir(_topology(file).run_dir))
+    if json:
+        print_json(done._asdict())
+    else:
+        stopped = f"stopped {', '.join(done.stopped)}" if done.stopped else "nothing was up"
+        note(f"{stopped}; had to kill {', '.join(done.killed)}" if done.killed else stopped)
+    return EXIT_DONE
+
+
+@app.command(help_epilogue="Example: iovirt ps --json")
+def ps(*, file: File = None, json: Json = False) -> int:
+    """List the topology's processes and their state."""
+    from iovirt_dist.cli.processes import show_processes  # noqa: PLC0415 - keeps --help fast
+
+    return show_processes(_topology(file), as_json=json)
+
+
+@app.command(help_epilogue="Example: iovirt logs -f hv0 guest")
+def logs(
+    *names: str,
+    file: LongFile = None,
+    follow: Annotated[
+        bool, Parameter(name=("--follow", "-f"), negative=(), show_default=False, help="Go on with new lines.")
+    ] = False,
+    lines: Annotated[int, Parameter(name=("--lines", "-n"), help="How many of the last lines of each log.")] = 50,
+    json: Json = False,
+) -> int:
+    """Show the logs of all or the named processes ('_up' is the supervisor).
+
+    Parameters
+    ----------
+    names
+        Processes; all without any.
+    """
+    from iovirt_dist.cli.processes import show_logs  # noqa: PLC0415 - keeps --help fast
+
+    return show_logs(_topology(file), names, follow=follow, lines=lines, as_json=json)
+
+
+@app.command(help_epilogue="Example: iovirt config --toml > topology.toml")
+def config(
+    *,
+    file: File = None,
+    json: Json = False,
+    toml: Annotated[
+        bool, Parameter(name="--toml", negative=(), show_default=False, help="Print the file's text instead.")
+    ] = False,
+) -> int:
+    """Check a topology and show what it means."""
+    from iovirt_dist.cli.config import show_config  # noqa: PLC0415 - keeps --help fast
+
+    topology = _topology(file)
+    if toml:
+        print(topology.source.read_text("utf-8") if topology.source else default_text(), end="")
+        return EXIT_DONE
+    return show_config(topology, as_json=json)
+
+
+@app.command(help_epilogue="Example: echo help | iovirt console uboot --expect 'ide' --timeout 10")
+def console(
+    guest: str,
+    *,
+    file: File = None,
+    expect: Expect = "",
+    timeout: Timeout = None,
+    history: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+) -> int:
+    """Attach to a guest's terminal; Ctrl-] leaves.
+
+    Without a terminal, stdin is sent as it is. At its end the console waits for --expect, or until the guest has been
+    quiet for a second.
+
+    Parameters
+    ----------
+    guest
+        The guest's name, as in 'iovirt ps'.
+    history
+        Begin with everything that the terminal has ever shown. With --expect, else only new output counts.
+    """
+    from iovirt_dist.cli.terminal import HISTORY_BYTES, ConsolePlan, attach  # noqa: PLC0415 - keeps --help fast
+    from iovirt_dist.runtime.rundir import RunDir  # noqa: PLC0415 - as above
+
+    topology = _topology(file)
+    spec = topology.guest(guest)
+    if spec.console is None:
+        raise ConfigError(
+            f"guest '{guest}' has no console", topology.label, f'set guest.{guest}.devices.console = "..."'
+        )
+    pattern = _pattern(expect)
+    history_bytes = None if history else 0 if pattern else HISTORY_BYTES
+    plan = ConsolePlan(expect=pattern, timeout_s=timeout, history_bytes=history_bytes)
+    return attach(RunDir(topology.run_dir), guest, plan)
+
+
+@app.command(help_epilogue="Example: iovirt run --image bundled:guestos --disk disk.img --command-line run=job")
+def run(  # noqa: PLR0913 - a command's options are its parameters
+    *,
+    image: str = "bundled:guestos",
+    machine: Literal["pc", "virt"] = "pc",
+    image_format: Annotated[Literal["auto", "elf", "multiboot", "flat", "rom"], Parameter(name="--format")] = "auto",
+    payload: Text = "",
+    memory: str = "32MiB",
+    command_line: Text = "",
+    disk: Text = "",
+    disk_size: Text = "",
+    until: Expect = "",
+    timeout: Timeout = None,
+) -> int:
+    """Run one guest without a topology file, its terminal on this one.
+
+    Ends when the guest stops, with Ctrl-], or with --until or --timeout. Nothing stays but the disk image.
+
+    Parameters
+    ----------
+    image
+        bundled:NAME, or a file.
+    machine
+        pc (x86) or virt (riscv64).
+    image_format
+        What the image is; auto looks at it.
+    payload
+        Second image, which the first one starts.
+    memory
+        RAM size.
+    command_line
+        For the image's kernel.
+    disk
+        Raw image file; without one the guest has no disk.
+    disk_size
+        Size of a disk image that does not exist yet.
+    """
+    from iovirt_dist.cli.adhoc import AdHocGuest, run_guest  # noqa: PLC0415 - keeps --help fast
+    from iovirt_dist.cli.terminal import ConsolePlan  # noqa: PLC0415 - as above
+
+    guest = AdHocGuest(
+        machine=machine,
+        image=image,
+        image_format=image_format,
+        payload=payload,
+        memory=memory,
+        command_line=command_line,
+        disk=disk,
+        disk_size=disk_size,
+    )
+    return run_guest(guest, ConsolePlan(expect=_pattern(until), timeout_s=timeout, history_bytes=None))
+
+
+@app.command(help_epilogue="Example: iovirt doctor --json")
+def doctor(*, file: File = None, json: Json = False) -> int:
+    """Check whether this machine can run a topology, and what is left over from an earlier one."""
+    from iovirt_dist.cli.doctor import show_doctor  # noqa: PLC0415 - keeps --help fast
+
+    return show_doctor(_topology(file), as_json=json)
+
+
+def _pattern(text: str) -> re.Pattern[str] | None:
+    if not text:
+        return None
+    try:
+        return re.compile(text, re.MULTILINE)
+    except re.error as error:
+        raise ConfigError(f"not a regular expression: {error}", f"'{text}'") from None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Args:
+        argv: Arguments behind the program's name; None for this process's.
+
+    Returns:
+        The exit status.
+    """
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    try:
+        result = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        fail(f"{str(error).rstrip('.')}; try 'iovirt --help'")
+        return EXIT_USAGE
+    except IovirtError as error:
+        fail(str(error))
+        return EXIT_USAGE if isinstance(error, (ConfigError, ImageError)) else EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # `iovirt logs | head`: nobody reads the rest, and Python must not try at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    return result if isinstance(result, int) else EXIT_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""``ps`` and ``logs``: what runs, and what it said."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from iovirt_dist.cli.output import EXIT_DONE, format_age, print_json, print_table
+from iovirt_dist.cli.tail import LinePrinter, LineTail, clean_line, last_lines
+from iovirt_dist.errors import ConfigError
+from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
+from iovirt_dist.runtime.status import read_status, read_status_file
+from iovirt_dist.topology import GuestSpec, Topology
+
+_FOLLOW_INTERVAL_S = 0.05
+
+
+def process_rows(topology: Topology, now_ns: int) -> list[dict[str, Any]]:
+    """Describe every process of a topology.
+
+    Args:
+        topology: Which processes there should be.
+        now_ns: Wall clock (Unix time).
+
+    Returns:
+        A row per process in starting order: what its status file and its supervisor say, checked against the kernel.
+    """
+    run_dir = RunDir(topology.run_dir)
+    statuses = read_status(run_dir)
+    supervisor = read_status_file(run_dir.status(SUPERVISOR))
+    supervised: dict[str, dict[str, Any]] = {}
+    if supervisor is not None and supervisor.alive:
+        supervised = supervisor.content.get("processes", {})
+    rows = []
+    for spec in topology.specs():
+        status, under = statuses.get(spec.name), supervised.get(spec.name, {})
+        alive = status is not None and status.alive
+        row: dict[str, Any] = {"name": spec.name, "kind": spec.kind, "state": "down", "reason": "", "pid": None}
+        row |= {"restarts": under.get("restarts", 0), "uptime_s": None, "epoch": None}
+        row["where"] = f"on {spec.hypervisor}" if isinstance(spec, GuestSpec) else _short(spec.endpoint, topology)
+        if under.get("state") in ("backoff", "ended", "stopped"):
+            row |= {"state": under["state"], "reason": under["exit"]}
+        elif status is not None and alive:
+            row |= {"state": status.state, "reason": status.reason, "pid": status.pid, "epoch": status.epoch}
+            row["uptime_s"] = round((now_ns - status.started_ns) / 1e9, 3)
+        elif under.get("pid"):
+            row |= {"state": "starting", "pid": under["pid"]}
+        elif status is not None:
+            row |= {"state": "dead", "reason": f"pid {status.pid} is gone"}
+        rows.append(row)
+    return rows
+
+
+def _short(endpoint: str, topology: Topology) -> str:
+    """An endpoint without the run directory's path."""
+    return endpoint.removeprefix(f"ipc://{topology.run_dir}/")
+
+
+def show_processes(topology: Topology, *, as_json: bool) -> int:
+    """The work of ``iovirt ps``."""
+    rows = process_rows(topology, time.time_ns())
+    if as_json:
+        print_json({"topology": topology.name, "run_dir": str(topology.run_dir), "processes": rows})
+        return EXIT_DONE
+    cells = [
+        (
+            row["name"],
+            row["kind"],
+            row["state"],
+            str(row["pid"] or "-"),
+            str(row["restarts"]),
+            "-" if row["uptime_s"] is None else format_age(row["uptime_s"]),
+            _short_epoch(row["epoch"]),
+            row["where"],
+        )
+        for row in rows
+    ]
+    print_table(("NAME", "KIND", "STATE", "PID", "RST", "UP", "EPOCH", "WHERE"), cells)
+    for row in rows:
+        if row["reason"]:
+            print(f"{row['name']}: {row['reason']}")
+    return EXIT_DONE
+
+
+def _short_epoch(epoch: int | None) -> str:
+    """Epochs are start times in nanoseconds; seconds tell lives apart as well."""
+    return "-" if epoch is None else str(epoch // 1_000_000_000 or epoch)
+
+
+def show_logs(topology: Topology, names: Sequence[str], *, follow: bool, lines: int, as_json: bool) -> int:
+    """The work of ``iovirt logs``.
+
+    Raises:
+        ConfigError: There is no process of that name.
+    """
+    known = [*(process.name for process in topology.processes()), SUPERVISOR]
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"no process '{name}'", topology.label, f"processes: {', '.join(known)}")
+    chosen = list(names) or known
+    run_dir = RunDir(topology.run_dir)
+    paths = {name: run_dir.log(name) for name in chosen}
+    tail = LineTail(paths) if follow else None
+    last = {name: [clean_line(name, line) for line in last_lines(path, lines)] for name, path in paths.items()}
+    if as_json:
+        print_json({"logs": {name: [line.text for line in entry] for name, entry in last.items()}})
+        return EXIT_DONE
+    printer = LinePrinter(chosen, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
+    for entry in last.values():
+        for line in entry:
+            print(printer.format(line))
+    while tail is not None:
+        for line in tail.read():
+            print(printer.format(line), flush=True)
+        time.sleep(_FOLLOW_INTERVAL_S)
+    return EXIT_DONE
