@@ -1,7 +1,8 @@
 """The virtual CPU of the `pc` machine: an engine, memory, and the rules that connect them to a `Bus`.
 
-Memory map: RAM from 0 to 640 KiB and from 1 MiB to `ram_bytes`; a ROM ends at 4 GiB and its last 128 KiB also at
-1 MiB; every other access below 4 GiB goes to the bus. Address line 20 is always enabled.
+Memory map: RAM from 0 to 640 KiB and from 1 MiB to `ram_bytes`; a ROM ends at 4 GiB and its last 128 KiB are copied to
+shadow RAM below 1 MiB, always writable as firmware makes it by the host bridge's PAM registers (Intel 82441FX
+datasheet, section 3.2.18); every other access below 4 GiB goes to the bus. Address line 20 is always enabled.
 
 External interrupts are looked at before each start of the engine, so a rising line needs a `kick`. While INTR is
 asserted but the guest cannot take it (IF clear, or the instruction behind STI or MOV SS) the engine runs in short
@@ -95,7 +96,10 @@ class X86Cpu:
         """Power-on reset: registers as after RESET, RAM cleared, images loaded again."""
         self._engine.clear_ram()
         self._engine.power_on()
-        if self._image.kind is not ImageFormat.ROM:
+        if self._image.kind is ImageFormat.ROM:
+            shadow = self._image.segments[0].data[-_ROM_SHADOW_BYTES:]
+            self._engine.write_memory(MIB - len(shadow), shadow)
+        else:
             for segment in self._image.segments:
                 self._engine.write_memory(segment.address, segment.data)
             self._enter_image()
@@ -130,9 +134,9 @@ class X86Cpu:
         self._engine.map_ram(MIB, ram_bytes - MIB)
         if self._image.kind is ImageFormat.ROM:
             rom = self._image.segments[0]
-            shadow = rom.data[-_ROM_SHADOW_BYTES:]
+            shadow_bytes = min(len(rom.data), _ROM_SHADOW_BYTES)
             self._engine.map_rom(rom.address, rom.data)
-            self._engine.map_rom(MIB - len(shadow), shadow)
+            self._engine.map_ram(MIB - shadow_bytes, shadow_bytes)
         self._engine.map_io_gaps(4 * GIB)
 
     def _enter_image(self) -> None:
