@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
+from iovirt_dist.hypervisor.vdev.cmos import Cmos
 from iovirt_dist.hypervisor.vdev.device import Device, IrqLine, State
 from iovirt_dist.hypervisor.vdev.i8254 import Pit8254
 from iovirt_dist.hypervisor.vdev.i8259 import Pic8259Pair
@@ -146,6 +147,11 @@ def pit(lines: Lines) -> Rig:
     return Rig((Block(chip.counter_ports, 4), Block(chip.system_control_b, 1)))
 
 
+def cmos(lines: Lines) -> Rig:
+    """Ports 70h and 71h."""
+    return Rig((Block(Cmos(lines.line("IRQ 8"), 128 << 20, 1_794_000_000_250_000_000), 2),))
+
+
 CASES: tuple[DeviceCase, ...] = (
     DeviceCase("unassigned", unassigned),
     DeviceCase("port 92h", system_control_a),
@@ -153,5 +159,6 @@ CASES: tuple[DeviceCase, ...] = (
     DeviceCase("8259 pair", pic),
     DeviceCase("8259 pair by data sheet", partial(pic, latch_edges=False)),
     DeviceCase("8254", pit),
+    DeviceCase("cmos", cmos),
     DeviceCase("8042", keyboard_controller),
 )
