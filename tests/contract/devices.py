@@ -16,6 +16,7 @@ from iovirt_dist.hypervisor.vdev.device import Device, IrqLine, State
 from iovirt_dist.hypervisor.vdev.i8254 import Pit8254
 from iovirt_dist.hypervisor.vdev.i8259 import Pic8259Pair
 from iovirt_dist.hypervisor.vdev.pc_misc import A20Gate, KeyboardController, PostPort, SystemControlA, Unassigned
+from iovirt_dist.hypervisor.vdev.pci import PciConfiguration
 
 
 @dataclass
@@ -152,6 +153,11 @@ def cmos(lines: Lines) -> Rig:
     return Rig((Block(Cmos(lines.line("IRQ 8"), 128 << 20, 1_794_000_000_250_000_000), 2),))
 
 
+def pci(lines: Lines) -> Rig:
+    """Ports CF8h to CFFh."""
+    return Rig((Block(PciConfiguration(lines.strobe("reset")), 8),))
+
+
 CASES: tuple[DeviceCase, ...] = (
     DeviceCase("unassigned", unassigned),
     DeviceCase("port 92h", system_control_a),
@@ -160,5 +166,6 @@ CASES: tuple[DeviceCase, ...] = (
     DeviceCase("8259 pair by data sheet", partial(pic, latch_edges=False)),
     DeviceCase("8254", pit),
     DeviceCase("cmos", cmos),
+    DeviceCase("pci", pci),
     DeviceCase("8042", keyboard_controller),
 )
