@@ -139,6 +139,8 @@ class FileStorage:
 
     def sync(self) -> None:
         """fdatasync(2): data, and the metadata that finding it needs."""
+        if self._fd < 0:
+            raise OSError(errno.EBADF, "image is closed", str(self.path))
         os.fdatasync(self._fd)
 
     def close(self) -> None:

@@ -1,0 +1,92 @@
+"""What every block storage must do, whatever is behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from iovirt_dist.controllers.block.storage import FileStorage, Storage
+from iovirt_dist.testing.storage import MemoryStorage
+
+SIZE_BYTES = 64 * 1024
+
+
+@pytest.fixture(params=["file", "memory"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    """A new storage of 64 KiB."""
+    makers: dict[str, Callable[[], Storage]] = {
+        "file": lambda: FileStorage(tmp_path / "disk.img", SIZE_BYTES),
+        "memory": lambda: MemoryStorage(SIZE_BYTES),
+    }
+    made = makers[request.param]()
+    yield made
+    made.close()
+
+
+def test_storage_is_one_of_the_protocol(storage: Storage) -> None:
+    """The protocol's methods and attributes are all there."""
+    assert isinstance(storage, Storage)
+
+
+def test_new_storage_reads_as_zeroes_over_its_whole_size(storage: Storage) -> None:
+    """A new medium has the size asked for and holds zeroes."""
+    assert storage.size_bytes == SIZE_BYTES
+    assert bytes(storage.read_at(0, SIZE_BYTES)) == bytes(SIZE_BYTES)
+
+
+@pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview])
+def test_write_is_seen_by_later_reads(storage: Storage, wrap: type) -> None:
+    """Data written from any kind of buffer comes back, its neighbours untouched."""
+    storage.write_at(1024, wrap(b"ab" * 512))
+
+    assert bytes(storage.read_at(512, 2048)) == bytes(512) + b"ab" * 512 + bytes(512)
+
+
+def test_write_of_the_last_bytes_reaches_the_end(storage: Storage) -> None:
+    """The last sector is a sector like any other."""
+    storage.write_at(SIZE_BYTES - 512, b"z" * 512)
+
+    assert bytes(storage.read_at(SIZE_BYTES - 1024, 1024)) == bytes(512) + b"z" * 512
+
+
+def test_read_cached_after_write_gives_the_data(storage: Storage) -> None:
+    """What was just written needs no waiting."""
+    storage.write_at(4096, b"c" * 4096)
+
+    cached = storage.read_cached(4096, 4096)
+
+    assert cached is not None
+    assert bytes(cached) == b"c" * 4096
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 4096), (512, 512), (4096 - 512, 1024), (0, SIZE_BYTES)])
+def test_discard_reads_as_zeroes_and_leaves_neighbours(storage: Storage, offset: int, length: int) -> None:
+    """A discarded range is zero, aligned to pages or not, and nothing else is."""
+    storage.write_at(0, b"x" * SIZE_BYTES)
+
+    storage.discard(offset, length)
+
+    expected = b"x" * offset + bytes(length) + b"x" * (SIZE_BYTES - offset - length)
+    assert bytes(storage.read_at(0, SIZE_BYTES)) == expected
+
+
+def test_sync_after_writes_and_without_any_succeeds(storage: Storage) -> None:
+    """Sync may be called at any time and keeps the data."""
+    storage.sync()
+    storage.write_at(0, b"s" * 512)
+    storage.sync()
+
+    assert bytes(storage.read_at(0, 512)) == b"s" * 512
+
+
+def test_storage_after_close_raises_oserror(storage: Storage) -> None:
+    """A closed storage fails as a medium does, and closing twice is harmless."""
+    storage.close()
+
+    with pytest.raises(OSError, match=r"."):
+        storage.write_at(0, bytes(512))
+    with pytest.raises(OSError, match=r"."):
+        storage.sync()
+    storage.close()

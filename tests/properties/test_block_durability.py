@@ -1,0 +1,256 @@
+"""What was acknowledged survives every crash: the promise of the block controller.
+
+A history of commands is driven through the core over `MemoryStorage`; when accesses are done and when syncs begin
+and end is drawn as well. Then the power is cut, and every image that could be left is compared with what was promised.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iovirt_dist.controllers.base import CommandsSubmitted, CompleteCommands, QueuePairClosed, QueuePairOpened
+from iovirt_dist.controllers.block.core import (
+    AccessStorage,
+    BlockAction,
+    BlockController,
+    BlockEvent,
+    Operation,
+    Outcome,
+    StorageDone,
+    SyncDone,
+)
+from iovirt_dist.controllers.block.extents import Durability, Extent, ExtentTable
+from iovirt_dist.ids import RequestId
+from iovirt_dist.testing.storage import SECTOR_BYTES, MemoryStorage
+from iovirt_dist.wire.commands import Command, Opcode, Status
+
+SECTORS = 4
+IMAGE_BYTES = SECTORS * SECTOR_BYTES
+
+
+class _Machine:
+    """A core, its storage, and what its peer knows.
+
+    Attributes:
+        taken: For each sector, the stamps of the changes that the storage was asked for, in order; 0 is new.
+        promised: For each sector, the least place in `taken` that must survive.
+        completed: For each sector, the furthest place in `taken` that was acknowledged.
+        flushing: What each flush in flight must make stable.
+        read: For each read that the storage has done, the stamps of its sectors (their low bytes).
+    """
+
+    def __init__(self, durability: Durability) -> None:
+        self.storage = MemoryStorage(IMAGE_BYTES)
+        self.core = BlockController(ExtentTable([Extent("disk")], IMAGE_BYTES), durability)
+        self.write_through = durability is Durability.WRITE_THROUGH
+        self.commands: dict[RequestId, Command] = {}
+        self.completions: dict[RequestId, Status] = {}
+        self.taken: list[list[int]] = [[0] for _ in range(SECTORS)]
+        self.promised = [0] * SECTORS
+        self.completed = [0] * SECTORS
+        self.flushing: dict[RequestId, list[int]] = {}
+        self.operations: deque[Operation] = deque()
+        self.sync_marks: deque[int] = deque()
+        self.syncs_due = 0
+        self.read: dict[RequestId, list[int]] = {}
+        self.pair = 0
+        self.open(resumed=False)
+
+    def open(self, *, resumed: bool) -> None:
+        """Open the queue pair under a new number."""
+        self.pair += 1
+        self.feed(QueuePairOpened(self.pair, "hv", resumed))
+
+    def submit(self, opcode: Opcode, sector: int, sectors: int) -> None:
+        """Submit a command; a write carries its number as a stamp in every sector."""
+        stamp = len(self.commands) + 1
+        id_ = RequestId(1, 0, stamp)
+        length = 0 if opcode is Opcode.FLUSH else min(sectors, SECTORS - sector) * SECTOR_BYTES
+        self.commands[id_] = Command(id_, opcode, 0, sector * SECTOR_BYTES, length)
+        if opcode is Opcode.FLUSH:
+            self.flushing[id_] = list(self.completed)
+        self.resubmit(id_)
+
+    def resubmit(self, id_: RequestId) -> None:
+        """Submit a command, the first time or again."""
+        command = self.commands[id_]
+        payload = [_stamped(id_.sequence, command.length)] if command.opcode is Opcode.WRITE else []
+        self.feed(CommandsSubmitted(self.pair, [command], [*payload]))
+
+    def feed(self, event: BlockEvent) -> None:
+        """Hand an event to the core and take its actions."""
+        self.take(self.core.handle(event, 0))
+
+    def take(self, actions: list[BlockAction]) -> None:
+        """Remember I/O for later, check completions now."""
+        for action in actions:
+            if isinstance(action, CompleteCommands):
+                for completion in action.completions:
+                    self.complete(completion.id, completion.status)
+            elif isinstance(action, AccessStorage):
+                self.operations.extend(action.operations)
+            else:
+                self.sync_marks.append(self.storage.begin_sync())
+
+    def complete(self, id_: RequestId, status: Status) -> None:
+        """Note what a completion promises."""
+        self.completions[id_] = status
+        command = self.commands[id_]
+        if status is not Status.OK:
+            return
+        if command.opcode is Opcode.FLUSH:
+            self.promised = [max(pair) for pair in zip(self.promised, self.flushing[id_], strict=True)]
+        elif command.opcode is not Opcode.READ:
+            for sector in _sectors(command.offset, command.length):
+                place = self.taken[sector].index(id_.sequence)
+                self.completed[sector] = max(self.completed[sector], place)
+                if self.write_through:
+                    self.promised[sector] = max(self.promised[sector], place)
+
+    def access(self, which: int, error: bool) -> None:
+        """Do one of the operations that are due; they may be done in any order."""
+        if not self.operations:
+            return
+        self.operations.rotate(-which)
+        token, opcode, offset, length, data = self.operations.popleft()
+        if opcode is Opcode.READ:
+            content = bytes(self.storage.read_at(offset, length))
+            self.read[self.core._active[token][0].command.id] = list(content[::SECTOR_BYTES])
+            self.feed(StorageDone([Outcome(token, 0, content)]))
+            return
+        if error:
+            self.storage.fail("write" if opcode is Opcode.WRITE else "discard", done_bytes=length // 2)
+        request = self.core._active[token][0]  # the only place that joins an operation to its command
+        for sector in _sectors(offset, length):
+            self.taken[sector].append(request.command.id.sequence)
+        try:
+            if opcode is Opcode.WRITE:
+                self.storage.write_at(offset, data)
+            else:
+                self.storage.discard(offset, length)
+            failure = 0
+        except OSError as raised:
+            failure = raised.errno or 5
+        self.feed(StorageDone([Outcome(token, failure)]))
+
+    def end_sync(self, error: bool) -> None:
+        """End the running sync."""
+        if not self.sync_marks:
+            return
+        if error:
+            self.storage.fail("sync")
+        try:
+            self.storage.end_sync(self.sync_marks.popleft())
+            failure = 0
+        except OSError as raised:
+            failure = raised.errno or 5
+        self.feed(SyncDone(failure))
+
+    def reconnect(self, resumed: bool) -> None:
+        """Lose the session and come back, submitting everything again that was not completed, or everything."""
+        self.feed(QueuePairClosed(self.pair))
+        self.open(resumed=resumed)
+        for id_ in list(self.commands):
+            if resumed and (id_ not in self.completions or self.commands[id_].opcode is Opcode.WRITE):
+                self.resubmit(id_)
+
+    def drain(self) -> None:
+        """Do everything that is due."""
+        while self.operations or self.sync_marks:
+            self.access(0, error=False)
+            self.end_sync(error=False)
+
+    def broken_promises(self) -> list[tuple[int, int]]:
+        """Return (sector, stamp) of each content that a power cut may leave and must not."""
+        broken = []
+        for image in self.storage.crash_states(limit=256):
+            for sector in range(SECTORS):
+                stamp = int.from_bytes(image[sector * SECTOR_BYTES : sector * SECTOR_BYTES + 4], "little")
+                allowed = self.taken[sector][self.promised[sector] :]
+                contents = {0 if self._is_discard(s) else s for s in allowed}
+                if stamp not in contents:
+                    broken.append((sector, stamp))
+        return broken
+
+    def _is_discard(self, stamp: int) -> bool:
+        return stamp == 0 or self.commands[RequestId(1, 0, stamp)].opcode is Opcode.DISCARD
+
+
+def _stamped(stamp: int, length: int) -> bytes:
+    """Return sectors that all begin with the stamp."""
+    return (stamp.to_bytes(4, "little") + bytes(SECTOR_BYTES - 4)) * (length // SECTOR_BYTES)
+
+
+def _sectors(offset: int, length: int) -> range:
+    return range(offset // SECTOR_BYTES, (offset + length) // SECTOR_BYTES)
+
+
+_STEPS = st.one_of(
+    st.tuples(
+        st.just("submit"),
+        st.sampled_from([Opcode.WRITE, Opcode.WRITE, Opcode.READ, Opcode.DISCARD, Opcode.FLUSH]),
+        st.integers(0, SECTORS - 1),
+        st.integers(1, SECTORS),
+    ),
+    st.tuples(st.just("access"), st.integers(0, 7), st.sampled_from([False] * 9 + [True])),
+    st.tuples(st.just("end_sync"), st.sampled_from([False] * 5 + [True])),
+    st.tuples(st.just("reconnect"), st.just(True)),
+)
+
+
+def _run(durability: Durability, steps: list[tuple[object, ...]]) -> _Machine:
+    machine = _Machine(durability)
+    for name, *arguments in steps:
+        getattr(machine, str(name))(*arguments)
+    return machine
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.sampled_from(Durability), st.lists(_STEPS, max_size=30))
+def test_acknowledged_data_is_in_every_crash_state(durability: Durability, steps: list[tuple[object, ...]]) -> None:
+    """Write-through: every acknowledged write. Write-back: everything completed before an acknowledged flush."""
+    machine = _run(durability, steps)
+
+    assert machine.broken_promises() == []
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.sampled_from(Durability), st.lists(_STEPS, max_size=30))
+def test_every_command_completes_and_takes_effect_once(durability: Durability, steps: list[tuple[object, ...]]) -> None:
+    """Whatever the interleaving, errors and reconnections: all are completed, none reaches the storage twice."""
+    machine = _run(durability, steps)
+    machine.drain()
+
+    assert set(machine.completions) == set(machine.commands)
+    assert [stamps for stamps in machine.taken if len(stamps) != len(set(stamps))] == []
+    assert machine.broken_promises() == []
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([Opcode.WRITE, Opcode.READ]), st.integers(0, SECTORS - 1), st.integers(1, SECTORS)),
+        max_size=12,
+    ),
+    st.lists(st.integers(0, 7), min_size=12, max_size=12),
+)
+def test_overlapping_accesses_behave_as_done_in_their_order_of_arrival(
+    accesses: list[tuple[Opcode, int, int]], order: list[int]
+) -> None:
+    """However the storage reorders what it is given, reads see earlier writes and no later one."""
+    machine = _Machine(Durability.WRITE_BACK)
+    image = [0] * SECTORS
+    expected: dict[RequestId, list[int]] = {}
+    for stamp, (opcode, sector, sectors) in enumerate(accesses, 1):
+        machine.submit(opcode, sector, sectors)
+        touched = range(sector, min(sector + sectors, SECTORS))
+        expected |= {RequestId(1, 0, stamp): [image[n] for n in touched]} if opcode is Opcode.READ else {}
+        image = [stamp if opcode is Opcode.WRITE and n in touched else was for n, was in enumerate(image)]
+    for which in order:
+        machine.access(which, error=False)
+
+    assert machine.read == expected
+    assert list(bytes(machine.storage.read_at(0, IMAGE_BYTES))[::SECTOR_BYTES]) == image

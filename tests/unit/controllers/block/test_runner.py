@@ -1,0 +1,240 @@
+"""Performing the block core's actions."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import queue
+import threading
+from pathlib import Path
+
+import pytest
+
+from iovirt_dist.controllers.base import CommandsSubmitted, CompleteCommands, QueuePairOpened
+from iovirt_dist.controllers.block.core import (
+    AccessStorage,
+    BlockEvent,
+    Operation,
+    Outcome,
+    StorageDone,
+    SyncDone,
+    SyncStorage,
+)
+from iovirt_dist.controllers.block.extents import BlockConfig, Extent
+from iovirt_dist.controllers.block.runner import INLINE_BYTES, BlockRunner, open_block
+from iovirt_dist.controllers.block.storage import FileStorage
+from iovirt_dist.errors import ConfigError
+from iovirt_dist.ids import RequestId
+from iovirt_dist.testing.storage import MemoryStorage
+from iovirt_dist.wire.commands import Command, Completion, Opcode, Status
+
+
+class _Loop:
+    """A loop of its own: what is posted runs when the test takes it."""
+
+    def __init__(self) -> None:
+        self.events: list[BlockEvent] = []
+        self.threads: set[str] = set()
+        self._posted: queue.Queue[tuple[object, ...]] = queue.Queue()
+
+    def post(self, function: object, *arguments: object) -> None:
+        """Take a call from any thread."""
+        self.threads.add(threading.current_thread().name)
+        self._posted.put((function, *arguments))
+
+    def run_one(self) -> None:
+        """Run the next call that was posted; waits for it."""
+        function, *arguments = self._posted.get(timeout=10)
+        assert callable(function)
+        function(*arguments)
+
+
+def _access(*operations: Operation) -> AccessStorage:
+    return AccessStorage(list(operations))
+
+
+def test_inline_runner_does_everything_at_once() -> None:
+    """Without a loop every action has its outcome as the return value."""
+    storage = MemoryStorage(4096)
+    runner = BlockRunner(storage, lambda _: None)
+
+    written = runner.perform(_access(Operation(1, Opcode.WRITE, 512, 512, b"w" * 512)))
+    synced = runner.perform(SyncStorage())
+    mixed = runner.perform(_access(Operation(2, Opcode.READ, 512, 512), Operation(3, Opcode.DISCARD, 0, 512)))
+
+    assert written == StorageDone([Outcome(1, 0)])
+    assert synced == SyncDone(0)
+    assert mixed == StorageDone([Outcome(2, 0, b"w" * 512), Outcome(3, 0)])
+    assert storage.stable[512:1024] == b"w" * 512
+
+
+def test_runner_tells_errors_as_numbers_and_logs_them(caplog: pytest.LogCaptureFixture) -> None:
+    """The core sees errno values; the log says what failed."""
+    storage = MemoryStorage(4096)
+    runner = BlockRunner(storage, lambda _: None)
+    storage.fail("write", error=errno.ENOSPC)
+    storage.fail("sync", error=errno.EIO)
+    storage.fail("read", error=errno.EIO)
+
+    with caplog.at_level(logging.ERROR):
+        outcomes = [
+            runner.perform(_access(Operation(1, Opcode.WRITE, 0, 512, bytes(512)), Operation(2, Opcode.READ, 0, 512))),
+            runner.perform(SyncStorage()),
+        ]
+
+    assert outcomes == [StorageDone([Outcome(1, errno.ENOSPC), Outcome(2, errno.EIO)]), SyncDone(errno.EIO)]
+    assert runner.errors == 3
+    assert "write of 512 bytes at 0 failed" in caplog.text
+
+
+def test_threaded_runner_answers_cached_reads_and_writes_at_once() -> None:
+    """No thread is woken for what needs no waiting."""
+    storage = MemoryStorage(4096)
+    loop = _Loop()
+    runner = BlockRunner(storage, loop.events.append, loop.post)
+
+    outcome = runner.perform(_access(Operation(1, Opcode.WRITE, 0, 512, b"w" * 512), Operation(2, Opcode.READ, 0, 512)))
+    runner.close()
+
+    assert outcome == StorageDone([Outcome(1, 0), Outcome(2, 0, b"w" * 512)])
+    assert loop.threads == set()
+
+
+def test_threaded_runner_leaves_cold_reads_and_discards_to_workers() -> None:
+    """They are delivered through the loop; the rest of the action is answered at once."""
+    storage = MemoryStorage(4096)
+    storage.cold = {2}
+    loop = _Loop()
+    runner = BlockRunner(storage, loop.events.append, loop.post)
+
+    outcome = runner.perform(_access(Operation(1, Opcode.READ, 0, 512), Operation(2, Opcode.READ, 1024, 512)))
+    loop.run_one()
+    nothing = runner.perform(_access(Operation(3, Opcode.DISCARD, 0, 512)))
+    loop.run_one()
+    runner.close()
+
+    assert outcome == StorageDone([Outcome(1, 0, bytes(512))])
+    assert nothing is None
+    assert loop.events == [StorageDone([Outcome(2, 0, bytes(512))]), StorageDone([Outcome(3, 0)])]
+    assert {name.rpartition("_")[0] for name in loop.threads} == {"storage"}
+
+
+def test_threaded_runner_leaves_very_large_reads_to_workers() -> None:
+    """Copying megabytes would hold up the loop."""
+    loop = _Loop()
+    runner = BlockRunner(MemoryStorage(2 * INLINE_BYTES), loop.events.append, loop.post)
+
+    assert runner.perform(_access(Operation(1, Opcode.READ, 0, INLINE_BYTES + 512))) is None
+    loop.run_one()
+    runner.close()
+
+    assert loop.events == [StorageDone([Outcome(1, 0, bytes(INLINE_BYTES + 512))])]
+
+
+def test_threaded_runner_syncs_while_the_loop_goes_on() -> None:
+    """Writes are taken during a sync: group commit needs that."""
+    storage = _SlowSync(4096)
+    loop = _Loop()
+    runner = BlockRunner(storage, loop.events.append, loop.post)
+
+    begun = runner.perform(SyncStorage())
+    written = runner.perform(_access(Operation(1, Opcode.WRITE, 0, 512, bytes(512))))
+    storage.finish.set()
+    loop.run_one()
+    runner.close()
+
+    assert begun is None
+    assert written == StorageDone([Outcome(1, 0)])
+    assert loop.events == [SyncDone(0)]
+
+
+def test_threaded_runner_reports_errors_of_cached_reads_at_once() -> None:
+    """A failing fast path is an outcome like any other."""
+    storage = MemoryStorage(4096)
+    storage.fail("read", error=errno.EIO)
+    loop = _Loop()
+    runner = BlockRunner(storage, loop.events.append, loop.post)
+
+    assert runner.perform(_access(Operation(1, Opcode.READ, 0, 512))) == StorageDone([Outcome(1, errno.EIO)])
+    runner.close()
+
+
+def test_close_waits_for_the_sync_and_delivers_nothing_more() -> None:
+    """What was under way is finished, the last writes are made stable, the core hears no more."""
+    storage = _SlowSync(4096)
+    loop = _Loop()
+    runner = BlockRunner(storage, loop.events.append, loop.post)
+    runner.perform(_access(Operation(1, Opcode.WRITE, 0, 512, b"l" * 512)))
+    runner.perform(SyncStorage())
+    storage.started.wait(10)
+    threading.Timer(0.01, storage.finish.set).start()
+
+    runner.close()
+
+    assert storage.stable[:512] == b"l" * 512
+    assert loop.threads == set()
+
+
+def test_close_of_a_failing_medium_is_logged_not_raised(caplog: pytest.LogCaptureFixture) -> None:
+    """The process can still end in order."""
+    storage = MemoryStorage(4096)
+    storage.fail("sync")
+    runner = BlockRunner(storage, lambda _: None)
+
+    runner.close()
+
+    assert "closing failed" in caplog.text
+
+
+def test_open_block_makes_core_and_storage_from_the_configuration(tmp_path: Path) -> None:
+    """Extents are checked against the image as it is."""
+    config = BlockConfig(
+        image=tmp_path / "disk.img", size_bytes=1 << 20, extents=(Extent("a", 0, 4096), Extent("b", 4096))
+    )
+
+    core, storage = open_block(config)
+
+    assert storage.size_bytes == 1 << 20
+    assert core.pairs.queue_credits == config.queue_credits
+    storage.close()
+
+
+def test_open_block_with_extents_that_do_not_fit_leaves_the_image_unlocked(tmp_path: Path) -> None:
+    """A configuration error names the image and holds nothing."""
+    config = BlockConfig(image=tmp_path / "disk.img", size_bytes=4096, extents=(Extent("a", 0, 8192),))
+
+    with pytest.raises(ConfigError, match=r"disk\.img: a: .* not inside the image"):
+        open_block(config)
+
+    FileStorage(config.image).close()
+
+
+def test_open_block_of_a_read_only_image_makes_every_extent_read_only(tmp_path: Path) -> None:
+    """Extents that overlap are fine then."""
+    path = tmp_path / "disk.img"
+    path.write_bytes(bytes(4096))
+
+    core, storage = open_block(BlockConfig(image=path, read_only=True, extents=(Extent("a"), Extent("b", 512))))
+    core.handle(QueuePairOpened(1, "hv", resumed=False), 0)
+    write = Command(RequestId(1, 0, 1), Opcode.WRITE, 0, 0, 512)
+
+    actions = core.handle(CommandsSubmitted(1, [write], [bytes(512)]), 0)
+
+    assert actions == [CompleteCommands(1, [Completion(write.id, Status.READ_ONLY)], [])]
+    storage.close()
+
+
+class _SlowSync(MemoryStorage):
+    """A storage whose sync takes until the test lets it finish."""
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__(size_bytes)
+        self.started = threading.Event()
+        self.finish = threading.Event()
+
+    def sync(self) -> None:
+        """Begin, wait, end."""
+        mark = self.begin_sync()
+        self.started.set()
+        self.finish.wait(10)
+        self.end_sync(mark)
