@@ -115,6 +115,6 @@ def _unpack(head: Buffer) -> Any:
 def _envelope(value: Any) -> Envelope:
     """Check `value` against the declared messages."""
     try:
-        return msgspec.convert(value, Envelope)
+        return msgspec.convert(value, Envelope, builtin_types=(bytes,))
     except (msgspec.ValidationError, OverflowError) as error:
         raise DecodeError("bad-message", str(error)[:200]) from None

@@ -24,7 +24,7 @@ U32: TypeAlias = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
 U63: TypeAlias = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 U64: TypeAlias = Annotated[int, Meta(ge=0)]
 """msgpack itself bounds it at 2**64-1."""
-Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z")]
 Text: TypeAlias = Annotated[str, Meta(max_length=256)]
 
 
