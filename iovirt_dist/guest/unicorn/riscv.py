@@ -1,0 +1,268 @@
+"""The riscv64 engine on Unicorn: an RV64IMAFDC core (SiFive U54 model) with M, S and U mode, Sv39 and PMP.
+
+Theory of operation. Below and beside RAM nothing is mapped. An access there makes Unicorn leave precisely in front of
+the instruction, with address, width and value known; the engine then carries the instruction out by hand: it asks the
+callback, writes the register, moves the PC on and starts Unicorn again. This costs 10 us per access, a tenth of the
+message that usually follows, and buys what callbacks of mapped I/O ranges cannot give (Unicorn 2.1.4):
+
+- A refused access takes no effect, nor does anything behind it: Unicorn has already stopped.
+- A doubleword arrives as one access; mapped I/O is split into words.
+- An access happens once. Unicorn looks for stop requests behind each load and store and then leaves with the PC
+  *at* it; with mapped I/O a `kick` during a trap would make the load trap twice.
+
+Two more things differ from what one expects. In the interrupt hook the PC is four behind the instruction, whatever
+its length. And interrupts are taken by Unicorn itself, as soon as mip, mie, mstatus and the privilege allow, between
+two instructions; `write_register("mip")` is how lines are presented. Of several that become enabled together it takes
+the one with the lowest number.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from unicorn import riscv_const
+from unicorn.unicorn_const import (
+    UC_ARCH_RISCV,
+    UC_ERR_INSN_INVALID,
+    UC_HOOK_INTR,
+    UC_HOOK_MEM_FETCH_UNMAPPED,
+    UC_HOOK_MEM_READ_UNMAPPED,
+    UC_HOOK_MEM_WRITE_UNMAPPED,
+    UC_MEM_FETCH_UNMAPPED,
+    UC_MODE_RISCV64,
+)
+
+from iovirt_dist.errors import GuestFault, LocalError
+from iovirt_dist.guest.engine import Callbacks, Stop, StopKind
+from iovirt_dist.guest.riscv.access import (
+    WORD_MASK,
+    Access,
+    decode_access,
+    instruction_length,
+    is_load_reserved,
+)
+from iovirt_dist.guest.riscv.sv39 import translate
+from iovirt_dist.guest.riscv.traps import MACHINE, Cause
+from iovirt_dist.guest.unicorn.base import PAGE_BYTES, UnicornEngine
+from iovirt_dist.guest.unicorn.riscv_state import StateBlock
+
+_REGISTER_IDS: Final[dict[str, int]] = {
+    name.removeprefix("UC_RISCV_REG_").lower(): value
+    for name, value in vars(riscv_const).items()
+    if name.startswith("UC_RISCV_REG_") and name not in ("UC_RISCV_REG_INVALID", "UC_RISCV_REG_ENDING")
+}
+_X0: Final = riscv_const.UC_RISCV_REG_X0
+_F0: Final = riscv_const.UC_RISCV_REG_F0
+_PC: Final = riscv_const.UC_RISCV_REG_PC
+_PRIV: Final = riscv_const.UC_RISCV_REG_PRIV
+_UNPRIVILEGED: Final = frozenset(
+    [f"x{n}" for n in range(32)] + [f"f{n}" for n in range(32)] + ["pc"] + [
+        name for name, value in _REGISTER_IDS.items() if _X0 <= value < _X0 + 32 or _F0 <= value < _F0 + 32
+    ]
+)  # fmt: skip
+_WITH_ADDRESS: Final = frozenset(
+    {
+        Cause.FETCH_MISALIGNED,
+        Cause.FETCH_ACCESS,
+        Cause.LOAD_MISALIGNED,
+        Cause.LOAD_ACCESS,
+        Cause.STORE_MISALIGNED,
+        Cause.STORE_ACCESS,
+        Cause.FETCH_PAGE,
+        Cause.LOAD_PAGE,
+        Cause.STORE_PAGE,
+    }
+)
+_MSTATUS_FS: Final = 3 << 13
+_WFI: Final = 0x1050_0073
+_HOOK_PC_BIAS: Final = 4
+
+
+class UnicornRiscv(UnicornEngine):
+    """Implements `iovirt_dist.guest.riscv.vcpu.RiscvEngine`.
+
+    Args:
+        callbacks: What to call for device accesses; the port callbacks are not used.
+        io_end: Accesses below this physical address go to the callbacks; others outside RAM are access faults.
+    """
+
+    def __init__(self, callbacks: Callbacks, io_end: int = 0x8000_0000) -> None:
+        super().__init__(UC_ARCH_RISCV, UC_MODE_RISCV64, callbacks, riscv_const.UC_CPU_RISCV64_SIFIVE_U54)
+        self._io_end = io_end
+        self._block = StateBlock(self.uc)
+        self._privilege: int | None = None
+        self._exception = -1
+        self._unmapped: tuple[int, int, int, int] | None = None
+        self._exception_pc = 0
+        self._reset_state = self.uc.context_save()
+        self.uc.hook_add(UC_HOOK_INTR, self._on_exception)
+        self.uc.hook_add(
+            UC_HOOK_MEM_READ_UNMAPPED | UC_HOOK_MEM_WRITE_UNMAPPED | UC_HOOK_MEM_FETCH_UNMAPPED, self._on_unmapped
+        )
+
+    # Registers
+
+    def read_register(self, name: str) -> int:
+        """Read a register (x0.., f0.., ABI names, CSR names, ``pc``, ``priv``) at any privilege."""
+        if name == "priv":
+            return self._current_privilege()
+        if name not in _UNPRIVILEGED:
+            self._raise_privilege()
+        value: int = self.uc.reg_read(_REGISTER_IDS[name])
+        return value
+
+    def write_register(self, name: str, value: int) -> None:
+        """Write a register at any privilege; ``mip`` replaces all bits, the interrupt inputs included."""
+        if name == "priv":
+            self._raise_privilege()
+            self._privilege = value
+            return
+        if name not in _UNPRIVILEGED:
+            self._raise_privilege()
+        if name == "mip":
+            self._block.write_mip(value)
+        else:
+            self.uc.reg_write(_REGISTER_IDS[name], value & WORD_MASK)
+
+    def power_on(self) -> None:
+        """Put all registers into their state after reset: M mode, interrupts and translation off."""
+        self._privilege = None
+        self.uc.context_restore(self._reset_state)
+        self.write_register("mip", 0)
+
+    def _current_privilege(self) -> int:
+        if self._privilege is None:
+            value: int = self.uc.reg_read(_PRIV)
+            return value
+        return self._privilege
+
+    def _raise_privilege(self) -> None:
+        """CSRs read and write correctly only in M mode: go there once a stop, and come back at the next start."""
+        if self._privilege is None:
+            self._privilege = self.uc.reg_read(_PRIV)
+            self.uc.reg_write(_PRIV, MACHINE)
+
+    # Running
+
+    def run(self, pc: int) -> Stop:
+        """Execute from `pc` until something must be done.
+
+        Raises:
+            BusClosedError: A callback said so; the access has not been carried out.
+        """
+        while (stop := self.run_slice(pc, 0)) is None:
+            pc = self.uc.reg_read(_PC)
+        return stop
+
+    def run_slice(self, pc: int, slice_us: int) -> Stop | None:
+        """As `run`, but give up after about `slice_us` microseconds and return None; 0 is for ever."""
+        while not self._kicked:
+            outcome = self._run_once(pc, slice_us)
+            if isinstance(outcome, Stop):
+                return outcome
+            pc = outcome
+            if slice_us:
+                self.uc.reg_write(_PC, pc)
+                return None
+        self._kicked = False
+        return Stop(StopKind.KICKED, pc)
+
+    def _run_once(self, pc: int, slice_us: int) -> Stop | int:
+        """Start Unicorn once; return why the guest must stop, or where it may go on."""
+        if self._privilege is not None:
+            self.uc.reg_write(_PRIV, self._privilege)
+            self._privilege = None
+        self.uc.reg_write(_PC, pc)  # a kick may keep Unicorn from starting
+        self._exception = -1
+        self._unmapped = None
+        status = self._execute(pc, slice_us)
+        if self._unmapped is not None:
+            return self._complete(*self._unmapped)
+        pc = int(self.uc.reg_read(_PC))
+        if self._exception >= 0:
+            return self._describe(self._exception, self._exception_pc)
+        if status == UC_ERR_INSN_INVALID:  # EBREAK is the one exception that does not come through the hook
+            return Stop(StopKind.EXCEPTION, pc, Cause.BREAKPOINT, pc, address=pc)
+        if status:
+            raise LocalError(f"Unicorn failed with error {status} at {pc:#x}", "unicorn")
+        if not self._kicked and self._fetch(pc - 4) == _WFI:
+            return Stop(StopKind.HALTED, pc)
+        return pc
+
+    def _describe(self, cause: int, pc: int) -> Stop:
+        if cause == Cause.ILLEGAL:
+            return Stop(StopKind.EXCEPTION, pc, cause, self._fetch(pc))
+        if cause in _WITH_ADDRESS:
+            address = self._block.trap_value()
+            return Stop(StopKind.EXCEPTION, pc, cause, address, address=address)
+        return Stop(StopKind.EXCEPTION, pc, cause)
+
+    # Device accesses
+
+    def _complete(self, kind: int, physical: int, width: int, value: int) -> Stop | int:
+        """Carry out the access that left RAM, and return the PC behind it; or return the fault that it raises."""
+        pc = self.uc.reg_read(_PC)
+        if kind == UC_MEM_FETCH_UNMAPPED:
+            crossing = pc & (PAGE_BYTES - 1) == PAGE_BYTES - 2 and not physical & (PAGE_BYTES - 1)
+            return _fault(pc, Cause.FETCH_ACCESS, pc + 2 if crossing else pc)
+        word = self._fetch(pc)
+        access = decode_access(word)
+        if access is None:
+            cause = Cause.LOAD_ACCESS if is_load_reserved(word) else Cause.STORE_ACCESS
+            return _fault(pc, cause, self.uc.reg_read(_X0 + (word >> 15 & 31)))
+        address = (self.uc.reg_read(_X0 + access.base) + access.offset) & WORD_MASK
+        if address & (width - 1):
+            return _fault(pc, Cause.STORE_MISALIGNED if access.store else Cause.LOAD_MISALIGNED, address)
+        if physical >= self._io_end:
+            return _fault(pc, Cause.STORE_ACCESS if access.store else Cause.LOAD_ACCESS, address)
+        try:
+            if access.store:
+                self._callbacks.store(physical, width, value & ((1 << 8 * width) - 1))
+            else:
+                self._retire_load(access, self._callbacks.load(physical, width))
+        except GuestFault as fault:
+            return Stop(StopKind.REFUSED, pc, fault.vector, fault.error_code or address, address=address)
+        return (int(pc) + access.length) & WORD_MASK
+
+    def _retire_load(self, access: Access, value: int) -> None:
+        value = access.extend(value)
+        if access.floating:
+            self.uc.reg_write(_F0 + access.register, value)
+            self.write_register("mstatus", self.read_register("mstatus") | _MSTATUS_FS)
+        elif access.register:
+            self.uc.reg_write(_X0 + access.register, value)
+
+    def _fetch(self, address: int) -> int:
+        """Read the instruction at a virtual address; 0, which is no instruction, if it cannot be read."""
+        word = self._fetch_half(address)
+        if instruction_length(word) == 4:
+            word |= self._fetch_half(address + 2) << 16
+        return word
+
+    def _fetch_half(self, address: int) -> int:
+        physical: int | None = address
+        if self._current_privilege() < MACHINE:
+            physical = translate(self.read_memory, self.read_register("satp"), address)
+        try:
+            return 0 if physical is None else int.from_bytes(self.read_memory(physical, 2), "little")
+        except LocalError:
+            return 0
+
+    # Hooks
+
+    def _on_exception(self, _uc: object, cause: int, _data: object) -> None:
+        self._inside = True
+        if self._exception < 0:
+            self._exception = cause
+            self._exception_pc = (self.uc.reg_read(_PC) - _HOOK_PC_BIAS) & WORD_MASK
+        self.uc.emu_stop()
+
+    def _on_unmapped(self, _uc: object, kind: int, address: int, width: int, value: int, _data: object) -> bool:
+        self._inside = True
+        if self._unmapped is None:
+            self._unmapped = (kind, address, width, value)
+        return False
+
+
+def _fault(pc: int, cause: Cause, address: int) -> Stop:
+    return Stop(StopKind.EXCEPTION, pc, cause, address, address=address)
