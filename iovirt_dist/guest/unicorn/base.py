@@ -6,7 +6,8 @@ starts the guest with `_execute`. Four properties of Unicorn shape this module:
 
 - *A stop request is lost at the door.* `emu_start` clears the request that `emu_stop` set. `kick` therefore keeps its
   own flag, which `_execute` looks at before the start, and repeats the request until the vCPU thread has either left
-  `emu_start` or shown, by calling any hook, that it is inside. Only then can no request be lost any more.
+  `emu_start` or shown, by calling any hook, that it is inside. Only then can no request be lost any more. A lock keeps
+  a late request from stopping the following run, where it would look like HLT or WFI.
 - *A stop request does not stop the instruction.* The rest of the translated block still runs. When the instruction must
   not complete (refused, or the bus closed) `_squashing` makes every further hook of the block answer without calling
   out; how memory and registers are protected is the architecture's business (`_refuse`).
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import threading
 import time
 from typing import Any, NamedTuple
 
@@ -65,7 +67,9 @@ class UnicornEngine:
         self._error: BaseException | None = None
         self._squashing = False
         self._kicked = False
+        self._lock = threading.Lock()
         self._running = False
+        self._run_number = 0
         self._inside = False
         self.uc.hook_add(UC_HOOK_MEM_WRITE_PROT, self._on_rom_write)
 
@@ -173,10 +177,14 @@ class UnicornEngine:
         for a guest that is inside a callback.
         """
         self._kicked = True
+        run = self._run_number
         attempts = 0
-        while self._running:
-            inside = self._inside
-            self.uc.emu_stop()
+        while True:
+            with self._lock:
+                if not self._running or self._run_number != run:
+                    return
+                inside = self._inside
+                self.uc.emu_stop()
             if inside:
                 return
             attempts += 1
@@ -193,6 +201,7 @@ class UnicornEngine:
         self._stop = None
         self._squashing = False
         self._inside = False
+        self._run_number += 1
         self._running = True
         status = 0
         try:
@@ -201,7 +210,8 @@ class UnicornEngine:
         except UcError as error:
             status = error.errno
         finally:
-            self._running = False
+            with self._lock:  # a stop request in another thread must not reach the next run
+                self._running = False
         failure, self._error = self._error, None
         if failure is not None:
             raise failure

@@ -55,12 +55,14 @@ class Event(NamedTuple):
         error_code: Pushed by exceptions that have one.
         software: INT n, INT3 or INTO: the gate's DPL is checked; no error code is pushed.
         external: A hardware interrupt: no error code is pushed, whatever the vector.
+        instruction: EIP of INT n, INT3 or INTO, which is the instruction that faults when its gate cannot be used.
     """
 
     vector: int
     error_code: int = 0
     software: bool = False
     external: bool = False
+    instruction: int = 0
 
     @property
     def exception(self) -> bool:
@@ -90,6 +92,8 @@ def deliver(mmu: Mmu, state: CpuState, event: Event) -> int:
         try:
             _deliver_once(mmu, state, event)
         except Fault as fault:
+            if event.software:
+                state.eip = event.instruction
             if fault.vector == PAGE_FAULT:
                 state.cr2 = fault.address
             following = combine(event.vector, fault.vector) if event.exception else fault.vector

@@ -19,6 +19,7 @@ from iovirt_dist.guest.engine import Callbacks, Stop, StopKind
 from iovirt_dist.guest.loader.image import ImageFormat, LoadedImage
 from iovirt_dist.guest.vcpu import CpuCounters, Exit, ExitReason
 from iovirt_dist.guest.x86.delivery import Event, ShutdownError, deliver
+from iovirt_dist.guest.x86.faults import Fault
 from iovirt_dist.guest.x86.io_privilege import io_privilege
 from iovirt_dist.guest.x86.paging import Mmu
 from iovirt_dist.guest.x86.state import CR0_PE, CS, IF, CpuState, Segment, X86Engine
@@ -32,6 +33,7 @@ _ROM_SHADOW_BYTES: Final = 128 * KIB
 _INTR: Final = 1  # Bus.lines()
 _FIRST_SLICE_US: Final = 20
 _LAST_SLICE_US: Final = 400
+_ONE_BYTE_INTERRUPTS: Final = (b"\xcc", b"\xce")  # INT3, INTO
 _REGISTER_ORDER: Final = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 _FLAT_CODE: Final = Segment(0x08, 0, 0xFFFF_FFFF, 0xCF_9B00)
 _FLAT_DATA: Final = Segment(0x10, 0, 0xFFFF_FFFF, 0xCF_9300)
@@ -181,7 +183,16 @@ class X86Cpu:
             self._faults += 1
         state = self._engine.capture()
         state.eip = stop.pc
-        self._deliver(state, Event(stop.vector, stop.error_code, stop.software))
+        start = self._software_interrupt_start(state) if stop.software else 0
+        self._deliver(state, Event(stop.vector, stop.error_code, stop.software, instruction=start))
+
+    def _software_interrupt_start(self, state: CpuState) -> int:
+        """EIP of the software interrupt that ends at EIP: INT3 and INTO have one byte, INT n two (prefixes aside)."""
+        try:
+            last = self._mmu.read(state, state.segments[CS].base + state.eip - 1, 1)
+        except Fault:
+            return state.eip
+        return state.eip - (1 if last in _ONE_BYTE_INTERRUPTS else 2)
 
     def _deliver(self, state: CpuState, event: Event) -> None:
         place = f"{state.segments[CS].selector:04x}:{state.eip:08x}"
