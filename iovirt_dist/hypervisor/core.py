@@ -128,6 +128,7 @@ class Hypervisor:
         self.acceptor = Acceptor(own, self._refusal)
         self.openers = {name: Opener(own, name) for name in config.controllers}
         self.guests = {name: Guest(VirtualMachine(plan, n + 1)) for n, (name, plan) in enumerate(config.plans.items())}
+        self._sessions: tuple[Acceptor | Opener, ...] = (self.acceptor, *self.openers.values())
         self._by_peer: dict[bytes, Guest] = {}
         self._next_instance = len(self.guests) + 1
         self._deadline_ns: int | None = None
@@ -157,6 +158,8 @@ class Hypervisor:
 
     def deadline_ns(self) -> int | None:
         """When a `TimerFired` is due."""
+        for session in self._sessions:
+            self._lower_deadline(session.deadline_ns())  # any message may have brought it forward
         return self._deadline_ns
 
     # --- guests
@@ -318,8 +321,6 @@ class Hypervisor:
         for name, opener in self.openers.items():
             self._controller_outputs(name, opener.tick(now_ns), now_ns)
         self._deadline_ns = None
-        for session in (self.acceptor, *self.openers.values()):
-            self._lower_deadline(session.deadline_ns())
         for guest in self.guests.values():
             due = guest.vm.deadline_ns()
             if due is not None and due <= now_ns:

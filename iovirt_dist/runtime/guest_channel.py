@@ -134,8 +134,11 @@ class GuestChannel:
         self._check_alive()
         with self._lock:
             self._completion = None
+            asserted = self._lines
             self._pump(lambda: self._completion is not None, event)
             done = self._completion
+        if self._lines & ~asserted:
+            self.kick()  # the CPU looks at its lines before it starts the engine, and we are inside the engine
         if done is None:
             raise BusClosedError
         if done.fault >= 0:
