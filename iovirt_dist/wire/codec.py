@@ -1,14 +1,18 @@
 """The one strict, bounded decoder and its encoder.
 
-Everything that comes off a wire passes `decode`: sizes and nesting are bounded before anything is allocated, types
-are exact (True is no integer), ranges are those of `wire.messages`. Whatever is wrong is one `DecodeError` with a
-reason to count; no other exception leaves this module.
+Everything that comes off a wire passes `decode`: the declared messages drive it, so the first value of a wrong type,
+range or length ends it before anything is built, and nesting cannot be deeper than the declarations. Types are exact
+(True is no integer, text is no bytes). Whatever is wrong is one `DecodeError` with a reason to count; no other
+exception leaves this module.
+
+msgspec decodes because msgpack's own `unpackb` builds whatever the bytes say first (64 KB of nested array headers: 80
+MB) and takes 0.8 us more per message with the check after it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import msgpack
 import msgspec
@@ -27,6 +31,7 @@ MAX_PAYLOAD_BYTES = 16 << 20
 
 _MAY_CARRY_PAYLOAD = (Trap, TrapReply, Submit, Complete)
 _as_tuple = msgspec.structs.astuple
+_decode = msgspec.msgpack.Decoder(Envelope).decode
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 _TAGS: dict[type, int] = {}
 
@@ -84,37 +89,12 @@ def decode(frames: Sequence[Buffer]) -> tuple[Envelope, Sequence[Buffer]]:
             raise DecodeError("payload-frames", f"{len(payload)} frames, at most {MAX_PAYLOAD_FRAMES}")
         if sum(map(len, payload)) > MAX_PAYLOAD_BYTES:
             raise DecodeError("payload-size", f"more than {MAX_PAYLOAD_BYTES} bytes")
-    envelope = _envelope(_unpack(head))
+    try:
+        envelope = _decode(head)
+    except msgspec.ValidationError as error:
+        raise DecodeError("bad-message", str(error)[:200]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DecodeError("not-msgpack", str(error)[:200]) from None
     if payload and not isinstance(envelope.body, _MAY_CARRY_PAYLOAD):
         raise DecodeError("unexpected-payload", type(envelope.body).__name__)
     return envelope, payload
-
-
-def _unpack(head: Buffer) -> Any:
-    """Unpack one msgpack value, bounded.
-
-    An envelope nests three deep at most; msgpack's own nesting limit is far above, so nesting is bounded by
-    `max_array_len` and the frame size here and refused by the schema after it.
-    """
-    try:
-        return msgpack.unpackb(
-            head,
-            use_list=False,
-            raw=False,
-            strict_map_key=True,
-            max_array_len=64,
-            max_map_len=0,
-            max_str_len=512,
-            max_bin_len=1 << 16,
-            max_ext_len=0,
-        )
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
-        raise DecodeError("not-msgpack", type(error).__name__) from None
-
-
-def _envelope(value: Any) -> Envelope:
-    """Check `value` against the declared messages."""
-    try:
-        return msgspec.convert(value, Envelope, builtin_types=(bytes,))
-    except (msgspec.ValidationError, OverflowError) as error:
-        raise DecodeError("bad-message", str(error)[:200]) from None
