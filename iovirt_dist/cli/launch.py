@@ -91,6 +91,7 @@ async def _foreground(topology: Topology, run_dir: RunDir) -> int:
     following.cancel()
     for line in tail.read():
         show(line)
+    tail.close()
     if not asked:
         note("every process ended by itself")
         return EXIT_FAILED

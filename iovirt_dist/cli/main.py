@@ -158,7 +158,8 @@ def console(
     guest
         The guest's name, as in 'iovirt ps'.
     history
-        Begin with everything that the terminal has ever shown. With --expect, else only new output counts.
+        Begin with everything that the terminal has ever shown. Default: its last screenful for people, nothing for
+        scripts.
     """
     from iovirt_dist.cli.terminal import HISTORY_BYTES, ConsolePlan, attach  # noqa: PLC0415 - keeps --help fast
     from iovirt_dist.runtime.rundir import RunDir  # noqa: PLC0415 - as above
@@ -170,7 +171,8 @@ def console(
             f"guest '{guest}' has no console", topology.label, f'set guest.{guest}.devices.console = "..."'
         )
     pattern = _pattern(expect)
-    history_bytes = None if history else 0 if pattern else HISTORY_BYTES
+    scripted = pattern is not None or not sys.stdin.isatty()
+    history_bytes = None if history else 0 if scripted else HISTORY_BYTES
     plan = ConsolePlan(expect=pattern, timeout_s=timeout, history_bytes=history_bytes)
     return attach(RunDir(topology.run_dir), guest, plan)
 

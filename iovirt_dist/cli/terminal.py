@@ -56,12 +56,14 @@ class ConsolePlan:
         timeout_s: End after this long: with failure if something was expected; None for never.
         history_bytes: How much of what was shown before to show (and match); None for all.
         stdin: File descriptor of the keys; None for none.
+        quiet_s: After the end of stdin without a pattern: end once nothing has come for this long.
     """
 
     expect: re.Pattern[str] | None = None
     timeout_s: float | None = None
     history_bytes: int | None = HISTORY_BYTES
     stdin: int | None = 0
+    quiet_s: float = QUIET_S
 
 
 class PtyInput:
@@ -172,7 +174,7 @@ class ConsoleSession:
                 if (reason := self._check()) is not None:
                     return self._ended(reason)
             quiet = self._stdin is None and self._plan.stdin is not None and self._input.is_empty
-            if quiet and self._plan.expect is None and now - last_output > QUIET_S:
+            if quiet and self._plan.expect is None and now - last_output > self._plan.quiet_s:
                 return EXIT_DONE
             if self._read_keys():
                 return EXIT_DONE
@@ -222,9 +224,6 @@ def raw_terminal(descriptor: int) -> Iterator[None]:
 
     Output processing stays on, so that a guest's bare line feed does not make stairs.
     """
-    if not os.isatty(descriptor):
-        yield
-        return
     before = termios.tcgetattr(descriptor)
     handlers = {number: signal.signal(number, _exit_on_signal) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
@@ -275,11 +274,11 @@ def attach(run_dir: RunDir, guest: str, plan: ConsolePlan, check: Callable[[], s
     def down() -> str | None:
         return None if is_up(run_dir) else "the topology went down"
 
-    keys = plan.stdin is not None and os.isatty(plan.stdin)
-    if keys:
-        note(f"console of {guest}; Ctrl-] leaves")
-    with raw_terminal(0) if keys else contextlib.nullcontext():
-        code = ConsoleSession(run_dir, guest, plan, write_stdout, check or down).run()
-    if keys:
-        print(flush=True)
+    session = ConsoleSession(run_dir, guest, plan, write_stdout, check or down)
+    if plan.stdin is None or not os.isatty(plan.stdin):
+        return session.run()
+    note(f"console of {guest}; Ctrl-] leaves")
+    with raw_terminal(plan.stdin):
+        code = session.run()
+    print(flush=True)
     return code

@@ -228,7 +228,8 @@ class Topology:
         """How to start every process, in starting order."""
         result: list[ProcessSpec] = []
         for spec in self.specs():
-            argv = (sys.executable, "-m", f"services.{spec.kind}", spec.name)
+            # -P: a folder "services" in the user's current folder is not ours
+            argv = (sys.executable, "-P", "-m", f"services.{spec.kind}", spec.name)
             restart: Restart = spec.restart if isinstance(spec, GuestSpec) else "always"
             result.append(ProcessSpec(ProcessName(spec.name), spec.kind, argv, restart))
         return result

@@ -52,7 +52,7 @@ def test_processes_come_in_starting_order_with_policy(topology: Topology) -> Non
         ("alice", "guest", "never"),
         ("bob", "guest", "on-failure"),
     ]
-    assert topology.processes()[0].argv == (sys.executable, "-m", "services.block", "disk0")
+    assert topology.processes()[0].argv == (sys.executable, "-P", "-m", "services.block", "disk0")
 
 
 def test_relations_follow_the_references(topology: Topology) -> None:

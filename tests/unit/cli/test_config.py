@@ -1,0 +1,51 @@
+"""The resolved topology as shown and as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from iovirt_dist.cli.config import show_config
+from iovirt_dist.topology import Origin, topology_from_text
+
+TEXT = """
+[hypervisor.hv0]
+[controller.disk0]
+kind = "block"
+image = "d.img"
+size = "1MiB"
+extents.a = { size = "64KiB", read_only = true }
+[guest.alice]
+kind = "machine"
+hypervisor = "hv0"
+image = "x.bin"
+devices.disk = "disk0"
+[guest.bob]
+kind = "script"
+hypervisor = "hv0"
+module = "a:b"
+"""
+
+
+def test_config_shows_each_process_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Sizes with units, references by name; a missing image is an error after the table."""
+    topology = topology_from_text(TEXT, Origin("t.toml", tmp_path / "t.toml", tmp_path))
+    assert show_config(topology, as_json=False) == 2
+    printed = capsys.readouterr()
+    assert "d.img 1MiB write-through: a 64KiB@0B ro" in printed.out
+    assert "pc 32MiB x.bin on hv0 disk=disk0/a" in printed.out
+    assert "script a:b on hv0" in printed.out
+    assert printed.err == f"iovirt: error: guest alice: {tmp_path}/x.bin: no such image file; set image\n"
+
+
+def test_config_json_is_the_whole_topology(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Everything that the processes read, in base units."""
+    (tmp_path / "x.bin").touch()
+    topology = topology_from_text(TEXT, Origin("t.toml", tmp_path / "t.toml", tmp_path))
+    assert show_config(topology, as_json=True) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["guests"]["alice"]["memory_bytes"] == 32 << 20
+    assert document["controllers"]["disk0"]["image"] == f"{tmp_path}/d.img"
+    assert document["missing_images"] == []

@@ -1,0 +1,67 @@
+"""What the doctor finds on a good and on a bad machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from iovirt_dist.cli import doctor
+from iovirt_dist.runtime.rundir import RunDir
+from iovirt_dist.runtime.status import StatusWriter
+from iovirt_dist.topology import Topology, load_topology
+
+
+@pytest.fixture
+def topology(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Topology:
+    """The built-in topology in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return load_topology()
+
+
+def test_examine_here_finds_nothing_bad(topology: Topology) -> None:
+    """Where the tests run, topologies run."""
+    assert [finding for finding in doctor.examine(topology) if finding.verdict == "bad"] == []
+
+
+def test_firmware_absent_names_the_package(tmp_path: Path) -> None:
+    """Optional: a note, not an error."""
+    (finding,) = doctor.check_firmware({f"{tmp_path}/fw.bin": ("fw-pkg", "FW tests")})
+    assert finding == ("firmware", "note", f"{tmp_path}/fw.bin is absent: no FW tests", "apt-get install fw-pkg")
+
+
+def test_run_dir_with_leftovers_says_how_to_remove_them(topology: Topology) -> None:
+    """After SIGKILL of everything."""
+    run_dir = RunDir(topology.run_dir)
+    run_dir.create()
+    run_dir.socket("hv0").touch()
+    finding = list(doctor.check_run_dir(topology))[-1]
+    assert (finding.verdict, finding.detail) == ("note", "left over from a killed topology: sock/hv0")
+
+
+def test_run_dir_with_orphans_names_them(topology: Topology) -> None:
+    """Processes without a supervisor may be honcho's, or forgotten."""
+    run_dir = RunDir(topology.run_dir)
+    run_dir.create()
+    StatusWriter(run_dir, "hv0", "hypervisor", 1, 0).update(0)
+    finding = list(doctor.check_run_dir(topology))[-1]
+    assert finding.detail.startswith("running without a supervisor (honcho?): hv0 (pid ")
+
+
+def test_run_dir_in_use_is_fine(topology: Topology) -> None:
+    """Sockets of a topology that is up are no leftovers."""
+    run_dir = RunDir(topology.run_dir)
+    run_dir.create()
+    run_dir.socket("hv0").touch()
+    with run_dir.locked():
+        assert [finding.verdict for finding in doctor.check_run_dir(topology)] == ["ok", "ok"]
+
+
+def test_package_absent_is_bad_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dependency that cannot be imported comes with the command that installs it."""
+    monkeypatch.setattr(
+        "importlib.metadata.requires", lambda _: ["absent-package>=1; python_version>'3'", "x; extra == 'y'"]
+    )
+    (finding,) = doctor.check_packages()
+    assert finding.verdict == "bad"
+    assert finding.fix == "pip install 'absent-package>=1'"
