@@ -262,6 +262,19 @@ def test_uart_character_timeout_is_restarted_by_a_new_character() -> None:
     assert bench.uart.deadline_ns() == first + 1000
 
 
+def test_uart_character_that_arrives_after_the_timeout_starts_no_other_timer() -> None:
+    """The time-out stays pending until RBR is read, so nothing is left to be timed."""
+    bench = Bench(fcr=0xC1)
+    bench.out(IER, 0x01)
+    bench.uart.receive(b"a", 0)
+    bench.uart.advance(5 * CHARACTER_NS)
+
+    bench.uart.receive(b"b", 5 * CHARACTER_NS)
+
+    assert bench.uart.deadline_ns() is None
+    assert bench.inp(IIR, 5 * CHARACTER_NS) == 0xCC
+
+
 def test_uart_fifo_emptied_leaves_no_timeout() -> None:
     """Nothing waits, nothing is timed."""
     bench = Bench(fcr=0xC1)
