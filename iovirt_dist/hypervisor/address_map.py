@@ -7,7 +7,7 @@ from bisect import bisect_right
 from typing import NamedTuple
 
 from iovirt_dist.errors import ConfigError
-from iovirt_dist.hypervisor.vdev.device import Device
+from iovirt_dist.hypervisor.vdev.device import Device, StringDevice
 
 
 class Space(enum.IntEnum):
@@ -27,12 +27,14 @@ class Range(NamedTuple):
         end: First one behind it.
         device: What answers, with offsets from `base`.
         name: The device's name, as it appears in counters and traces.
+        strings: The device, if it takes string I/O whole.
     """
 
     base: int
     end: int
     device: Device
     name: str
+    strings: StringDevice | None = None
 
     def __str__(self) -> str:
         return f"{self.name} at {self.base:#x}-{self.end - 1:#x}"
@@ -56,7 +58,7 @@ class AddressMap:
         Raises:
             ConfigError: The range is empty or overlaps one that is there; both are named.
         """
-        new = Range(base, base + size, device, name)
+        new = Range(base, base + size, device, name, device if isinstance(device, StringDevice) else None)
         if size <= 0 or base < 0:
             raise ConfigError(f"{name} has an empty or negative range at {base:#x}", self._owner)
         ranges = self._ranges[space]

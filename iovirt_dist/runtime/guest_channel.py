@@ -39,7 +39,8 @@ class GuestChannel:
     Args:
         core: The guest's side of the protocol.
         port: Dialled socket; this object closes it.
-        kick: Called from the loop's thread when the vCPU must look up: a line rose, power changed, or it must stop.
+        kick: Called, from either thread, when the vCPU must look up at the end of its instruction: a line rose, power
+            changed, or it must stop. Must not block.
     """
 
     def __init__(self, core: GuestCore, port: Port, kick: Callable[[], None]) -> None:
@@ -54,7 +55,6 @@ class GuestChannel:
         self._lock = threading.Lock()
         self._completion: guest_core.CompleteTrap | None = None
         self._lines = 0
-        self._pumping = False
         self._epoll = select.epoll()
         self._epoll.register(port.fileno(), select.EPOLLIN)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -156,7 +156,6 @@ class GuestChannel:
         """With the lock held: take the socket from the loop, handle `event`, then messages until `done`."""
         port, epoll, fileno = self._port, self._epoll, self._port.fileno()
         epoll.modify(fileno, 0)
-        self._pumping = True
         try:
             if event is not None:
                 self._handle(event)
@@ -166,7 +165,6 @@ class GuestChannel:
                 self._tick()
             self._drain()
         finally:
-            self._pumping = False
             epoll.modify(fileno, select.EPOLLIN)
 
     def _patience_ms(self) -> int:
@@ -208,7 +206,7 @@ class GuestChannel:
         rose = lines & ~self._lines
         self._lines = lines
         self.line_changes += 1
-        if rose and not self._pumping:
+        if rose:
             self.kick()
 
     def _power(self, action: guest_core.PowerOn | guest_core.PowerOff) -> None:
@@ -216,8 +214,7 @@ class GuestChannel:
             self._power_on_reason, self._power_off_reason = action.reason, ""
         else:
             self._power_off_reason = action.reason
-        if not self._pumping:
-            self.kick()
+        self.kick()
 
     # --- the event loop's thread
 

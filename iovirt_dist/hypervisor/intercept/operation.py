@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from iovirt_dist.hypervisor.address_map import AddressMap, Range, Space
-from iovirt_dist.hypervisor.vdev.device import StringDevice
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.messages import Trap, TrapKind
 
@@ -116,8 +115,8 @@ def _string(found: Range | None, trap: Trap, data: Buffer, now_ns: int) -> Outco
     reading = trap.kind is TrapKind.PORT_IN
     if found is None or trap.address + width > found.end:
         return Outcome(0, b"\xff" * (width * count) if reading else b"", found)
-    device, offset = found.device, trap.address - found.base
-    if isinstance(device, StringDevice) and width <= device.max_width:
+    device, offset = found.strings, trap.address - found.base
+    if device is not None and width <= device.max_width:
         if reading:
             return Outcome(0, device.read_string(offset, width, count, now_ns), found)
         device.write_string(offset, width, data, now_ns)

@@ -1,0 +1,73 @@
+"""The `pc` machine: what firmware and operating systems expect of an i440FX/PIIX3 computer without a screen.
+
+Interrupts: IRQ0 8254, IRQ4 16550, IRQ8 RTC, IRQ14 ATA; line 0 of the CPU is INTR. Ports that nobody has read as all
+ones, but the secondary ATA channel reads 0: a status of FFh looks busy for ever to a driver that polls it.
+"""
+
+from __future__ import annotations
+
+from iovirt_dist.hypervisor.address_map import AddressMap, Space
+from iovirt_dist.hypervisor.irqchip.lines import InterruptLines
+from iovirt_dist.hypervisor.machines.machine import Machine, MachineParts
+from iovirt_dist.hypervisor.vdev.ata import AtaChannel
+from iovirt_dist.hypervisor.vdev.cmos import Cmos
+from iovirt_dist.hypervisor.vdev.device import Device
+from iovirt_dist.hypervisor.vdev.i8254 import Pit8254
+from iovirt_dist.hypervisor.vdev.i8259 import Pic8259Pair
+from iovirt_dist.hypervisor.vdev.pc_misc import A20Gate, KeyboardController, PostPort, SystemControlA
+from iovirt_dist.hypervisor.vdev.pci import PciConfiguration
+from iovirt_dist.hypervisor.vdev.uart16550 import Uart16550
+from iovirt_dist.wire.messages import PowerAction
+
+INTR = 0
+"""Line of the CPU."""
+
+
+
+def build_pc(parts: MachineParts) -> Machine:
+    """Build the machine.
+
+    Args:
+        parts: Memory size, backends and wall clock.
+    """
+    lines = InterruptLines()
+    pic = Pic8259Pair(lines.line(INTR))
+    pit = Pit8254(pic.line(0), lambda: pic.unmasked(0))
+    cmos = Cmos(pic.line(8), parts.memory_bytes, parts.wall_ns)
+    uart = Uart16550(pic.line(4), parts.terminal)
+    ata = AtaChannel(pic.line(14), parts.disk)
+    no_ata = AtaChannel(pic.line(15), None)
+    a20 = A20Gate(lambda _open: None)
+    keyboard = KeyboardController(a20, lambda: parts.power(PowerAction.RESET, "keyboard controller"))
+    system_control_a = SystemControlA(a20, lambda: parts.power(PowerAction.RESET, "port 92h"))
+    placed: tuple[tuple[str, int, int, Device], ...] = (
+        ("pic", 0x20, 2, pic.master_ports),
+        ("pic", 0xA0, 2, pic.slave_ports),
+        ("pic", 0x4D0, 2, pic.elcr_ports),
+        ("pit", 0x40, 4, pit.counter_ports),
+        ("pit", 0x61, 1, pit.system_control_b),
+        ("keyboard", 0x60, 1, keyboard.data_port),
+        ("keyboard", 0x64, 1, keyboard.command_port),
+        ("cmos", 0x70, 2, cmos),
+        ("post", 0x80, 1, PostPort()),
+        ("port92", 0x92, 1, system_control_a),
+        ("ata", 0x1F0, 8, ata),
+        ("ata", 0x3F6, 1, ata.control),
+        ("ata1", 0x170, 8, no_ata),
+        ("ata1", 0x376, 1, no_ata.control),
+        ("uart", 0x3F8, 8, uart),
+        ("pci", 0xCF8, 8, PciConfiguration(lambda: parts.power(PowerAction.RESET, "port CF9h"))),
+    )
+    address_map = AddressMap(parts.guest)
+    for name, base, size, device in placed:
+        address_map.add(Space.PORT, base, size, device, name)
+    return Machine(
+        address_map=address_map,
+        lines=lines,
+        devices={name: device for name, _, _, device in reversed(placed)},
+        timed=(pit.counter_ports, cmos, uart),
+        terminal=uart,
+        terminal_name="uart",
+        disk=ata,
+        acknowledge=pic.acknowledge,
+    )

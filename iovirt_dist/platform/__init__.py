@@ -1,0 +1,1 @@
+"""What guest and hypervisor must agree on without a message: where a machine's devices are."""
