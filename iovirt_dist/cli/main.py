@@ -22,7 +22,9 @@ from iovirt_dist.topology import ENVIRONMENT_KEY, Topology, default_text, load_t
 _TOPOLOGY_HELP = f"Topology file. Default: ${ENVIRONMENT_KEY}, else the built-in topology."
 
 File = Annotated[Path | None, Parameter(name=("--file", "-f"), help=_TOPOLOGY_HELP)]
-LongFile = Annotated[Path | None, Parameter(name="--file", help=_TOPOLOGY_HELP)]
+_RUNNING_HELP = f"Topology file. Default: ${ENVIRONMENT_KEY}, else what is up in ./.iovirt, else the built-in one."
+RunningFile = Annotated[Path | None, Parameter(name=("--file", "-f"), help=_RUNNING_HELP)]
+LongFile = Annotated[Path | None, Parameter(name="--file", help=_RUNNING_HELP)]
 Json = Annotated[
     bool, Parameter(name="--json", negative=(), show_default=False, help="Print one JSON object on stdout.")
 ]
@@ -44,7 +46,21 @@ app = App(
 
 
 def _topology(file: Path | None) -> Topology:
+    """The topology to start."""
     return load_topology(file or os.environ.get(ENVIRONMENT_KEY) or None)
+
+
+def _running(file: Path | None) -> Topology:
+    """The topology to look at: without a file, what is up in this folder's run directory comes before the built-in."""
+    topology = _topology(file)
+    if topology.source is not None:
+        return topology
+    from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir  # noqa: PLC0415 - keeps --help fast
+    from iovirt_dist.runtime.status import read_status_file  # noqa: PLC0415 - as above
+
+    status = read_status_file(RunDir(topology.run_dir).status(SUPERVISOR))
+    source = status.content.get("topology") if status is not None and status.alive else None
+    return load_topology(source) if source else topology
 
 
 @app.command(help_epilogue="Example: iovirt up -f deploy/two-guests.toml -d")
@@ -76,12 +92,12 @@ def up(
 
 
 @app.command(help_epilogue="Example: iovirt down")
-def down(*, file: File = None, json: Json = False) -> int:
+def down(*, file: RunningFile = None, json: Json = False) -> int:
     """Stop a topology and remove its sockets and status files; logs and disk images stay."""
     from iovirt_dist.runtime.rundir import RunDir  # noqa: PLC0415 - keeps --help fast
     from iovirt_dist.runtime.takedown import take_down  # noqa: PLC0415 - as above
 
-    done = take_down(RunDir(_topology(file).run_dir))
+    done = take_down(RunDir(_running(file).run_dir))
     if json:
         print_json(done._asdict())
     else:
@@ -91,11 +107,11 @@ def down(*, file: File = None, json: Json = False) -> int:
 
 
 @app.command(help_epilogue="Example: iovirt ps --json")
-def ps(*, file: File = None, json: Json = False) -> int:
+def ps(*, file: RunningFile = None, json: Json = False) -> int:
     """List the topology's processes and their state."""
     from iovirt_dist.cli.processes import show_processes  # noqa: PLC0415 - keeps --help fast
 
-    return show_processes(_topology(file), as_json=json)
+    return show_processes(_running(file), as_json=json)
 
 
 @app.command(help_epilogue="Example: iovirt logs -f hv0 guest")
@@ -117,7 +133,7 @@ def logs(
     """
     from iovirt_dist.cli.processes import show_logs  # noqa: PLC0415 - keeps --help fast
 
-    return show_logs(_topology(file), names, follow=follow, lines=lines, as_json=json)
+    return show_logs(_running(file), names, follow=follow, lines=lines, as_json=json)
 
 
 @app.command(help_epilogue="Example: iovirt config --toml > topology.toml")
@@ -164,7 +180,7 @@ def console(
     from iovirt_dist.cli.terminal import HISTORY_BYTES, ConsolePlan, attach  # noqa: PLC0415 - keeps --help fast
     from iovirt_dist.runtime.rundir import RunDir  # noqa: PLC0415 - as above
 
-    topology = _topology(file)
+    topology = _running(file)
     spec = topology.guest(guest)
     if spec.console is None:
         raise ConfigError(
@@ -231,11 +247,11 @@ def run(  # noqa: PLR0913 - a command's options are its parameters
 
 
 @app.command(help_epilogue="Example: iovirt doctor --json")
-def doctor(*, file: File = None, json: Json = False) -> int:
+def doctor(*, file: RunningFile = None, json: Json = False) -> int:
     """Check whether this machine can run a topology, and what is left over from an earlier one."""
     from iovirt_dist.cli.doctor import show_doctor  # noqa: PLC0415 - keeps --help fast
 
-    return show_doctor(_topology(file), as_json=json)
+    return show_doctor(_running(file), as_json=json)
 
 
 def _pattern(text: str) -> re.Pattern[str] | None:

@@ -26,6 +26,7 @@ from iovirt_dist.runtime import child
 from iovirt_dist.runtime.restart import Backoff, describe_exit
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
 from iovirt_dist.runtime.status import StatusWriter, read_status, start_ticks
+from iovirt_dist.topology import ENVIRONMENT_KEY
 from iovirt_dist.topology.specs import KINDS, Kind, ProcessSpec
 
 GRACE_S: Final = 5.0
@@ -124,7 +125,8 @@ class Supervisor:
         managed.state = state
         managed.since_ns = time.time_ns()
         rows = {entry.spec.name: entry.to_json() for entry in self._managed}
-        self._status.update(managed.since_ns, force=True, state="running", processes=rows)
+        source = self._environ.get(ENVIRONMENT_KEY, "")
+        self._status.update(managed.since_ns, force=True, state="running", processes=rows, topology=source)
         self._report(managed.spec.name, text)
 
     async def _keep(self, managed: Managed) -> None:

@@ -119,6 +119,15 @@ def test_detached_topology_from_up_to_down(folder: Path, iovirt: Iovirt) -> None
     assert iovirt("down").stderr == "iovirt: nothing was up\n"
 
 
+def test_commands_without_a_file_find_what_is_up_here(iovirt: Iovirt, environ: dict[str, str]) -> None:
+    """Only ``up`` needs the file's name."""
+    del environ["IOVIRT_TOPOLOGY"]
+    iovirt("up", "-d", "-f", "t.toml")
+    assert list(processes(iovirt)) == ["tty0", "hv0", "alice"]
+    assert iovirt("down").stderr == "iovirt: stopped alice, hv0, tty0\n"
+    assert list(processes(iovirt)) == ["disk0", "tty0", "hv0", "guest"]
+
+
 def test_detached_process_that_fails_is_named(folder: Path, iovirt: Iovirt) -> None:
     """The others stay up; the exit status is 1."""
     write_service(folder, "guest", "sys.exit(2)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -65,6 +66,24 @@ def test_claimed_takes_over_the_lock_of_the_dead(run_dir: RunDir) -> None:
     (run_dir.path / "sock" / "hv0.lock").touch()
     with run_dir.claimed("hv0"):
         pass
+    assert run_dir.leftovers() == []
+
+
+def test_claimed_file_replaced_before_the_lock_is_taken_anew(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The holder unlinks its file before it lets go: a lock on the unlinked file would exclude nobody."""
+    path = run_dir.path / "sock" / "hv0.lock"
+    flocks: list[int] = []
+    real = fcntl.flock
+
+    def flock(descriptor: int, operation: int) -> None:
+        flocks.append(descriptor)
+        path.unlink() if len(flocks) == 1 else None
+        path.touch()
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with run_dir.claimed("hv0"):
+        assert len(flocks) == 2
     assert run_dir.leftovers() == []
 
 
