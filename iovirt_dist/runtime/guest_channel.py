@@ -16,12 +16,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from iovirt_dist.transport.port import Port
-
 from iovirt_dist.errors import GuestFault
 from iovirt_dist.guest import core as guest_core
 from iovirt_dist.guest.bus import BusClosedError, IoPrivilege
 from iovirt_dist.guest.core import GuestCore, StateChanged, TrapRaised
+from iovirt_dist.transport.port import Port
 from iovirt_dist.wire.messages import GuestState, TrapKind
 
 log = logging.getLogger(__name__)
