@@ -158,8 +158,8 @@ class _Machine:
                 self.resubmit(id_)
 
     def drain(self) -> None:
-        """Do everything that is due."""
-        while self.operations or self.sync_marks:
+        """Do everything that is due: a command needs one access and at most two syncs."""
+        for _ in range(3 * len(self.commands)):
             self.access(0, error=False)
             self.end_sync(error=False)
 

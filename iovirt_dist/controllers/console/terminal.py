@@ -57,6 +57,7 @@ class PtyTerminal:
         self.tty_path = directory / f"{name}.tty"
         self.dropped_bytes = 0
         """Output that the pseudo-terminal did not take because nobody reads it; the log has it."""
+        self._closed = False
         self._log_limit_bytes = log_limit_bytes
         self._log = _open_log(self.log_path)
         self._log_bytes = os.fstat(self._log).st_size
@@ -102,7 +103,10 @@ class PtyTerminal:
         return self._master
 
     def close(self) -> None:
-        """Remove the link, if it is still ours, and close; the log stays."""
+        """Remove the link, if it is still ours, and close; the log stays. Closing twice is harmless."""
+        if self._closed:
+            return
+        self._closed = True
         with contextlib.suppress(OSError):
             if str(self.tty_path.readlink()) == self._device:
                 self.tty_path.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import queue
@@ -184,6 +185,35 @@ def test_close_of_a_failing_medium_is_logged_not_raised(caplog: pytest.LogCaptur
     runner.close()
 
     assert "closing failed" in caplog.text
+
+
+async def test_writes_of_many_pairs_share_syncs_on_a_real_image(tmp_path: Path) -> None:
+    """Core, runner, threads and a real loop: every write is acknowledged, with fewer syncs than writes."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+    core, storage = open_block(BlockConfig(image=tmp_path / "disk.img", size_bytes=1 << 20, extents=(Extent("a"),)))
+    completions: list[Completion] = []
+
+    def feed(event: BlockEvent) -> None:
+        for action in core.handle(event, 0):
+            if isinstance(action, CompleteCommands):
+                completions.extend(action.completions)
+                done.set_result(None) if len(completions) == 64 else None
+            elif (outcome := runner.perform(action)) is not None:
+                feed(outcome)
+
+    runner = BlockRunner(storage, feed, loop.call_soon_threadsafe)
+    for pair in range(8):
+        feed(QueuePairOpened(pair, f"hv{pair}", resumed=False))
+        ids = [RequestId(pair, 0, n) for n in range(8)]
+        writes = [Command(id_, Opcode.WRITE, 0, (pair * 8 + n) * 4096, 4096) for n, id_ in enumerate(ids)]
+        feed(CommandsSubmitted(pair, writes, [bytes([65 + pair]) * 4096] * 8))
+    await asyncio.wait_for(done, 10)
+    runner.close()
+
+    assert {completion.status for completion in completions} == {Status.OK}
+    assert (tmp_path / "disk.img").read_bytes()[: 64 * 4096 : 8 * 4096] == b"ABCDEFGH"
+    assert core.syncs <= 8
 
 
 def test_open_block_makes_core_and_storage_from_the_configuration(tmp_path: Path) -> None:
