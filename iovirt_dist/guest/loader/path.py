@@ -11,6 +11,8 @@ from iovirt_dist.guest.loader.image import PC, ImageFormat, LoadedImage, Target
 from iovirt_dist.guest.loader.multiboot import Module, find_header, load_multiboot
 from iovirt_dist.guest.loader.raw import ROM_UNIT_BYTES, load_flat, load_rom
 
+_RESET_VECTOR_BYTES = 16
+"""The CPU starts at FFFFFFF0h (Intel SDM volume 3, section 10.1.4)."""
 _PC_ONLY = frozenset({ImageFormat.MULTIBOOT, ImageFormat.ROM})
 
 
@@ -81,16 +83,24 @@ def _parse_format(name: str, where: str) -> ImageFormat:
         raise ImageError(f'unknown image format "{name}"', where, f"use auto, {names}") from error
 
 
+def _has_reset_vector(data: bytes) -> bool:
+    """Whether this can be a ROM: whole 64 KiB units, code where the CPU starts, 16 bytes from the end.
+
+    Asked before the multiboot header, because U-Boot's ROM contains one for loading U-Boot another way.
+    """
+    return bool(data) and len(data) % ROM_UNIT_BYTES == 0 and data[-_RESET_VECTOR_BYTES] not in (0x00, 0xFF)
+
+
 def _detect(data: bytes, where: str, target: Target) -> ImageFormat:
     """Tell the format from the content. On `pc` a flat image is never guessed: anything would pass for one."""
     if target.machine != PC:
         return ImageFormat.ELF if data.startswith(ELF_MAGIC) else ImageFormat.FLAT
+    if _has_reset_vector(data):
+        return ImageFormat.ROM
     if find_header(data) is not None:
         return ImageFormat.MULTIBOOT
     if data.startswith(ELF_MAGIC):
         return ImageFormat.ELF
-    if data and len(data) % ROM_UNIT_BYTES == 0:
-        return ImageFormat.ROM
     raise ImageError(
         "neither ELF, multiboot nor a ROM (a multiple of 64 KiB)", where, 'set format = "flat" if it is a flat binary'
     )
