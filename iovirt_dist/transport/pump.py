@@ -31,7 +31,7 @@ class Pump:
         self,
         loop: asyncio.AbstractEventLoop,
         port: Port,
-        on_frames: Callable[[bytes, list[Buffer]], None],
+        on_frames: Callable[[bytes, list[Buffer]], object],
         on_drained: Callable[[], None] | None,
         batch: int,
     ) -> None:
@@ -93,7 +93,7 @@ class Pump:
 def attach(
     loop: asyncio.AbstractEventLoop,
     port: Port,
-    on_frames: Callable[[bytes, list[Buffer]], None],
+    on_frames: Callable[[bytes, list[Buffer]], object],
     on_drained: Callable[[], None] | None = None,
     batch: int = DEFAULT_BATCH,
 ) -> Pump:

@@ -36,7 +36,12 @@ LINGER_MS = 200
 HANDSHAKE_MS = 5000
 RECONNECT_MS = 50
 RECONNECT_CAP_MS = 1000
-_DONT_WAIT_MORE = zmq.NOBLOCK | zmq.SNDMORE
+_DONT_WAIT = int(zmq.NOBLOCK)
+_DONT_WAIT_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+_EVENTS = int(zmq.EVENTS)
+_MORE = int(zmq.RCVMORE)
+_READABLE = int(zmq.POLLIN)
+_LUCKY = 2
 
 
 class ZeromqPort:
@@ -54,7 +59,12 @@ class ZeromqPort:
         self._endpoint = endpoint
         self._routed = routed
         self._claim = claim
+        self._closed = False
         self._fd = int(socket.getsockopt(zmq.FD))
+        self._poll_set = [(socket, zmq.POLLIN)]
+        # Receiving from an empty socket raises, which costs three times a look at EVENTS: so look first, except when
+        # a message is known to be there or the last two receives found one.
+        self._luck = 0
 
     @property
     def endpoint(self) -> str:
@@ -74,7 +84,7 @@ class ZeromqPort:
             for frame in frames[:-1]:
                 send(frame, _DONT_WAIT_MORE, copy=len(frame) < ZERO_COPY_BYTES)
             last = frames[-1]
-            send(last, zmq.NOBLOCK, copy=len(last) < ZERO_COPY_BYTES)
+            send(last, _DONT_WAIT, copy=len(last) < ZERO_COPY_BYTES)
         except zmq.ZMQError:
             return False
         return True
@@ -83,22 +93,30 @@ class ZeromqPort:
         """Take the next message; frames beyond what any message may have are thrown away as they come."""
         socket = self._socket
         try:
-            peer = socket.recv(zmq.NOBLOCK) if self._routed else ONLY_PEER
-            frames: list[Buffer] = [socket.recv(zmq.NOBLOCK)]
-            while socket.getsockopt(zmq.RCVMORE):
-                frame = socket.recv(zmq.NOBLOCK, copy=False)
+            if self._luck < _LUCKY and not int(socket.getsockopt(_EVENTS)) & _READABLE:
+                self._luck = 0
+                return None
+            peer = socket.recv(_DONT_WAIT) if self._routed else ONLY_PEER
+            frames: list[Buffer] = [socket.recv(_DONT_WAIT)]
+            while socket.getsockopt(_MORE):
+                frame = socket.recv(_DONT_WAIT, copy=False)
                 if len(frames) <= MAX_PAYLOAD_FRAMES + 1:
                     frames.append(frame.buffer if len(frame) >= ZERO_COPY_BYTES else frame.bytes)
         except zmq.ZMQError:
+            self._luck = 0
             return None
+        self._luck += 1
         return peer, frames
 
     def pending(self) -> bool:
         """Whether a message is there; lets ZeroMQ do its work, as every question does."""
         try:
-            return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+            there = bool(int(self._socket.getsockopt(_EVENTS)) & _READABLE)
         except zmq.ZMQError:
             return False
+        if there:
+            self._luck = _LUCKY
+        return there
 
     def fileno(self) -> int:
         """ZeroMQ's edge-triggered descriptor."""
@@ -106,14 +124,20 @@ class ZeromqPort:
 
     def wait(self, timeout_ms: int) -> bool:
         """Block until a message is there, without holding the interpreter lock."""
+        if self._closed:
+            return False  # a closed socket would be polled as descriptor 0
         try:
-            return bool(self._socket.poll(timeout_ms, zmq.POLLIN))
+            there = bool(zmq.zmq_poll(self._poll_set, timeout_ms))
         except zmq.ZMQError:
             return False
+        if there:
+            self._luck = _LUCKY
+        return there
 
     def close(self) -> None:
         """Close the socket and give the address back."""
-        if not self._socket.closed:
+        if not self._closed:
+            self._closed = True
             self._socket.close(LINGER_MS)
         if self._claim is not None:
             self._claim.release()
