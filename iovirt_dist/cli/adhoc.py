@@ -12,7 +12,7 @@ from typing import Final
 from iovirt_dist.cli.launch import start_detached
 from iovirt_dist.cli.output import EXIT_FAILED, fail
 from iovirt_dist.cli.tail import last_lines
-from iovirt_dist.cli.terminal import ConsolePlan, attach
+from iovirt_dist.cli.terminal import ConsolePlan, attach, exit_on_signals
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
 from iovirt_dist.runtime.status import read_status, read_status_file
 from iovirt_dist.runtime.takedown import take_down
@@ -99,7 +99,8 @@ def run_guest(guest: AdHocGuest, plan: ConsolePlan) -> int:
         topology_from_text(text, Origin("iovirt run", None, base))  # first, so that errors do not name our file
         file = base / "topology.toml"
         file.write_text(text, "utf-8")
-        return _run(load_topology(file), plan)
+        with exit_on_signals():
+            return _run(load_topology(file), plan)
     finally:
         shutil.rmtree(base, ignore_errors=True)
 

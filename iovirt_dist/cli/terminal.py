@@ -225,15 +225,24 @@ def raw_terminal(descriptor: int) -> Iterator[None]:
     Output processing stays on, so that a guest's bare line feed does not make stairs.
     """
     before = termios.tcgetattr(descriptor)
+    with exit_on_signals():
+        try:
+            tty.setraw(descriptor, termios.TCSADRAIN)
+            raw = termios.tcgetattr(descriptor)
+            raw[1] |= termios.OPOST
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, raw)
+            yield
+        finally:
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+@contextlib.contextmanager
+def exit_on_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind the stack instead of ending the process on the spot."""
     handlers = {number: signal.signal(number, _exit_on_signal) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        tty.setraw(descriptor, termios.TCSADRAIN)
-        raw = termios.tcgetattr(descriptor)
-        raw[1] |= termios.OPOST
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, raw)
         yield
     finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
         for number, handler in handlers.items():
             signal.signal(number, handler)
 

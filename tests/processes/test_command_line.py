@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -197,3 +198,33 @@ def test_ps_after_a_kill_says_dead(folder: Path, iovirt: Iovirt) -> None:
 def test_ps_table_fits_80_columns(iovirt: Iovirt) -> None:
     """On the terminal that everybody has."""
     assert max(len(line.rstrip()) for line in iovirt("ps").stdout.splitlines()) <= 80
+
+
+def test_run_ends_with_its_guest(folder: Path, environ: dict[str, str], iovirt: Iovirt) -> None:
+    """A guest that powers off ends the command, and nothing of it stays."""
+    environ["TMPDIR"] = str(folder)
+    write_service(folder, "guest", 'status.update(time.time_ns(), state="stopped", reason="power off")')
+    ended = iovirt("run", "--image", "t.toml")
+    assert (ended.returncode, ended.stderr) == (0, "iovirt: the guest stopped: power off\n")
+    assert list(folder.glob("iovirt-*")) == []
+
+
+def test_run_of_a_failing_guest_shows_why(folder: Path, environ: dict[str, str], iovirt: Iovirt) -> None:
+    """The process's own last words, as they would be lost with its log."""
+    environ["TMPDIR"] = str(folder)
+    write_service(folder, "guest", "sys.exit('iovirt: error: guest: no such thing')")
+    ended = iovirt("run", "--image", "t.toml")
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("iovirt: error: guest: no such thing\n")
+
+
+def test_run_terminated_leaves_nothing(folder: Path, environ: dict[str, str]) -> None:
+    """SIGTERM takes the topology along."""
+    environ["TMPDIR"] = str(folder)
+    command = [sys.executable, "-m", "iovirt_dist.cli.main", "run", "--image", "t.toml"]
+    with subprocess.Popen(command, cwd=folder, env=environ, stdin=subprocess.PIPE) as run:
+        while not list(folder.glob("iovirt-*/run/status/guest.json")):
+            time.sleep(0.01)
+        run.terminate()
+        assert run.wait(30) == 128 + signal.SIGTERM
+    assert list(folder.glob("iovirt-*")) == []
