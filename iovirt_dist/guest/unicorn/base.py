@@ -22,8 +22,10 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import queue
 import threading
 import time
+import weakref
 from typing import Any, NamedTuple
 
 from unicorn.unicorn_const import UC_HOOK_MEM_WRITE_PROT, UC_PROT_ALL, UC_PROT_EXEC, UC_PROT_READ
@@ -35,6 +37,7 @@ from iovirt_dist.guest.engine import Callbacks, Stop
 PAGE_BYTES = 4096
 _SPINS_BEFORE_SLEEP = 50
 _KICK_INTERVAL_S = 50e-6
+_SHORTEST_SLEEP_US = 50  # waking the alarm's thread takes about as long
 
 
 class Region(NamedTuple):
@@ -44,6 +47,43 @@ class Region(NamedTuple):
     end: int
     memory: mmap.mmap
     writable: bool
+
+
+class Alarm:
+    """Ends runs after a time, from a thread of its own that starts with the first use.
+
+    Unicorn's own time-out is not used: it creates a thread per start, and its stop request is lost when that thread is
+    faster than the entry of the emulator; the guest then runs for ever.
+
+    Args:
+        engine: Whose runs to end; the thread ends when the engine is collected.
+    """
+
+    def __init__(self, engine: UnicornEngine) -> None:
+        self._engine = weakref.ref(engine)
+        self._orders: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def set(self, run: int, delay_us: int) -> None:
+        """End run number `run` in `delay_us` microseconds unless it ends by itself."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=_ring, args=(self._engine, self._orders), daemon=True)
+            self._thread.start()
+            weakref.finalize(self, self._orders.put, (0, 0))
+        self._orders.put((run, delay_us))
+
+
+def _ring(engine_of: weakref.ref[UnicornEngine], orders: queue.SimpleQueue[tuple[int, int]]) -> None:
+    """Body of the alarm's thread."""
+    while True:
+        run, delay_us = orders.get()
+        if delay_us >= _SHORTEST_SLEEP_US:
+            time.sleep(delay_us * 1e-6)
+        engine = engine_of()
+        if engine is None:
+            return
+        engine._end_run(run, elapsed=True)
+        del engine
 
 
 class UnicornEngine:
@@ -70,6 +110,8 @@ class UnicornEngine:
         self._lock = threading.Lock()
         self._running = False
         self._run_number = 0
+        self._elapsed = False
+        self._alarm = Alarm(self)
         self._inside = False
         self.uc.hook_add(UC_HOOK_MEM_WRITE_PROT, self._on_rom_write)
 
@@ -177,12 +219,16 @@ class UnicornEngine:
         for a guest that is inside a callback.
         """
         self._kicked = True
-        run = self._run_number
+        self._end_run(self._run_number)
+
+    def _end_run(self, run: int, *, elapsed: bool = False) -> None:
+        """Repeat the stop request until run number `run` has ended or cannot miss it."""
         attempts = 0
         while True:
             with self._lock:
                 if not self._running or self._run_number != run:
                     return
+                self._elapsed = self._elapsed or elapsed
                 inside = self._inside
                 self.uc.emu_stop()
             if inside:
@@ -193,7 +239,7 @@ class UnicornEngine:
     def _execute(self, pc: int, timeout_us: int = 0) -> int:
         """Run from `pc` until something stops the guest, and return Unicorn's error number (0 for none).
 
-        Returns at once when a kick is pending. `timeout_us` of 0 is for ever.
+        Returns at once when a kick is pending. `timeout_us` of 0 is for ever; when the time is up `_elapsed` is set.
 
         Raises:
             BaseException: Whatever a callback raised, `GuestFault` excepted.
@@ -201,12 +247,15 @@ class UnicornEngine:
         self._stop = None
         self._squashing = False
         self._inside = False
+        self._elapsed = False
         self._run_number += 1
         self._running = True
         status = 0
         try:
             if not self._kicked:
-                self.uc.emu_start(pc, 0, timeout_us)
+                if timeout_us:
+                    self._alarm.set(self._run_number, timeout_us)
+                self.uc.emu_start(pc, 0)
         except UcError as error:
             status = error.errno
         finally:

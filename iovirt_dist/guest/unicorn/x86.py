@@ -32,7 +32,6 @@ from unicorn.unicorn_const import (
     UC_HOOK_INSN,
     UC_HOOK_INTR,
     UC_MODE_32,
-    UC_QUERY_TIMEOUT,
 )
 from unicorn.x86_const import (
     UC_X86_INS_IN,
@@ -191,8 +190,7 @@ class UnicornX86(UnicornEngine):
             return Stop(StopKind.EXCEPTION, eip, INVALID_OPCODE)
         if status:
             return Stop(StopKind.EXCEPTION, eip, GENERAL_PROTECTION)
-        elapsed = bool(slice_us and self.uc.query(UC_QUERY_TIMEOUT))
-        if not (self._kicked or elapsed) or self._halted_with_interrupts_off(eip):
+        if not (self._kicked or self._elapsed) or self._halted_with_interrupts_off(eip):
             return Stop(StopKind.HALTED, eip)
         if self._kicked:
             self._kicked = False
