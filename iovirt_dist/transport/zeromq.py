@@ -34,6 +34,7 @@ HEARTBEAT_MS = 1000
 HEARTBEAT_TIMEOUT_MS = 3000
 LINGER_MS = 200
 HANDSHAKE_MS = 5000
+UNBIND_MS = 1000
 RECONNECT_MS = 50
 RECONNECT_CAP_MS = 1000
 _DONT_WAIT = int(zmq.NOBLOCK)
@@ -138,6 +139,8 @@ class ZeromqPort:
         """Close the socket and give the address back."""
         if not self._closed:
             self._closed = True
+            if self._routed and self._claim is None:
+                _unbind(self._socket, self._endpoint)
             self._socket.close(LINGER_MS)
         if self._claim is not None:
             self._claim.release()
@@ -205,9 +208,18 @@ def _socket(context: zmq.Context[zmq.Socket[bytes]] | None, kind: int) -> zmq.So
         (zmq.RECONNECT_IVL_MAX, RECONNECT_CAP_MS),
     ):
         socket.setsockopt(option, value)
-    with contextlib.suppress(AttributeError):
-        socket.copy_threshold = ZERO_COPY_BYTES
+    socket.copy_threshold = ZERO_COPY_BYTES
     return socket
+
+
+def _unbind(socket: zmq.Socket[bytes], endpoint: str) -> None:
+    """Give a TCP port back before going on: ZeroMQ's own thread closes it some time after unbind and close return."""
+    with contextlib.suppress(zmq.ZMQError):
+        monitor = socket.get_monitor_socket(int(zmq.EVENT_CLOSED))
+        socket.unbind(endpoint)
+        monitor.poll(UNBIND_MS)
+        socket.disable_monitor()
+        monitor.close(0)
 
 
 def _endpoint_error(endpoint: str, error: zmq.ZMQError) -> EndpointError:

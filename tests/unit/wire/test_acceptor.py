@@ -298,3 +298,9 @@ def test_deadline_covers_a_message_sent_later(served: Acceptor) -> None:
     assert deadline_ns is not None
     assert deadline_ns <= 470 * MS
     assert (b"p", Interrupt(0, 1)) in sent(served.tick(470 * MS))
+
+
+def test_peer_that_opens_and_falls_silent_has_a_deadline(acceptor: Acceptor) -> None:
+    """Even if it never says anything but HELLO."""
+    acceptor.receive(b"p", hello(), 0)
+    assert acceptor.deadline_ns() == 250 * MS
