@@ -59,9 +59,9 @@ def instruction_length(word: int) -> int:
     return 4 if word & 3 == 3 else 2
 
 
-def is_load_reserved(word: int) -> bool:
-    """Whether a 32-bit instruction is LR.W or LR.D."""
-    return word & 0x7F == _OP_AMO and word >> 27 == _LR
+def is_atomic_update(word: int) -> bool:
+    """Whether an instruction of the A extension raises store faults: SC and the AMOs do, LR does not."""
+    return word & 0x7F == _OP_AMO and word >> 27 != _LR
 
 
 def decode_access(word: int) -> Access | None:

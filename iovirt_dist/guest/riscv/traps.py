@@ -1,7 +1,6 @@
 """Taking a trap: RISC-V Privileged ISA 1.10, sections 3.1.6 (mstatus), 3.1.7 (mtvec), 3.1.8 (delegation) and 4.1.
 
-Exceptions come here. Interrupts are taken by the emulator itself at the very instruction that enables them; the
-virtual CPU only presents their lines (`visible_interrupts`).
+Exceptions come here, and interrupts when several are pending (see `iovirt_dist.guest.riscv.vcpu`).
 """
 
 from __future__ import annotations
@@ -42,7 +41,11 @@ MEIP: Final = 1 << 11
 LINES: Final = MSIP | MTIP | SEIP | MEIP
 """Bits of mip that are inputs of the CPU."""
 
-_MACHINE_PRIORITY: Final = (MEIP, MSIP, MTIP)
+PRIORITY: Final = (MEIP, MSIP, MTIP, SEIP, SSIP, STIP)
+"""Interrupts of one level, the first to be taken first (section 3.1.9)."""
+
+INTERRUPT: Final = 1 << 63
+"""The bit of mcause and scause that tells an interrupt from an exception."""
 
 
 class Registers(Protocol):
@@ -84,18 +87,23 @@ def enter_exception(registers: Registers, cause: int, pc: int, value: int) -> in
     Returns:
         Address of the handler; exceptions go to the base of tvec in both of its modes.
     """
-    privilege = registers.read_register("priv")
     if cause == Cause.ECALL_U:
-        cause += privilege
-    delegated = privilege < MACHINE and registers.read_register("medeleg") >> cause & 1
-    level = _LEVEL_S if delegated else _LEVEL_M
+        cause += registers.read_register("priv")
+    return _enter(registers, cause, pc, value, 0) & ~3
+
+
+def _enter(registers: Registers, cause: int, pc: int, value: int, interrupt: int) -> int:
+    """Fill the trap registers of the level that takes the trap, go there, and return its tvec."""
+    privilege = registers.read_register("priv")
+    delegation = registers.read_register("mideleg" if interrupt else "medeleg")
+    level = _LEVEL_S if privilege < MACHINE and delegation >> cause & 1 else _LEVEL_M
     registers.write_register(level.prefix + "epc", pc)
-    registers.write_register(level.prefix + "cause", cause)
+    registers.write_register(level.prefix + "cause", interrupt | cause)
     registers.write_register(level.prefix + "tval", value)
     status = registers.read_register("mstatus")
     registers.write_register("mstatus", _push(status, level, privilege))
     registers.write_register("priv", level.privilege)
-    return registers.read_register(level.prefix + "tvec") & ~3
+    return registers.read_register(level.prefix + "tvec")
 
 
 def _push(status: int, level: _Level, privilege: int) -> int:
@@ -105,21 +113,24 @@ def _push(status: int, level: _Level, privilege: int) -> int:
     return status | enabled * level.previous_enable | privilege << level.previous_privilege_shift
 
 
-def visible_interrupts(pending: int, enabled: int) -> int:
-    """Return the bits of mip to present so that machine-level interrupts come in the architecture's order.
+def choose_interrupt(registers: Registers) -> int | None:
+    """Return the interrupt cause that the CPU must take now, None if none is both pending and enabled.
 
-    The emulator takes the lowest-numbered of several interrupts that are enabled at once. MEI, MSI, MTI is the
-    order of section 3.1.14, so MSIP and MTIP stay out of sight while one that goes before them is pending and
-    enabled. They are read-only for software, which therefore cannot lose a write by it.
-
-    Args:
-        pending: All of mip.
-        enabled: mie.
+    Sections 3.1.9 and 3.1.14: machine-level interrupts first; then MEI, MSI, MTI, SEI, SSI, STI.
     """
-    hidden = 0
-    active = pending & enabled
-    for index, first in enumerate(_MACHINE_PRIORITY):
-        if active & first:
-            hidden = sum(bit for bit in _MACHINE_PRIORITY[index + 1 :] if bit < first)
-            break
-    return pending & ~(hidden & active)
+    pending = registers.read_register("mip") & registers.read_register("mie")
+    if not pending:
+        return None
+    privilege, status = registers.read_register("priv"), registers.read_register("mstatus")
+    delegated = registers.read_register("mideleg")
+    machine = pending & ~delegated if privilege < MACHINE or status & _LEVEL_M.enable else 0
+    open_to_supervisor = privilege < SUPERVISOR or (privilege == SUPERVISOR and status & _LEVEL_S.enable)
+    supervisor = pending & delegated if open_to_supervisor else 0
+    candidates = machine or supervisor
+    return next((bit.bit_length() - 1 for bit in PRIORITY if candidates & bit), None)
+
+
+def enter_interrupt(registers: Registers, cause: int, pc: int) -> int:
+    """Let the CPU take an interrupt in front of the instruction at `pc`; returns the address of the handler."""
+    vector = _enter(registers, cause, pc, 0, INTERRUPT)
+    return (vector & ~3) + (4 * cause if vector & 1 else 0)

@@ -5,7 +5,10 @@ Memory map: RAM from 80000000h; every access below that goes to the bus, every a
 Interrupts. `Bus.lines` holds the inputs of mip (MSIP, MTIP, SEIP, MEIP). They are presented to the engine before
 each start, ORed with the bits that machine-mode software wrote (SSIP, STIP, SEIP; RISC-V Privileged ISA 1.10, section
 3.1.14), and the engine takes interrupts by itself: also in the middle of a run, at the very MRET, SRET or CSR write
-that enables one. Nothing polls, whatever is pending. A rising line needs a `kick`.
+that enables one, so nothing polls while one waits. Only, of several it would take the one with the lowest number,
+which is not the architecture's order. While more than one is pending, enabled or not, they are therefore taken here,
+between slices of a millisecond; an M-mode write to mip lets the engine take them for the rest of its slice. A rising
+line needs a `kick`.
 """
 
 from __future__ import annotations
@@ -19,13 +22,13 @@ from iovirt_dist.guest.bus import Bus, IoPrivilege
 from iovirt_dist.guest.engine import Callbacks, Engine, Stop, StopKind
 from iovirt_dist.guest.fdt import RAM_BASE, virt_blob
 from iovirt_dist.guest.loader.image import LoadedImage
-from iovirt_dist.guest.riscv.traps import LINES, SEIP, SSIP, STIP, enter_exception, visible_interrupts
+from iovirt_dist.guest.riscv.traps import LINES, SEIP, SSIP, STIP, choose_interrupt, enter_exception, enter_interrupt
 from iovirt_dist.guest.vcpu import CpuCounters, Exit, ExitReason
 
 _TREE_ALIGNMENT: Final = 2 << 20
 """Large enough for every firmware's idea of alignment; what is behind the tree is scratch."""
 
-_HIDDEN_SLICE_US: Final = 1000
+_CONTENDED_SLICE_US: Final = 1000
 _PRIVILEGES: Final = tuple(IoPrivilege(level) for level in range(4))
 
 
@@ -33,8 +36,17 @@ class RiscvEngine(Engine, Protocol):
     """What the RISC-V rules need of an engine beyond `Engine`.
 
     Unlike other engines it takes interrupts by itself, from mip, mie, mideleg and mstatus.
-    ``write_register("mip")`` replaces all bits of mip, the CPU's inputs included.
     """
+
+    def present(self, mip: int, lines: int, *, armed: bool) -> None:
+        """Replace all of mip.
+
+        Args:
+            mip: All bits.
+            lines: Those that are inputs now, so that software cannot clear them.
+            armed: Whether the engine takes what is enabled by itself; it may also do so once software writes mip.
+        """
+        ...
 
     def run_slice(self, pc: int, slice_us: int) -> Stop | None:
         """As `Engine.run`, but give up after about `slice_us` microseconds and return None; 0 is for ever."""
@@ -85,7 +97,7 @@ class RiscvCpu:
         self._pc = 0
         self._waiting = False
         self._lines = 0
-        self._hidden = 0
+        self._contended = False
         self._software_external = 0
         self.reset()
 
@@ -107,7 +119,7 @@ class RiscvCpu:
                 if not self._wakes():
                     return Exit(ExitReason.HALTED)
                 self._waiting = False
-            stop = engine.run_slice(self._pc, _HIDDEN_SLICE_US if self._hidden else 0)
+            stop = engine.run_slice(self._pc, _CONTENDED_SLICE_US if self._contended else 0)
             if stop is None:
                 self._pc = engine.read_register("pc")
                 continue
@@ -139,7 +151,7 @@ class RiscvCpu:
         self._pc = self._images[0].entry
         self._waiting = False
         self._lines = 0
-        self._hidden = 0
+        self._contended = False
         self._software_external = 0
 
     def read_memory(self, address: int, length: int) -> bytes:
@@ -166,30 +178,27 @@ class RiscvCpu:
 
     def _present_lines(self) -> None:
         lines = self._bus.lines() & LINES
-        if lines == self._lines and not self._hidden:
+        if lines == self._lines and not self._contended:
             return
         pending = lines | self._software_bits()
-        visible = visible_interrupts(pending, self._engine.read_register("mie"))
-        self._engine.write_register("mip", visible)
+        self._contended = pending.bit_count() > 1
+        self._engine.present(pending, lines, armed=not self._contended)
         self._interrupts += (lines & ~self._lines).bit_count()
         self._lines = lines
-        self._hidden = pending & ~visible
+        if self._contended and (cause := choose_interrupt(self._engine)) is not None:
+            self._waiting = False
+            self._pc = enter_interrupt(self._engine, cause, self._pc)
 
     def _software_bits(self) -> int:
-        """Bits of mip that software wrote.
-
-        SEIP reads as line OR software, so while the line is up the last known software bit stands, unless software
-        has just cleared what it could see.
-        """
+        """Bits of mip that software wrote. While the SEIP line is up, what it wrote to SEIP before stands."""
         mip = self._engine.read_register("mip")
-        if not (self._lines & SEIP and mip & SEIP):
+        if not self._lines & SEIP:
             self._software_external = mip & SEIP
         return mip & (SSIP | STIP) | self._software_external
 
     def _wakes(self) -> bool:
         """Section 3.2.3: WFI resumes on any locally enabled interrupt, globally enabled or not."""
-        mip = self._engine.read_register("mip") | self._hidden
-        return bool(mip & self._engine.read_register("mie"))
+        return bool(self._engine.read_register("mip") & self._engine.read_register("mie"))
 
     # Device accesses
 

@@ -12,7 +12,7 @@ message that usually follows, and buys what callbacks of mapped I/O ranges canno
 
 Two more things differ from what one expects. In the interrupt hook the PC is four behind the instruction, whatever
 its length. And interrupts are taken by Unicorn itself, as soon as mip, mie, mstatus and the privilege allow, between
-two instructions; `write_register("mip")` is how lines are presented. Of several that become enabled together it takes
+two instructions; `present` is how lines get there. Of several that become enabled together it takes
 the one with the lowest number.
 """
 
@@ -39,7 +39,7 @@ from iovirt_dist.guest.riscv.access import (
     Access,
     decode_access,
     instruction_length,
-    is_load_reserved,
+    is_atomic_update,
 )
 from iovirt_dist.guest.riscv.sv39 import translate
 from iovirt_dist.guest.riscv.traps import MACHINE, Cause
@@ -73,6 +73,7 @@ _WITH_ADDRESS: Final = frozenset(
         Cause.STORE_PAGE,
     }
 )
+_LOADS: Final = frozenset({Cause.LOAD_MISALIGNED, Cause.LOAD_ACCESS, Cause.LOAD_PAGE})
 _MSTATUS_FS: Final = 3 << 13
 _WFI: Final = 0x1050_0073
 _HOOK_PC_BIAS: Final = 4
@@ -112,23 +113,25 @@ class UnicornRiscv(UnicornEngine):
         return value
 
     def write_register(self, name: str, value: int) -> None:
-        """Write a register at any privilege; ``mip`` replaces all bits, the interrupt inputs included."""
+        """Write a register at any privilege; not ``mip``, see `present`."""
         if name == "priv":
             self._raise_privilege()
             self._privilege = value
             return
         if name not in _UNPRIVILEGED:
             self._raise_privilege()
-        if name == "mip":
-            self._block.write_mip(value)
-        else:
-            self.uc.reg_write(_REGISTER_IDS[name], value & WORD_MASK)
+        self.uc.reg_write(_REGISTER_IDS[name], value & WORD_MASK)
+
+    def present(self, mip: int, lines: int, *, armed: bool) -> None:
+        """Replace all of mip; see `iovirt_dist.guest.riscv.vcpu.RiscvEngine`."""
+        self._raise_privilege()
+        self._block.write_mip(mip, lines, armed=armed)
 
     def power_on(self) -> None:
         """Put all registers into their state after reset: M mode, interrupts and translation off."""
         self._privilege = None
         self.uc.context_restore(self._reset_state)
-        self.write_register("mip", 0)
+        self.present(0, 0, armed=False)
 
     def _current_privilege(self) -> int:
         if self._privilege is None:
@@ -194,6 +197,8 @@ class UnicornRiscv(UnicornEngine):
             return Stop(StopKind.EXCEPTION, pc, cause, self._fetch(pc))
         if cause in _WITH_ADDRESS:
             address = self._block.trap_value()
+            if cause in _LOADS and is_atomic_update(self._fetch(pc)):
+                cause += 2  # Unicorn's atomics load first; architecturally theirs are store faults
             return Stop(StopKind.EXCEPTION, pc, cause, address, address=address)
         return Stop(StopKind.EXCEPTION, pc, cause)
 
@@ -208,7 +213,7 @@ class UnicornRiscv(UnicornEngine):
         word = self._fetch(pc)
         access = decode_access(word)
         if access is None:
-            cause = Cause.LOAD_ACCESS if is_load_reserved(word) else Cause.STORE_ACCESS
+            cause = Cause.STORE_ACCESS if is_atomic_update(word) else Cause.LOAD_ACCESS
             return _fault(pc, cause, self.uc.reg_read(_X0 + (word >> 15 & 31)))
         address = (self.uc.reg_read(_X0 + access.base) + access.offset) & WORD_MASK
         if address & (width - 1):

@@ -1,11 +1,13 @@
-"""The two fields of Unicorn's saved RISC-V CPU state that its register interface does not reach.
+"""The three fields of Unicorn's saved RISC-V CPU state that its register interface does not reach.
 
 - ``mip``: the interface lets nobody write MSIP, MTIP and MEIP, which are inputs of the CPU.
+- ``miclaim``: bits of mip that software cannot write. SEIP is both an input and writable; while the input is up it must
+  read as 1, whatever software writes.
 - ``badaddr``: the virtual address of the last misaligned access, access fault or page fault (for mtval/stval).
 
 A saved context is a copy of the emulator's CPU structure (``CPURISCVState`` in QEMU's target/riscv/cpu.h), whose layout
-belongs to one build of Unicorn. The offsets are therefore found by experiment, once per process: `layout` changes both
-fields in ways that the public interface can cause and looks where the values turn up.
+belongs to one build of Unicorn. The offsets are therefore found by experiment, once per process: `layout` changes them,
+or their neighbours, in ways that the public interface can cause and looks where the values turn up.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from typing import Any, Final, NamedTuple
 from unicorn.riscv_const import (
     UC_CPU_RISCV64_SIFIVE_U54,
     UC_RISCV_REG_A1,
+    UC_RISCV_REG_MIDELEG,
+    UC_RISCV_REG_MIE,
     UC_RISCV_REG_MIP,
     UC_RISCV_REG_MSTATUS,
     UC_RISCV_REG_SATP,
@@ -29,12 +33,14 @@ from iovirt_dist.errors import LocalError
 
 _SOFTWARE_BITS: Final = 0x222
 _LINE_BITS: Final = 0xAAA
-_MIP: Final = struct.Struct("<I")
+_SEIP: Final = 0x200
+_MIP: Final = struct.Struct("<QII")
+_MIP_AND_ENABLES: Final = struct.Struct("<Q8xQQ")
 _ADDRESS: Final = struct.Struct("<Q")
 
 
 class Layout(NamedTuple):
-    """Offsets of the two fields in a saved context's bytes."""
+    """Offsets in a saved context's bytes: of mip, which miclaim, mie and mideleg follow, and of badaddr."""
 
     mip: int
     badaddr: int
@@ -62,12 +68,27 @@ class StateBlock:
         value: int = _ADDRESS.unpack_from(self._bytes, self._layout.badaddr)[0]
         return value
 
-    def write_mip(self, value: int) -> None:
-        """Replace all of mip, and make Unicorn look at it before the next instruction."""
+    def write_mip(self, value: int, lines: int, *, armed: bool) -> None:
+        """Replace all of mip.
+
+        Unicorn keeps its interrupt request beside mip. Each write through the register interface, the guest's too,
+        sets it if any bit of mip is then set, and clears it otherwise.
+
+        Args:
+            value: All bits.
+            lines: Those that are inputs; software cannot clear them.
+            armed: Whether Unicorn takes what is enabled, or leaves it alone until software next writes mip.
+        """
+        self._put(0, 0)
+        self._uc.reg_write(UC_RISCV_REG_MIP, 0)
+        self._put(value, lines & _SEIP)
+        if armed and value:
+            self._uc.reg_write(UC_RISCV_REG_MIP, value)
+
+    def _put(self, mip: int, claimed: int) -> None:
         self._uc.context_update(self._context)
-        _MIP.pack_into(self._bytes, self._layout.mip, value)
+        _MIP.pack_into(self._bytes, self._layout.mip, mip, claimed, 0)
         self._uc.context_restore(self._context)
-        self._uc.reg_write(UC_RISCV_REG_MIP, value)  # writes the software bits again and sets the request
 
 
 def _view(context: Any) -> Any:
@@ -88,20 +109,22 @@ def layout() -> Layout:
     context = uc.context_save()
     found = Layout(_find_mip(uc, context), _find_badaddr(uc, context))
     uc.context_update(context)
-    _MIP.pack_into(_view(context), found.mip, _LINE_BITS)
+    _MIP.pack_into(_view(context), found.mip, _LINE_BITS, _SEIP, 0)
     uc.context_restore(context)
-    if uc.reg_read(UC_RISCV_REG_MIP) != _LINE_BITS:
+    uc.reg_write(UC_RISCV_REG_MIP, 0)  # clears SSIP and STIP, but not the inputs
+    if uc.reg_read(UC_RISCV_REG_MIP) != _LINE_BITS & ~_SOFTWARE_BITS | _SEIP:
         raise _unknown_layout()
     return found
 
 
 def _find_mip(uc: Any, context: Any) -> int:
-    candidates = set(range(0, context.size - 3, 4))
-    for value in (0, _SOFTWARE_BITS, 0x20, _SOFTWARE_BITS, 0):
-        uc.reg_write(UC_RISCV_REG_MIP, value)
+    candidates = set(range(0, context.size - _MIP_AND_ENABLES.size + 1, 8))
+    for values in ((0, 0, 0), (_SOFTWARE_BITS, 0x80, 0x22), (0x20, 0x888, 0x200), (0, 0, 0)):
+        for register, value in zip((UC_RISCV_REG_MIP, UC_RISCV_REG_MIE, UC_RISCV_REG_MIDELEG), values, strict=True):
+            uc.reg_write(register, value)
         uc.context_update(context)
         view = bytes(_view(context))
-        candidates = {offset for offset in candidates if _MIP.unpack_from(view, offset)[0] == value}
+        candidates = {offset for offset in candidates if _MIP_AND_ENABLES.unpack_from(view, offset) == values}
     return _only(candidates)
 
 
