@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import struct
 from typing import Any, Final, NamedTuple
 
@@ -78,7 +79,7 @@ _DESCRIPTOR_BIG: Final = 1 << 22
 _QUADWORD: Final = struct.Struct("<Q")
 _DOUBLEWORD: Final = struct.Struct("<I")
 _GENERAL: Final = struct.Struct("<8Q")
-_SEGMENT: Final = struct.Struct("<I4xQII")
+_SEGMENT_TABLE: Final = struct.Struct("<" + 10 * "I4xQII")
 
 
 class Layout(NamedTuple):
@@ -170,17 +171,19 @@ class StateBlock:
     def state(self, eflags: int) -> CpuState:
         """Return the saved state; `eflags` comes from the register interface, which adds up the lazy flags."""
         hidden = self._doubleword(_HFLAGS)
+        raw = _SEGMENT_TABLE.unpack_from(self._bytes, _SEGMENTS)
+        segments = [Segment(*raw[start : start + 4]) for start in range(0, 40, 4)]
         return CpuState(
             registers=[value & 0xFFFF_FFFF for value in _GENERAL.unpack_from(self._bytes)],
             eip=self.eip(),
             eflags=eflags,
             cpl=hidden & _HF_CPL if hidden & _HF_PE else 0,
             shadow=bool(hidden & _HF_INHIBIT_IRQ),
-            segments=[self._segment(index) for index in range(6)],
-            ldtr=self._segment(_LDTR),
-            tr=self._segment(_TR),
-            gdtr=self._segment(_GDTR),
-            idtr=self._segment(_IDTR),
+            segments=segments[:6],
+            ldtr=segments[_LDTR],
+            tr=segments[_TR],
+            gdtr=segments[_GDTR],
+            idtr=segments[_IDTR],
             cr0=self.cr0,
             cr2=self.cr2,
             cr3=self.cr3,
@@ -191,10 +194,8 @@ class StateBlock:
         """Put `state` into this block, hidden flags included; CR0, CR3 and CR4 are left alone."""
         _GENERAL.pack_into(self._bytes, 0, *state.registers)
         _QUADWORD.pack_into(self._bytes, _EIP, state.eip)
-        for index, segment in enumerate(state.segments):
-            self._put_segment(index, segment)
-        for index, segment in ((_LDTR, state.ldtr), (_TR, state.tr), (_GDTR, state.gdtr), (_IDTR, state.idtr)):
-            self._put_segment(index, segment)
+        table = (*state.segments, state.ldtr, state.tr, state.gdtr, state.idtr)
+        _SEGMENT_TABLE.pack_into(self._bytes, _SEGMENTS, *itertools.chain.from_iterable(table))
         _QUADWORD.pack_into(self._bytes, _CR + 2 * 8, state.cr2)
         # the lazy flags: Unicorn's register interface cannot be used before the privilege level is in place
         arithmetic, df = state.eflags & 0x8D5, -1 if state.eflags & 0x400 else 1
@@ -226,13 +227,6 @@ class StateBlock:
     def _doubleword(self, offset: int) -> int:
         value: int = _DOUBLEWORD.unpack_from(self._bytes, offset)[0]
         return value
-
-    def _segment(self, index: int) -> Segment:
-        selector, base, limit, flags = _SEGMENT.unpack_from(self._bytes, _SEGMENTS + index * _SEGMENT_BYTES)
-        return Segment(selector, base & 0xFFFF_FFFF, limit, flags)
-
-    def _put_segment(self, index: int, segment: Segment) -> None:
-        _SEGMENT.pack_into(self._bytes, _SEGMENTS + index * _SEGMENT_BYTES, *segment)
 
 
 @functools.cache
