@@ -463,6 +463,43 @@ def test_real_mode_interrupt_goes_through_vector_table() -> None:
     assert cpu.read_memory(0x7BFA, 6) == bytes.fromhex("127c 0000 0202")
 
 
+def test_virtual_8086_mode_consults_bitmap_and_enters_kernel_with_data_segments_pushed() -> None:
+    """IRET to virtual-8086 mode, an OUT that IOPL 3 does not allow, INT 80h back to CPL 0."""
+    bus = RecordingBus()
+    cpu = protected_cpu(
+        """
+        6a04 6a03 6a02 6a01     ; push 4, 3, 2, 1 (GS, FS, DS, ES)
+        6a00                    ; push 0 (SS)
+        68 00700000             ; push 7000h
+        68 02320200             ; push 23202h (VM, IOPL 3, IF)
+        6a00                    ; push 0 (CS)
+        68 00500000             ; push 5000h
+        cf                      ; iret
+        """,
+        bus,
+    )
+    cpu.write_memory(0x5000, assemble("e680 cd80 ; out 80h, al; int 80h"))
+    assert cpu.run() == HALTED
+    assert bus.privileges[0] == IoPrivilege(3, 0, False)
+    assert reported(bus) == [0x80]
+    assert stack_words(cpu, 9) == [0x5004, 0, 0x23202, 0x7000, 0, 1, 2, 3, 4]
+
+
+def test_call_gate_and_far_return_change_privilege_by_themselves() -> None:
+    """A user calls through a gate to CPL 0 and the kernel returns to it; the engine does both."""
+    bus = RecordingBus()
+    cpu = protected_cpu("9a 00000000 3000 e677 cd80 ; call 30h:0; out 77h, al; int 80h", bus, user=True, paging=True)
+    cpu.write_memory(0x1_0F00, (0x37).to_bytes(2, "little"))
+    cpu.write_memory(0x1_0000 + 0x30, bytes.fromhex("0000 0800 00ec 0500"))  # call gate, DPL 3, 8:50000h
+    cpu.write_memory(0x50000, assemble("e676 cb ; out 76h, al; retf"))
+    assert cpu.run() == HALTED
+    assert [(entry[1], fact.level) for entry, fact in zip(bus.log, bus.privileges, strict=True)] == [
+        (0x76, 0),
+        (0x77, 3),
+        (0xF4, 0),
+    ]
+
+
 # External interrupts
 
 
