@@ -249,22 +249,24 @@ def test_input_passes_a_closed_pair_s_receive_to_an_open_one() -> None:
     """Another hypervisor on the same terminal is not kept waiting, and the order of the rest stays."""
     core = _core(b"alice")
     core.handle(QueuePairOpened(2, "hv2", resumed=False), 0)
-    _receive(core, 1)
-    _receive(core, 2, pair=2)
+    _receive(core, 1, 2, length=1)
+    _receive(core, 3, pair=2, length=1)
     core.handle(QueuePairClosed(1), 0)
 
-    first = core.handle(InputArrived(0, b"a"), 0)
-    core.handle(InputArrived(0, b"b"), 0)
+    first = core.handle(InputArrived(0, b"abc"), 0)
     back = core.handle(QueuePairOpened(3, "hv", resumed=True), 0)
 
-    assert first == [_received(2, b"a", pair=2), AcceptInput(0, INPUT_BYTES)]
-    assert back == [_received(1, b"b", pair=3), AcceptInput(0, INPUT_BYTES)]
+    assert first == [_received(3, b"a", pair=2), AcceptInput(0, INPUT_BYTES - 2)]
+    assert back == [
+        CompleteCommands(3, [Completion(_id(1), Status.OK, 1), Completion(_id(2), Status.OK, 1)], [b"b", b"c"]),
+        AcceptInput(0, INPUT_BYTES),
+    ]
 
 
 def test_receive_of_a_life_that_is_over_is_forgotten() -> None:
-    """Input goes to the receive that the peer's new life parks."""
+    """Input goes to the receive that the peer's new life parks; the old ones take up no place."""
     core = _core(b"alice")
-    _receive(core, 1)
+    _receive(core, *range(1, MAX_PARKED + 1))
     core.handle(QueuePairOpened(1, "hv", resumed=False), 0)
 
     kept = core.handle(InputArrived(0, b"key"), 0)
