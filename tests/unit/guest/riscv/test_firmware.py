@@ -37,7 +37,7 @@ def board_with(*images: LoadedImage) -> tuple[LocalBoard, RiscvCpu]:
 def test_uboot_in_machine_mode_reaches_its_prompt_and_powers_off() -> None:
     """U-Boot finds memory, console and power switch in our device tree."""
     board, cpu = board_with(load_path(UBOOT, virt_target(MEMORY_BYTES)))
-    board.typed += b" "
+    board.typed += b"   "  # one of them stops the autoboot
 
     board.run_until(cpu, b"=> ", TIMEOUT_S)
     prompt = board.output.decode("latin-1")
@@ -58,7 +58,7 @@ def test_opensbi_starts_uboot_in_supervisor_mode() -> None:
     board, cpu = board_with(
         load_path(OPENSBI, target), load_path(UBOOT_SUPERVISOR, target, image_format="flat", address=PAYLOAD)
     )
-    board.typed += b" "
+    board.typed += b"   "  # one of them stops the autoboot
 
     board.run_until(cpu, b"=> ", TIMEOUT_S)
     board.typed += b"sbi\r"
