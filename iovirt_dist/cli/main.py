@@ -246,6 +246,14 @@ def run(  # noqa: PLR0913 - a command's options are its parameters
     return run_guest(guest, ConsolePlan(expect=_pattern(until), timeout_s=timeout, history_bytes=None))
 
 
+@app.command(help_epilogue="Example: iovirt demo --json")
+def demo(*, json: Json = False) -> int:
+    """Run the main job: the bundled guest OS reads a disk through its ATA ports, and every count must agree."""
+    from iovirt_dist.cli.demo import run_demo  # noqa: PLC0415 - keeps --help fast
+
+    return run_demo(as_json=json)
+
+
 @app.command(help_epilogue="Example: iovirt doctor --json")
 def doctor(*, file: RunningFile = None, json: Json = False) -> int:
     """Check whether this machine can run a topology, and what is left over from an earlier one."""

@@ -17,6 +17,7 @@ from iovirt_dist.transport.pump import Pump, attach
 from iovirt_dist.transport.zeromq import dial, listen
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.messages import GuestState, TrapKind
+from iovirt_dist.wire.stream import Stream
 
 log = logging.getLogger(__name__)
 
@@ -109,13 +110,13 @@ class HypervisorProcess:
         core = self.core
         return {
             "state": "running",
-            "guests": {name: _guest_status(guest) for name, guest in core.guests.items()},
+            "guests": {name: _guest_status(guest, core.acceptor.stream(name)) for name, guest in core.guests.items()},
             "controllers": {name: _pair_status(pair) for name, pair in core.config.controllers.items()},
             "rejects": dict(core.acceptor.rejects),
         }
 
 
-def _guest_status(guest: hv.Guest) -> dict[str, Any]:
+def _guest_status(guest: hv.Guest, stream: Stream | None) -> dict[str, Any]:
     vm, counts = guest.vm, guest.vm.counts
     report = counts.reported
     disk, terminal = vm.disk_driver, vm.terminal_driver
@@ -132,6 +133,8 @@ def _guest_status(guest: hv.Guest) -> dict[str, Any]:
         "touched": dict(counts.touched),
         "refused": counts.refused,
         "malformed": counts.malformed,
+        "messages_in": stream.last_in if stream else 0,
+        "messages_out": stream.last_out if stream else 0,
         "bytes_in": counts.bytes_in,
         "bytes_out": counts.bytes_out,
         "interrupts_raised": vm.machine.lines.raised() if vm.machine else 0,
