@@ -14,6 +14,8 @@ Theory of operation.
 - *Exceptions.* All arrive in `_on_interrupt` with exact registers, error code and CR2, except #UD and fetches from
   nowhere, which end `emu_start` with an error number. Fetches outside memory would read all ones on a PC, FFFFh is
   an undefined opcode, so they raise #UD as well.
+- *Stops* happen between translated blocks only (`whole_blocks`): Unicorn would also stop inside of instructions and
+  then execute a part of them twice.
 - *HLT* simply ends `emu_start`. When a kick came at the same time, only the opcode before EIP tells the two apart; with
   interrupts disabled we then believe the opcode, otherwise the kick (HLT may wake at any time).
 """
@@ -50,6 +52,7 @@ from unicorn.x86_const import (
 from iovirt_dist.errors import GuestFault, LocalError
 from iovirt_dist.guest.engine import Callbacks, Stop, StopKind
 from iovirt_dist.guest.unicorn.base import PAGE_BYTES, UnicornEngine
+from iovirt_dist.guest.unicorn.whole_blocks import stop_between_blocks
 from iovirt_dist.guest.unicorn.x86_state import REGISTER_IDS, StateBlock
 from iovirt_dist.guest.x86.faults import GENERAL_PROTECTION, INVALID_OPCODE, PAGE_FAULT, WITH_ERROR_CODE, Fault
 from iovirt_dist.guest.x86.paging import Mmu
@@ -96,6 +99,7 @@ class UnicornX86(UnicornEngine):
 
     def __init__(self, callbacks: Callbacks) -> None:
         super().__init__(UC_ARCH_X86, UC_MODE_32, callbacks)
+        stop_between_blocks(self.uc)
         self._block = StateBlock(self.uc)
         self._scratch = StateBlock(self.uc)
         self._pristine = self.uc.context_save()
