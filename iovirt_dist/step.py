@@ -11,13 +11,13 @@ from __future__ import annotations
 from typing import Protocol, TypeVar
 
 E_contra = TypeVar("E_contra", contravariant=True)
-A_co = TypeVar("A_co", covariant=True)
+A = TypeVar("A")
 
 
-class Core(Protocol[E_contra, A_co]):
+class Core(Protocol[E_contra, A]):
     """A pure state machine driven by events."""
 
-    def handle(self, event: E_contra, now_ns: int) -> list[A_co]:  # type: ignore[type-var]  # list is the concrete result; cores never mutate it afterwards
+    def handle(self, event: E_contra, now_ns: int) -> list[A]:
         """Take one event at a time and return what must be done, in order.
 
         Args:

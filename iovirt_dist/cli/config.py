@@ -9,10 +9,8 @@ from iovirt_dist.cli.output import EXIT_DONE, EXIT_USAGE, fail, print_json, prin
 from iovirt_dist.topology import (
     BlockSpec,
     ExtentSpec,
-    GuestSpec,
     HypervisorSpec,
     MachineSpec,
-    ScriptSpec,
     Topology,
 )
 from iovirt_dist.topology.specs import AnySpec
@@ -33,7 +31,7 @@ def summary(spec: AnySpec) -> str:
     if isinstance(spec, BlockSpec):
         mode = "read-only" if spec.read_only else "write-through" if spec.write_through else "write-back"
         return f"{spec.image.name} {format_size(spec.size_bytes)} {mode}: {', '.join(map(_extent, spec.extents))}"
-    if isinstance(spec, GuestSpec):
+    if isinstance(spec, MachineSpec):
         disk = f" disk={spec.disk.controller}/{spec.disk.extent.name}" if spec.disk else ""
         console = f" console={spec.console.controller}" if spec.console else ""
         return f"{_guest(spec)} on {spec.hypervisor}{disk}{console}"
@@ -45,10 +43,8 @@ def _extent(extent: ExtentSpec) -> str:
     return f"{extent.name} {format_size(extent.size_bytes)}@{format_size(extent.offset_bytes)}{mode}"
 
 
-def _guest(spec: GuestSpec) -> str:
-    if isinstance(spec, MachineSpec):
-        return f"{spec.machine} {format_size(spec.memory_bytes)} {spec.image_name}"
-    return f"script {spec.module}:{spec.function}" if isinstance(spec, ScriptSpec) else spec.kind
+def _guest(spec: MachineSpec) -> str:
+    return f"{spec.machine} {format_size(spec.memory_bytes)} {spec.image_name}"
 
 
 def show_config(topology: Topology, *, as_json: bool) -> int:

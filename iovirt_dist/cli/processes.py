@@ -13,7 +13,7 @@ from iovirt_dist.cli.tail import LinePrinter, LineTail, clean_line, last_lines
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
 from iovirt_dist.runtime.status import read_status, read_status_file
-from iovirt_dist.topology import GuestSpec, Topology
+from iovirt_dist.topology import MachineSpec, Topology
 
 _FOLLOW_INTERVAL_S = 0.05
 
@@ -40,7 +40,7 @@ def process_rows(topology: Topology, now_ns: int) -> list[dict[str, Any]]:
         alive = status is not None and status.alive
         row: dict[str, Any] = {"name": spec.name, "kind": spec.kind, "state": "down", "reason": "", "pid": None}
         row |= {"restarts": under.get("restarts", 0), "uptime_s": None, "epoch": None}
-        row["where"] = f"on {spec.hypervisor}" if isinstance(spec, GuestSpec) else _short(spec.endpoint, topology)
+        row["where"] = f"on {spec.hypervisor}" if isinstance(spec, MachineSpec) else _short(spec.endpoint, topology)
         if under.get("state") in ("backoff", "ended", "stopped"):
             row |= {"state": under["state"], "reason": under["exit"]}
         elif status is not None and alive:

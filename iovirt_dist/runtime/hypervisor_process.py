@@ -12,7 +12,7 @@ from iovirt_dist.hypervisor import core as hv
 from iovirt_dist.hypervisor.virtual_machine import Attachment, GuestPlan
 from iovirt_dist.runtime.reactor import Reactor
 from iovirt_dist.runtime.telemetry import Telemetry
-from iovirt_dist.topology.specs import GuestSpec, HypervisorSpec, MachineSpec, Topology
+from iovirt_dist.topology.specs import HypervisorSpec, MachineSpec, Topology
 from iovirt_dist.transport.pump import Pump, attach
 from iovirt_dist.transport.zeromq import dial, listen
 from iovirt_dist.wire.codec import Buffer
@@ -24,19 +24,19 @@ log = logging.getLogger(__name__)
 
 def hypervisor_config(topology: Topology, spec: HypervisorSpec, epoch: int) -> hv.HypervisorConfig:
     """Translate a topology into what one of its hypervisors serves."""
-    pairs = {controller.name: QueuePair(controller.name) for controller in topology.controllers_of(spec.name)}
-    plans = {guest.name: _plan(guest, pairs) for guest in topology.guests_of(spec.name)}
+    pairs: dict[str, QueuePair] = {
+        controller.name: QueuePair(controller.name) for controller in topology.controllers_of(spec.name)
+    }
+    plans: dict[str, GuestPlan] = {guest.name: _plan(guest, pairs) for guest in topology.guests_of(spec.name)}
     lease_ms = topology.lease_ns // 1_000_000
     wall = time.time_ns() - time.monotonic_ns()
     return hv.HypervisorConfig(spec.name, epoch, lease_ms, wall, plans, pairs)
 
 
-def _plan(guest: GuestSpec, pairs: dict[Any, QueuePair]) -> GuestPlan:
+def _plan(guest: MachineSpec, pairs: dict[str, QueuePair]) -> GuestPlan:
     disk = guest.disk and Attachment(pairs[guest.disk.controller], guest.disk.extent.name)
     console = guest.console and Attachment(pairs[guest.console.controller], guest.console.terminal)
-    if isinstance(guest, MachineSpec):
-        return GuestPlan(guest.name, guest.machine, guest.memory_bytes, disk, console)
-    return GuestPlan(guest.name, "pc", 0, disk, console)
+    return GuestPlan(guest.name, guest.machine, guest.memory_bytes, disk, console)
 
 
 class HypervisorProcess:

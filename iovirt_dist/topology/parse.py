@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -104,10 +104,10 @@ class _Walker:
             raise self._fail(path, f"expected {_type_name(hint)}, got {_seen(raw)}") from None
 
     def _member(self, raw: object, hint: Any, path: str) -> schema.Table:
-        """Convert one named table; where several kinds are possible its ``kind`` decides."""
-        if isinstance(hint, type) and issubclass(hint, schema.Table):
+        """Convert one named table; where the section has kinds its ``kind`` decides."""
+        kinds = schema.KINDS.get(hint)
+        if kinds is None:
             return self.table(raw, hint, path)
-        kinds: Mapping[str, type[schema.Table]] = schema.KINDS[path.partition(".")[0]]
         if not isinstance(raw, dict):
             raise self._fail(path, f"expected a table, got {_seen(raw)}")
         words = " or ".join(f'"{kind}"' for kind in kinds)

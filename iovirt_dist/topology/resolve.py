@@ -25,10 +25,8 @@ from iovirt_dist.topology.specs import (
     ControllerSpec,
     DiskAttachment,
     ExtentSpec,
-    GuestSpec,
     HypervisorSpec,
     MachineSpec,
-    ScriptSpec,
     Topology,
 )
 
@@ -46,7 +44,6 @@ MEMORY_RANGE_BYTES: Final = {"pc": (1 << 20, 2 << 30), "virt": (1 << 20, 2 << 30
 BUNDLED_IMAGES: Final = {"guestos": ("images", "guestos.elf")}
 """Images that come with the package, by the name behind ``bundled:``."""
 
-_MODULE: Final = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<function>[A-Za-z_]\w*)")
 
 _T = TypeVar("_T")
 
@@ -230,7 +227,7 @@ class _Resolver:
         name: str,
         hypervisors: dict[ProcessName, HypervisorSpec],
         controllers: dict[ProcessName, ControllerSpec],
-    ) -> list[GuestSpec]:
+    ) -> list[MachineSpec]:
         table = self._document.guest[name]
         if table.hypervisor not in hypervisors:
             where = self._where("guest", name, "hypervisor")
@@ -238,7 +235,7 @@ class _Resolver:
         numbers = range(1, table.count + 1)
         return [self._guest(name, f"{name}-{n}" if table.count > 1 else name, n, controllers) for n in numbers]
 
-    def _guest(self, group: str, name: str, number: int, controllers: dict[ProcessName, ControllerSpec]) -> GuestSpec:
+    def _guest(self, group: str, name: str, number: int, controllers: dict[ProcessName, ControllerSpec]) -> MachineSpec:
         table = self._document.guest[group]
         self._claim_name(name, self._where("guest", group))
         devices = table.devices
@@ -246,20 +243,6 @@ class _Resolver:
         disk = self._disk(disk_name, self._where("guest", group, "devices", "disk"), controllers)
         where = self._where("guest", group, "devices", "console")
         console = self._console(devices.console, name, where, controllers)
-        if isinstance(table, schema.ScriptTable):
-            match = _MODULE.fullmatch(table.module)
-            if match is None:
-                what = f'expected "package.module:function", got "{table.module}"'
-                raise ConfigError(what, self._where("guest", group, "module"))
-            return ScriptSpec(
-                name=GuestName(name),
-                hypervisor=ProcessName(table.hypervisor),
-                restart=table.restart,
-                disk=disk,
-                console=console,
-                module=match["module"],
-                function=match["function"],
-            )
         return MachineSpec(
             name=GuestName(name),
             hypervisor=ProcessName(table.hypervisor),
@@ -326,7 +309,7 @@ class _Resolver:
             return None
         return ConsoleAttachment(self._reference(written, ConsoleSpec, "console", where, controllers).name, terminal)
 
-    def _check_writers(self, guests: dict[GuestName, GuestSpec]) -> None:
+    def _check_writers(self, guests: dict[GuestName, MachineSpec]) -> None:
         """Refuse a second guest on a writable extent: neither's file system would survive it."""
         writers: dict[tuple[str, str], str] = {}
         for guest in guests.values():

@@ -6,7 +6,7 @@ checked dataclasses of `iovirt_dist.topology.specs`. Sizes and durations stay te
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -94,26 +94,13 @@ class MachineTable(Table, frozen=True, kw_only=True):
     devices: DevicesTable = DevicesTable()
 
 
-class ScriptTable(Table, frozen=True, kw_only=True):
-    """``[guest.NAME]`` with ``kind = "script"``: a Python coroutine as load generator or test double."""
-
-    kind: Literal["script"]
-    hypervisor: str
-    module: str
-    """``package.module:function``."""
-    count: Replicas = 1
-    restart: Literal["on-failure", "always", "never"] = "on-failure"
-    devices: DevicesTable = DevicesTable()
-
-
 ControllerTable = BlockTable | ConsoleTable
-GuestTable = MachineTable | ScriptTable
 
-KINDS: Final[dict[str, dict[str, type[Table]]]] = {
-    "controller": {"block": BlockTable, "console": ConsoleTable},
-    "guest": {"machine": MachineTable, "script": ScriptTable},
+KINDS: Final[dict[Any, dict[str, type[Table]]]] = {
+    ControllerTable: {"block": BlockTable, "console": ConsoleTable},
+    MachineTable: {"machine": MachineTable},
 }
-"""The tables whose keys depend on their ``kind``."""
+"""The tables whose keys depend on their ``kind``, by the type of a table in its section."""
 
 
 class Document(Table, frozen=True, kw_only=True):
@@ -122,4 +109,4 @@ class Document(Table, frozen=True, kw_only=True):
     topology: TopologyTable = TopologyTable()
     hypervisor: dict[str, HypervisorTable] = {}
     controller: dict[str, ControllerTable] = {}
-    guest: dict[str, GuestTable] = {}
+    guest: dict[str, MachineTable] = {}

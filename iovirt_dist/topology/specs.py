@@ -133,13 +133,20 @@ class ConsoleAttachment(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GuestSpec:
-    """What all kinds of guest have; one per replica.
+class MachineSpec:
+    """A guest that is machine code; one per replica.
 
     Attributes:
         name: Unique in the topology.
         hypervisor: Name of the one hypervisor that this guest talks to.
         restart: Supervision policy.
+        machine: ``pc`` (x86) or ``virt`` (riscv64).
+        memory_bytes: RAM size, a multiple of 4 KiB.
+        image: Absolute path of the image that runs first.
+        image_name: As written, for people: ``bundled:guestos`` or a path.
+        image_format: ``auto`` looks at the file.
+        payload: Absolute path of the image that the first one starts; None for none.
+        command_line: For the image's kernel; may be empty.
         disk: What stands behind its disk; None for no disk.
         console: What stands behind its serial port; None for an unconnected port.
     """
@@ -148,6 +155,13 @@ class GuestSpec:
     name: GuestName
     hypervisor: ProcessName
     restart: Restart
+    machine: Literal["pc", "virt"]
+    memory_bytes: int
+    image: Path
+    image_name: str
+    image_format: Literal["auto", "elf", "multiboot", "flat", "rom"]
+    payload: Path | None
+    command_line: str
     disk: DiskAttachment | None = None
     console: ConsoleAttachment | None = None
 
@@ -157,44 +171,8 @@ class GuestSpec:
         return tuple(attached.controller for attached in (self.disk, self.console) if attached is not None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MachineSpec(GuestSpec):
-    """A guest that is machine code.
-
-    Attributes:
-        machine: ``pc`` (x86) or ``virt`` (riscv64).
-        memory_bytes: RAM size, a multiple of 4 KiB.
-        image: Absolute path of the image that runs first.
-        image_name: As written, for people: ``bundled:guestos`` or a path.
-        image_format: ``auto`` looks at the file.
-        payload: Absolute path of the image that the first one starts; None for none.
-        command_line: For the image's kernel; may be empty.
-    """
-
-    machine: Literal["pc", "virt"]
-    memory_bytes: int
-    image: Path
-    image_name: str
-    image_format: Literal["auto", "elf", "multiboot", "flat", "rom"]
-    payload: Path | None
-    command_line: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScriptSpec(GuestSpec):
-    """A guest that is a Python coroutine function.
-
-    Attributes:
-        module: Importable module.
-        function: Its coroutine function.
-    """
-
-    module: str
-    function: str
-
-
 ControllerSpec = BlockSpec | ConsoleSpec
-AnySpec = HypervisorSpec | BlockSpec | ConsoleSpec | GuestSpec
+AnySpec = HypervisorSpec | BlockSpec | ConsoleSpec | MachineSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +195,7 @@ class Topology:
     lease_ns: int
     hypervisors: dict[ProcessName, HypervisorSpec]
     controllers: dict[ProcessName, ControllerSpec]
-    guests: dict[GuestName, GuestSpec]
+    guests: dict[GuestName, MachineSpec]
     label: str = field(default="built-in topology")
 
     def specs(self) -> list[AnySpec]:
@@ -230,7 +208,7 @@ class Topology:
         for spec in self.specs():
             # -P: a folder "services" in the user's current folder is not ours
             argv = (sys.executable, "-P", "-m", f"services.{spec.kind}", spec.name)
-            restart: Restart = spec.restart if isinstance(spec, GuestSpec) else "always"
+            restart: Restart = spec.restart if isinstance(spec, MachineSpec) else "always"
             result.append(ProcessSpec(ProcessName(spec.name), spec.kind, argv, restart))
         return result
 
@@ -242,7 +220,7 @@ class Topology:
         """Names of the processes of one kind, in the file's order."""
         return [spec.name for spec in self.specs() if spec.kind == kind]
 
-    def guest(self, name: str) -> GuestSpec:
+    def guest(self, name: str) -> MachineSpec:
         """Return one guest.
 
         Raises:
@@ -260,7 +238,7 @@ class Topology:
         """Return one controller; KeyError if there is none, as references are checked when loading."""
         return self.controllers[ProcessName(name)]
 
-    def guests_of(self, hypervisor: str) -> list[GuestSpec]:
+    def guests_of(self, hypervisor: str) -> list[MachineSpec]:
         """The guests that one hypervisor serves."""
         return [guest for guest in self.guests.values() if guest.hypervisor == hypervisor]
 

@@ -23,9 +23,10 @@ hypervisor = "hv0"
 image = "x.bin"
 devices.disk = "disk0"
 [guest.bob]
-kind = "script"
+kind = "machine"
+machine = "pc"
 hypervisor = "hv0"
-module = "a:b"
+image = "bundled:guestos"
 """
 
 
@@ -36,7 +37,7 @@ def test_config_shows_each_process_in_a_line(tmp_path: Path, capsys: pytest.Capt
     printed = capsys.readouterr()
     assert "d.img 1MiB write-through: a 64KiB@0B ro" in printed.out
     assert "pc 32MiB x.bin on hv0 disk=disk0/a" in printed.out
-    assert "script a:b on hv0" in printed.out
+    assert "pc 32MiB bundled:guestos on hv0" in printed.out
     assert printed.err == f"iovirt: error: guest alice: {tmp_path}/x.bin: no such image file; set image\n"
 
 

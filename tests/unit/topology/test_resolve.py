@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from iovirt_dist.errors import ConfigError
-from iovirt_dist.topology import MachineSpec, Origin, ScriptSpec, Topology, topology_from_text
+from iovirt_dist.topology import MachineSpec, Origin, Topology, topology_from_text
 from iovirt_dist.topology.specs import BlockSpec
 
 BASE = Path("/base")
@@ -15,7 +15,7 @@ BASE = Path("/base")
 HEAD = '[hypervisor.hv0]\n[controller.tty0]\nkind = "console"\n'
 DISK = '[controller.disk0]\nkind = "block"\nimage = "d.img"\nsize = "1MiB"\n'
 GUEST = '[guest.alice]\nkind = "machine"\nhypervisor = "hv0"\nimage = "bundled:guestos"\n'
-SCRIPT = '[guest.bob]\nkind = "script"\nhypervisor = "hv0"\nmodule = "a.b:run"\n'
+BOB = '[guest.bob]\nkind = "machine"\nmachine = "pc"\nhypervisor = "hv0"\nimage = "bundled:guestos"\n'
 
 
 def resolve(text: str) -> Topology:
@@ -49,13 +49,10 @@ def test_run_dir_relative_starts_at_the_file() -> None:
 def test_replicas_expand_to_numbered_guests() -> None:
     """A count above one numbers the names; {n} and {name} pick an extent per replica."""
     extents = "[controller.disk0.extents]\nd-1 = {size = 512}\nd-2 = {offset = 512, size = 512}\n"
-    topology = resolve(HEAD + DISK + extents + SCRIPT + 'count = 2\ndevices.disk = "disk0/d-{n}"\n')
+    topology = resolve(HEAD + DISK + extents + BOB + 'count = 2\ndevices.disk = "disk0/d-{n}"\n')
     assert list(topology.guests) == ["bob-1", "bob-2"]
     disks = [guest.disk.extent.offset_bytes for guest in topology.guests.values() if guest.disk is not None]
     assert disks == [0, 512]
-    guest = topology.guest("bob-2")
-    assert isinstance(guest, ScriptSpec)
-    assert (guest.module, guest.function) == ("a.b", "run")
 
 
 def test_extents_read_only_may_overlap() -> None:
@@ -92,7 +89,9 @@ def test_size_absent_is_taken_from_the_file(tmp_path: Path) -> None:
         ("[hypervisor.-a]", "t.toml: hypervisor.-a: '-a' is no name; use letters"),
         ("[hypervisor.tty0]\n" + HEAD, "t.toml: controller.tty0: the name 'tty0' is taken by hypervisor.tty0; rename"),
         (
-            HEAD + SCRIPT + 'count = 2\n[guest.bob-2]\nkind = "script"\nhypervisor = "hv0"\nmodule = "a:b"\n',
+            HEAD
+            + BOB
+            + 'count = 2\n[guest.bob-2]\nkind = "machine"\nmachine = "pc"\nhypervisor = "hv0"\nimage = "a"\n',
             "t.toml: guest.bob-2: the name 'bob-2' is taken by guest.bob; rename one of them",
         ),
         (
@@ -110,7 +109,6 @@ def test_size_absent_is_taken_from_the_file(tmp_path: Path) -> None:
             HEAD + GUEST.replace("guestos", "guestso"),
             "t.toml: guest.alice.image: no bundled image 'guestso'; did you mean 'guestos'?",
         ),
-        (HEAD + SCRIPT.replace(":run", ""), 't.toml: guest.bob.module: expected "package.module:function", got "a.b"'),
         (
             HEAD + DISK + GUEST + 'devices.disk = "disk1"',
             "t.toml: guest.alice.devices.disk: no controller 'disk1'; did",
@@ -164,7 +162,7 @@ def test_size_absent_is_taken_from_the_file(tmp_path: Path) -> None:
             "t.toml: hypervisor.b.endpoint: tcp://h:1 is the endpoint of 'a' too; change one",
         ),
         (
-            HEAD + DISK + GUEST + 'devices.disk = "disk0"\n' + SCRIPT + 'devices.disk = "disk0/all"\n',
+            HEAD + DISK + GUEST + 'devices.disk = "disk0"\n' + BOB + 'devices.disk = "disk0/all"\n',
             "t.toml: guest: guests 'alice' and 'bob' both write extent 'disk0/all'; give each an extent",
         ),
     ],
@@ -179,5 +177,5 @@ def test_topology_contradictory_raises_with_both_sides(text: str, message: str) 
 def test_guests_may_share_a_read_only_extent() -> None:
     """Only a second writer is refused."""
     disk = DISK + "extents.a = {size = 512, read_only = true}\n"
-    topology = resolve(HEAD + disk + SCRIPT + 'count = 3\ndevices.disk = "disk0/a"\n')
+    topology = resolve(HEAD + disk + BOB + 'count = 3\ndevices.disk = "disk0/a"\n')
     assert len(topology.guests) == 3

@@ -12,9 +12,10 @@ from iovirt_dist.topology import select
 TWO = """
 [hypervisor.hv0]
 [guest.bob]
-kind = "script"
+kind = "machine"
+machine = "pc"
 hypervisor = "hv0"
-module = "a:b"
+image = "bundled:guestos"
 count = 2
 """
 

@@ -28,9 +28,10 @@ restart = "never"
 devices.console = "tty0"
 devices.disk = "disk0"
 [guest.bob]
-kind = "script"
+kind = "machine"
+machine = "pc"
 hypervisor = "hv1"
-module = "a:b"
+image = "bundled:guestos"
 devices.console = "tty0"
 """
 
