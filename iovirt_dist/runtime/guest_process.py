@@ -11,6 +11,7 @@ from typing import Any
 from iovirt_dist.guest.core import GuestCore
 from iovirt_dist.guest.machines import build_cpu
 from iovirt_dist.runtime.guest_channel import GuestChannel
+from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.runtime.telemetry import Telemetry
 from iovirt_dist.runtime.vcpu_loop import VcpuLoop
 from iovirt_dist.topology.specs import MachineSpec, Topology
@@ -45,7 +46,17 @@ class GuestProcess:
         self.cpu = build_cpu(spec, self.channel)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run the guest until `stop` is set; a guest that stopped by itself stays, idle."""
+        """Run the guest until `stop` is set; a guest that stopped by itself stays, idle.
+
+        Raises:
+            EndpointError: Another process of this name runs.
+        """
+        run_dir = RunDir(self._topology.run_dir)
+        run_dir.create()
+        with run_dir.claimed(self._spec.name):
+            await self._run(stop)
+
+    async def _run(self, stop: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
         thread = threading.Thread(target=self._vcpu, name="vcpu", daemon=True)
         self.channel.open(loop)
