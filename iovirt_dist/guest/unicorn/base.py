@@ -5,12 +5,14 @@ calls hooks in the same thread. A subclass installs its hooks, turns what they s
 starts the guest with `_execute`. Four properties of Unicorn shape this module:
 
 - *A stop request is lost at the door.* `emu_start` clears the request that `emu_stop` set. `kick` therefore keeps its
-  own flag, which `_execute` looks at before the start, and repeats the request until the vCPU thread has either left
-  `emu_start` or shown, by calling any hook, that it is inside. Only then can no request be lost any more. A lock keeps
+  own flag, which `_execute` looks at before the start, and the request is repeated until the vCPU thread has either
+  left `emu_start` or shown, by calling any hook, that it is inside. Only then can no request be lost any more. The
+  first attempt is the caller's, all others are made by the thread of `Alarm`, so that `kick` never waits. A lock keeps
   a late request from stopping the following run, where it would look like HLT or WFI.
-- *A stop request does not stop the instruction.* The rest of the translated block still runs. When the instruction must
-  not complete (refused, or the bus closed) `_squashing` makes every further hook of the block answer without calling
-  out; how memory and registers are protected is the architecture's business (`_refuse`).
+- *A stop request does not stop the instruction.* More of the translated block runs: how much, and whether instructions
+  stay whole, is told in `whole_blocks`. When the instruction must not complete (refused, or the bus closed)
+  `_squashing` makes every further hook of the block answer without calling out; how memory and registers are
+  protected is the architecture's business (`_refuse`).
 - *Exceptions do not cross C frames.* Callbacks catch everything; `_execute` raises it again.
 - *The end address stops the guest.* Exit addresses are switched on with an empty set, so that no address is special.
 
@@ -49,8 +51,16 @@ class Region(NamedTuple):
     writable: bool
 
 
+class Order(NamedTuple):
+    """End run number `run` at `due_s` of the monotonic clock; `elapsed` tells the end of a time slice from a kick."""
+
+    run: int
+    due_s: float
+    elapsed: bool
+
+
 class Alarm:
-    """Ends runs after a time, from a thread of its own that starts with the first use.
+    """Ends runs, after a time or without delay, from a thread of its own that starts with the first use.
 
     Unicorn's own time-out is not used: it creates a thread per start, and its stop request is lost when that thread is
     faster than the entry of the emulator; the guest then runs for ever.
@@ -61,28 +71,43 @@ class Alarm:
 
     def __init__(self, engine: UnicornEngine) -> None:
         self._engine = weakref.ref(engine)
-        self._orders: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def set(self, run: int, delay_us: int) -> None:
-        """End run number `run` in `delay_us` microseconds unless it ends by itself."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=_ring, args=(self._engine, self._orders), daemon=True)
-            self._thread.start()
-            weakref.finalize(self, self._orders.put, (0, 0))
-        self._orders.put((run, delay_us))
+        """End run number `run` in `delay_us` microseconds unless it ends by itself; from the vCPU thread only."""
+        self._give(Order(run, time.monotonic() + (delay_us * 1e-6 if delay_us >= _SHORTEST_SLEEP_US else 0), True))
+
+    def end_now(self, run: int) -> None:
+        """End run number `run` as soon as it can be done; from any thread, without waiting for it."""
+        self._give(Order(run, 0, False))
+
+    def _give(self, order: Order) -> None:
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=_ring, args=(self._engine, self._orders), daemon=True)
+                self._thread.start()
+                weakref.finalize(self, self._orders.put, Order(0, 0, False))
+        self._orders.put(order)
 
 
-def _ring(engine_of: weakref.ref[UnicornEngine], orders: queue.SimpleQueue[tuple[int, int]]) -> None:
-    """Body of the alarm's thread."""
+def _ring(engine_of: weakref.ref[UnicornEngine], orders: queue.SimpleQueue[Order]) -> None:
+    """Body of the alarm's thread; one time slice is waited for at most, because a new one says that the old is over."""
+    slice_end: Order | None = None
     while True:
-        run, delay_us = orders.get()
-        if delay_us >= _SHORTEST_SLEEP_US:
-            time.sleep(delay_us * 1e-6)
+        try:
+            order = orders.get(timeout=None if slice_end is None else max(0, slice_end.due_s - time.monotonic()))
+        except queue.Empty:
+            assert slice_end is not None
+            order, slice_end = slice_end, None
+        if order.due_s > time.monotonic():
+            slice_end = order
+            continue
         engine = engine_of()
         if engine is None:
             return
-        engine._end_run(run, elapsed=True)
+        engine._end_run(order.run, elapsed=order.elapsed)
         del engine
 
 
@@ -213,26 +238,29 @@ class UnicornEngine:
     # Running and kicking
 
     def kick(self) -> None:
-        """Make `run` return with KICKED soon; from any thread; sticky until a `run` has returned so.
+        """Make `run` return with KICKED soon; sticky until a `run` has returned so.
 
-        Waits for tens of microseconds at most when the vCPU thread is just entering the emulator (see above); never
-        for a guest that is inside a callback.
+        From any thread, the vCPU's own inside a callback included; waits for nothing.
         """
         self._kicked = True
-        self._end_run(self._run_number)
+        run = self._run_number
+        if not self._request_stop(run, elapsed=False):
+            self._alarm.end_now(run)
 
-    def _end_run(self, run: int, *, elapsed: bool = False) -> None:
+    def _request_stop(self, run: int, *, elapsed: bool) -> bool:
+        """Ask Unicorn to stop run number `run`; return False if the request may have been lost."""
+        with self._lock:
+            if not self._running or self._run_number != run:
+                return True
+            self._elapsed = self._elapsed or elapsed
+            inside = self._inside
+            self.uc.emu_stop()
+        return inside
+
+    def _end_run(self, run: int, *, elapsed: bool) -> None:
         """Repeat the stop request until run number `run` has ended or cannot miss it."""
         attempts = 0
-        while True:
-            with self._lock:
-                if not self._running or self._run_number != run:
-                    return
-                self._elapsed = self._elapsed or elapsed
-                inside = self._inside
-                self.uc.emu_stop()
-            if inside:
-                return
+        while not self._request_stop(run, elapsed=elapsed):
             attempts += 1
             time.sleep(0 if attempts < _SPINS_BEFORE_SLEEP else _KICK_INTERVAL_S)
 

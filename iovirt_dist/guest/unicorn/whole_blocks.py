@@ -1,21 +1,26 @@
 """Makes Unicorn stop between translated blocks only, so that no instruction is executed one and a half times.
 
-Unicorn 2.1 looks for a stop request not only at the head of each block but also behind every load and store
-(`check_exit_request` in qemu/tcg/tcg-op.c). A request that another thread makes while `inc [m]` is between its load and
-its store ends the instruction behind the store, with EIP still at its beginning: it is executed again, and memory is
-incremented twice. Measured with a loop of `inc [m]` and 260 stops: 228 increments too many. INS loses the element that
-it stored, and asks the device for another one.
+Unicorn 2.1 looks for a stop request not only at the head of each block but also behind every load and store of it
+(`check_exit_request` in qemu/tcg/tcg-op.c), and stops there with EIP still at the instruction that made the access.
+A request from another thread, or from a callback, that comes between an effect of an instruction and one of its loads
+or stores thus lets the effect happen again: `inc [m]` adds two (measured: 228 of 260 stops), INS loses the element that
+it has read from the device, a load from a device is performed twice.
 
 The checks inside of blocks can be switched off: the flag ``no_exit_request`` of ``struct uc_struct`` (uc_priv.h) makes
-the translator leave them out; Unicorn sets it itself for the blocks of ARM's IT instruction. It has no public name.
-Its offset belongs to one build, and is not believed: `check` tries out what it does, once per process. (The RISC-V
-engine leaves it alone: there stops behind loads and stores are what makes its accesses precise.)
+the translator leave them out; Unicorn sets it itself for the blocks of ARM's IT instruction. Every block starts with a
+check, blocks are short (512 instructions at most, one iteration of a REP) and every backward jump starts one, so that a
+request takes effect within microseconds all the same. The flag has no public name. Where it lies belongs to one build
+and is not believed: the structure must look as expected, and `check` tries out what it does, once per process.
+
+It must not be set for guests whose engine answers accesses to unmapped memory from outside (RISC-V): with the checks
+goes the exit behind such an access.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import struct
 from typing import Any, Final
 
 from unicorn.unicorn_const import UC_ARCH_X86, UC_HOOK_INSN, UC_MODE_32
@@ -24,12 +29,16 @@ from unicorn.x86_const import UC_X86_INS_IN, UC_X86_REG_EIP
 
 from iovirt_dist.errors import LocalError
 
-_NO_EXIT_REQUEST: Final = 0x7F2
-"""Offset of the flag in ``struct uc_struct`` of Unicorn 2.1.4 on 64-bit Linux."""
+# struct uc_struct of Unicorn 2.1.4 on 64-bit systems: size_t cpu_context_size; uint64_t next_pc; then the booleans
+# hook_insert, first_tb, no_exit_request, init_done
+_CONTEXT_SIZE: Final = 0x7E0
+_FLAGS: Final = 0x7F0
+_NO_EXIT_REQUEST: Final = _FLAGS + 2
+_CONTEXT_HEADER_BYTES: Final = 0x28
 
 _START: Final = 0x1000
 _CODE: Final = b"\xed\xa3\x00\x20\x00\x00\x40\xf4"  # in eax, dx; mov [0x2000], eax; inc eax; hlt
-_BEHIND_STORE: Final = _START + len(_CODE)
+_BEHIND_BLOCK: Final = _START + len(_CODE)
 
 
 def stop_between_blocks(uc: Any) -> None:
@@ -39,7 +48,7 @@ def stop_between_blocks(uc: Any) -> None:
         LocalError: The installed Unicorn does not do that.
     """
     check()
-    _flag(uc).value = 1
+    _set(uc)
 
 
 @functools.cache
@@ -49,8 +58,8 @@ def check() -> None:
     Raises:
         LocalError: It is not where we think, or does something else.
     """
-    if _stops_at(whole_blocks=False) == _BEHIND_STORE or _stops_at(whole_blocks=True) != _BEHIND_STORE:
-        raise LocalError("stops inside of instructions cannot be switched off", "unicorn", "install unicorn 2.1.4")
+    if _stops_at(whole_blocks=False) == _BEHIND_BLOCK or _stops_at(whole_blocks=True) != _BEHIND_BLOCK:
+        raise _unusable()
 
 
 def _stops_at(*, whole_blocks: bool) -> int:
@@ -58,9 +67,8 @@ def _stops_at(*, whole_blocks: bool) -> int:
     uc: Any = Uc(UC_ARCH_X86, UC_MODE_32)
     uc.mem_map(0, 0x4000)
     uc.mem_write(_START, _CODE)
-    if _flag(uc).value:
-        raise LocalError("its structure is different", "unicorn", "install unicorn 2.1.4")
-    _flag(uc).value = whole_blocks
+    if whole_blocks:
+        _set(uc)
 
     def stop(uc: Any, _port: int, _width: int, _data: object) -> int:
         uc.emu_stop()
@@ -72,7 +80,17 @@ def _stops_at(*, whole_blocks: bool) -> int:
     return stopped_at
 
 
-def _flag(uc: Any) -> ctypes.c_ubyte:
+def _set(uc: Any) -> None:
+    """Set the flag if the fields around it look as in an instance that is initialized and has not run."""
     address = ctypes.cast(uc._uch, ctypes.c_void_p).value
     assert address is not None
-    return ctypes.c_ubyte.from_address(address + _NO_EXIT_REQUEST)
+    context_bytes = uc.context_save().size - _CONTEXT_HEADER_BYTES
+    expected = struct.pack("<QQ", context_bytes, 0), struct.pack("<???", False, False, True)
+    found = ctypes.string_at(address + _CONTEXT_SIZE, 16), ctypes.string_at(address + _FLAGS, 4)
+    if (found[0], found[1][:1] + found[1][2:]) != expected:
+        raise _unusable()
+    ctypes.c_bool.from_address(address + _NO_EXIT_REQUEST).value = True
+
+
+def _unusable() -> LocalError:
+    return LocalError("stops inside of instructions cannot be switched off", "unicorn", "install unicorn 2.1.4")
