@@ -1,14 +1,14 @@
 """The riscv64 engine on Unicorn: an RV64IMAFDC core (SiFive U54 model) with M, S and U mode, Sv39 and PMP.
 
-Theory of operation. Below and beside RAM nothing is mapped. An access there makes Unicorn leave precisely in front of
-the instruction, with address, width and value known; the engine then carries the instruction out by hand: it asks the
-callback, writes the register, moves the PC on and starts Unicorn again. This costs 10 us per access, a tenth of the
-message that usually follows, and buys what callbacks of mapped I/O ranges cannot give (Unicorn 2.1.4):
+Theory of operation. Below and beside RAM nothing is mapped, so an access there ends in a hook that knows its address,
+width and value. It buys what mapped I/O ranges cannot give (Unicorn 2.1.4): a doubleword arrives as one access,
+not as two words, and faults can be precise. A restart costs 10 us, a tenth of the message that usually follows.
 
-- A refused access takes no effect, nor does anything behind it: Unicorn has already stopped.
-- A doubleword arrives as one access; mapped I/O is split into words.
-- An access happens once. Unicorn looks for stop requests behind each load and store and then leaves with the PC
-  *at* it; with mapped I/O a `kick` during a trap would make the load trap twice.
+- A load leaves Unicorn in front of the instruction. The engine carries it out by hand: it asks the callback, writes the
+  register, moves the PC on and starts Unicorn again. A refused load has no effect, nor has anything behind it.
+- A store is handed over inside the hook; Unicorn finishes the block and leaves. A store that must fault is undone: the
+  registers are saved in the hook and restored behind the run, and RAM is protected while the rest of the block runs.
+- A WFI in the block of a store counts as done, which the architecture allows.
 
 Two more things differ from what one expects. In the interrupt hook the PC is four behind the instruction, whatever
 its length. And interrupts are taken by Unicorn itself, as soon as mip, mie, mstatus and the privilege allow, between
@@ -18,18 +18,25 @@ the one with the lowest number.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from unicorn import riscv_const
 from unicorn.unicorn_const import (
     UC_ARCH_RISCV,
+    UC_ERR_FETCH_UNMAPPED,
     UC_ERR_INSN_INVALID,
+    UC_ERR_READ_UNMAPPED,
+    UC_ERR_WRITE_UNMAPPED,
     UC_HOOK_INTR,
     UC_HOOK_MEM_FETCH_UNMAPPED,
     UC_HOOK_MEM_READ_UNMAPPED,
     UC_HOOK_MEM_WRITE_UNMAPPED,
     UC_MEM_FETCH_UNMAPPED,
+    UC_MEM_WRITE_UNMAPPED,
     UC_MODE_RISCV64,
+    UC_PROT_ALL,
+    UC_PROT_EXEC,
+    UC_PROT_READ,
 )
 
 from iovirt_dist.errors import GuestFault, LocalError
@@ -45,6 +52,7 @@ from iovirt_dist.guest.riscv.sv39 import translate
 from iovirt_dist.guest.riscv.traps import MACHINE, Cause
 from iovirt_dist.guest.unicorn.base import PAGE_BYTES, UnicornEngine
 from iovirt_dist.guest.unicorn.riscv_state import StateBlock
+from iovirt_dist.guest.unicorn.whole_blocks import stop_between_blocks
 
 _REGISTER_IDS: Final[dict[str, int]] = {
     name.removeprefix("UC_RISCV_REG_").lower(): value
@@ -75,8 +83,16 @@ _WITH_ADDRESS: Final = frozenset(
 )
 _LOADS: Final = frozenset({Cause.LOAD_MISALIGNED, Cause.LOAD_ACCESS, Cause.LOAD_PAGE})
 _MSTATUS_FS: Final = 3 << 13
-_WFI: Final = 0x1050_0073
+_UNMAPPED: Final = frozenset({UC_ERR_READ_UNMAPPED, UC_ERR_WRITE_UNMAPPED, UC_ERR_FETCH_UNMAPPED})
 _HOOK_PC_BIAS: Final = 4
+
+
+class _Rollback(NamedTuple):
+    """A store that faults: the CPU state in front of it, and what to report."""
+
+    context: Any
+    fault: GuestFault
+    kind: StopKind
 
 
 class UnicornRiscv(UnicornEngine):
@@ -89,11 +105,13 @@ class UnicornRiscv(UnicornEngine):
 
     def __init__(self, callbacks: Callbacks, io_end: int = 0x8000_0000) -> None:
         super().__init__(UC_ARCH_RISCV, UC_MODE_RISCV64, callbacks, riscv_const.UC_CPU_RISCV64_SIFIVE_U54)
+        stop_between_blocks(self.uc)  # a stop inside an AMO or SC would execute it twice
         self._io_end = io_end
         self._block = StateBlock(self.uc)
         self._privilege: int | None = None
         self._exception = -1
-        self._unmapped: tuple[int, int, int, int] | None = None
+        self._unmapped: tuple[int, int, int] | None = None
+        self._rollback: _Rollback | None = None
         self._exception_pc = 0
         self._reset_state = self.uc.context_save()
         self.uc.hook_add(UC_HOOK_INTR, self._on_exception)
@@ -179,6 +197,8 @@ class UnicornRiscv(UnicornEngine):
         self._exception = -1
         self._unmapped = None
         status = self._execute(pc, slice_us)
+        if self._rollback is not None:
+            return self._undo_store(self._rollback)
         if self._unmapped is not None:
             return self._complete(*self._unmapped)
         pc = int(self.uc.reg_read(_PC))
@@ -186,11 +206,11 @@ class UnicornRiscv(UnicornEngine):
             return self._describe(self._exception, self._exception_pc)
         if status == UC_ERR_INSN_INVALID:  # EBREAK is the one exception that does not come through the hook
             return Stop(StopKind.EXCEPTION, pc, Cause.BREAKPOINT, pc, address=pc)
+        if status in _UNMAPPED:  # behind a store; a load or fetch that followed in the same block has not begun
+            return pc
         if status:
             raise LocalError(f"Unicorn failed with error {status} at {pc:#x}", "unicorn")
-        if not self._kicked and self._fetch(pc - 4) == _WFI:
-            return Stop(StopKind.HALTED, pc)
-        return pc
+        return pc if self._kicked or self._elapsed else Stop(StopKind.HALTED, pc)
 
     def _describe(self, cause: int, pc: int) -> Stop:
         if cause == Cause.ILLEGAL:
@@ -204,8 +224,8 @@ class UnicornRiscv(UnicornEngine):
 
     # Device accesses
 
-    def _complete(self, kind: int, physical: int, width: int, value: int) -> Stop | int:
-        """Carry out the access that left RAM, and return the PC behind it; or return the fault that it raises."""
+    def _complete(self, kind: int, physical: int, width: int) -> Stop | int:
+        """Carry out the load that left RAM, and return the PC behind it; or return the fault that it raises."""
         pc = self.uc.reg_read(_PC)
         if kind == UC_MEM_FETCH_UNMAPPED:
             crossing = pc & (PAGE_BYTES - 1) == PAGE_BYTES - 2 and not physical & (PAGE_BYTES - 1)
@@ -217,14 +237,11 @@ class UnicornRiscv(UnicornEngine):
             return _fault(pc, cause, self.uc.reg_read(_X0 + (word >> 15 & 31)))
         address = (self.uc.reg_read(_X0 + access.base) + access.offset) & WORD_MASK
         if address & (width - 1):
-            return _fault(pc, Cause.STORE_MISALIGNED if access.store else Cause.LOAD_MISALIGNED, address)
+            return _fault(pc, Cause.LOAD_MISALIGNED, address)
         if physical >= self._io_end:
-            return _fault(pc, Cause.STORE_ACCESS if access.store else Cause.LOAD_ACCESS, address)
+            return _fault(pc, Cause.LOAD_ACCESS, address)
         try:
-            if access.store:
-                self._callbacks.store(physical, width, value & ((1 << 8 * width) - 1))
-            else:
-                self._retire_load(access, self._callbacks.load(physical, width))
+            self._retire_load(access, self._callbacks.load(physical, width))
         except GuestFault as fault:
             return Stop(StopKind.REFUSED, pc, fault.vector, fault.error_code or address, address=address)
         return (int(pc) + access.length) & WORD_MASK
@@ -236,6 +253,19 @@ class UnicornRiscv(UnicornEngine):
             self.write_register("mstatus", self.read_register("mstatus") | _MSTATUS_FS)
         elif access.register:
             self.uc.reg_write(_X0 + access.register, value)
+
+    def _undo_store(self, rollback: _Rollback) -> Stop:
+        """Put the CPU back in front of a store that faults; see `_refuse`."""
+        self._rollback = None
+        self.uc.context_restore(rollback.context)
+        for region in self._regions:
+            self.uc.mem_protect(region.start, region.end - region.start, UC_PROT_ALL)
+        pc = int(self.uc.reg_read(_PC))
+        access = decode_access(self._fetch(pc))
+        address = 0
+        if access is not None:
+            address = (self.uc.reg_read(_X0 + access.base) + access.offset) & WORD_MASK
+        return Stop(rollback.kind, pc, rollback.fault.vector, rollback.fault.error_code or address, address=address)
 
     def _fetch(self, address: int) -> int:
         """Read the instruction at a virtual address; 0, which is no instruction, if it cannot be read."""
@@ -264,9 +294,26 @@ class UnicornRiscv(UnicornEngine):
 
     def _on_unmapped(self, _uc: object, kind: int, address: int, width: int, value: int, _data: object) -> bool:
         self._inside = True
-        if self._unmapped is None:
-            self._unmapped = (kind, address, width, value)
+        if kind != UC_MEM_WRITE_UNMAPPED:
+            if self._unmapped is None:
+                self._unmapped = (kind, address, width)
+        elif address & (width - 1):
+            self._refuse(GuestFault(Cause.STORE_MISALIGNED), StopKind.EXCEPTION)
+        elif address >= self._io_end:
+            self._refuse(GuestFault(Cause.STORE_ACCESS), StopKind.EXCEPTION)
+        else:
+            self._store(address, width, value & ((1 << 8 * width) - 1))
         return False
+
+    def _refuse(self, fault: GuestFault, kind: StopKind = StopKind.REFUSED) -> None:
+        """Inside the hook of a store: see to it that neither it nor the rest of its block takes effect."""
+        if self._squashing:
+            return
+        self._squashing = True
+        self._rollback = _Rollback(self.uc.context_save(), fault, kind)
+        for region in self._regions:
+            self.uc.mem_protect(region.start, region.end - region.start, UC_PROT_READ | UC_PROT_EXEC)
+        self.uc.emu_stop()
 
 
 def _fault(pc: int, cause: Cause, address: int) -> Stop:

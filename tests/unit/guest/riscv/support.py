@@ -1,8 +1,8 @@
 """Test doubles and a test bench for RISC-V CPUs.
 
 The bench enters a snippet through a fixed preamble that loads the trap registers from a table and executes MRET. Every
-trap handler is one store to the DONE register of the recording bus, which kicks the CPU: the PC after `run` tells which
-handler was entered.
+entry of a trap handler is a jump that leaves the address behind itself in t0, to a store to the DONE register of the
+recording bus, which kicks the CPU. Behind a snippet the CPU loops for ever.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ RAM_BYTES = 8 << 20
 DEVICE = 0x1000_0000
 MACHINE_HANDLER = RAM + 0x100
 SUPERVISOR_HANDLER = RAM + 0x200
+FINISH = RAM + 0x300
 SNIPPET = RAM + 0x400
 TABLE = RAM + 0x1000
 TABLE_PAGES = RAM + 0x2000
@@ -56,7 +57,7 @@ PREAMBLE = bytes.fromhex(
     "73100330"  # 50  csrw mstatus, t1
     "73002030"  # 54  mret
 )
-HANDLER_ENTRY = bytes.fromhex("23a00700")  # sw zero, 0(a5)
+DONE = bytes.fromhex("23a0070001a0")  # sw zero, 0(a5); j .
 
 M, S, U = 3, 1, 0
 
@@ -162,9 +163,10 @@ def bench(snippet: bytes, setup: Setup, bus: RecordingBus) -> RiscvCpu:
     )
     segments = (
         Segment(RAM, PREAMBLE),
-        Segment(MACHINE_HANDLER, HANDLER_ENTRY * 16),
-        Segment(SUPERVISOR_HANDLER, HANDLER_ENTRY * 16),
-        Segment(SNIPPET, snippet),
+        Segment(MACHINE_HANDLER, handler(MACHINE_HANDLER)),
+        Segment(SUPERVISOR_HANDLER, handler(SUPERVISOR_HANDLER)),
+        Segment(FINISH, DONE),
+        Segment(SNIPPET, snippet + DONE[-2:]),
         Segment(TABLE, table),
         Segment(TABLE_PAGES, page_tables()),
         Segment(USER_FRAME, snippet),
@@ -172,6 +174,16 @@ def bench(snippet: bytes, setup: Setup, bus: RecordingBus) -> RiscvCpu:
     cpu = RiscvCpu(UnicornRiscv, bus, (LoadedImage(ImageFormat.FLAT, segments, RAM),), RAM_BYTES)
     bus.cpu = cpu
     return cpu
+
+
+def handler(address: int) -> bytes:
+    """Return 16 vectors, each ``jal t0, FINISH``."""
+    entries = bytearray()
+    for index in range(16):
+        offset = FINISH - (address + 4 * index)
+        word = (offset >> 1 & 0x3FF) << 21 | (offset >> 11 & 1) << 20 | 5 << 7 | 0x6F
+        entries += struct.pack("<I", word)
+    return bytes(entries)
 
 
 def page_tables() -> bytes:

@@ -66,7 +66,7 @@ def test_machine_interrupt_is_taken_where_it_is_enabled(line: int, level: int, s
     cpu.run()
 
     assert [cpu.read_register(name) for name in ("mcause", "mepc", "a0")] == [INTERRUPT | line, SNIPPET, 0]
-    assert cpu.read_register("pc") == MACHINE_HANDLER + 4 + 4 * line * vectored
+    assert cpu.read_register("t0") == MACHINE_HANDLER + 4 + 4 * line * vectored
     assert cpu.read_register("mstatus") >> 11 & 3 == level
     assert cpu.counters().interrupts == 1
 
@@ -88,7 +88,7 @@ def test_delegated_external_interrupt_enters_supervisor_mode(level: int, status:
     cpu.run()
 
     assert [cpu.read_register(name) for name in ("scause", "sepc")] == [INTERRUPT | SEI, SNIPPET]
-    assert cpu.read_register("pc") == SUPERVISOR_HANDLER + 4 + 4 * SEI * vectored
+    assert cpu.read_register("t0") == SUPERVISOR_HANDLER + 4 + 4 * SEI * vectored
 
 
 @pytest.mark.parametrize("cause", [SSI, STI])
@@ -109,7 +109,7 @@ def test_pending_interrupt_is_taken_right_behind_the_instruction_that_enables_it
     cpu.run()
 
     assert [cpu.read_register(name) for name in ("mcause", "mepc", "a0")] == [INTERRUPT | MTI, SNIPPET + 6, 1]
-    assert cpu.read_register("pc") == MACHINE_HANDLER + 4
+    assert cpu.read_register("t0") == MACHINE_HANDLER + 4
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_supervisor_interrupts_come_in_the_order_of_the_architecture() -> None:
 
     cpu.run()
 
-    assert [cpu.read_register(name) for name in ("scause", "pc")] == [INTERRUPT | SEI, SUPERVISOR_HANDLER + 4]
+    assert [cpu.read_register(name) for name in ("scause", "t0")] == [INTERRUPT | SEI, SUPERVISOR_HANDLER + 4]
 
 
 def test_interrupt_that_gave_way_comes_once_the_first_is_masked() -> None:
@@ -163,7 +163,7 @@ def test_lines_are_readable_in_mip() -> None:
 def test_lines_are_ored_with_what_software_wrote() -> None:
     """The SEIP line does not disturb SSIP, STIP and SEIP that M mode wrote, and falls without clearing them."""
     bus = RecordingBus(lines_value=1 << MSI)
-    cpu = bench(READ_MIP * 2, Setup(mip=0x222), bus)
+    cpu = bench(READ_MIP + bytes.fromhex("09a0") + READ_MIP, Setup(mip=0x222), bus)  # j .+2 between them
     cpu.run()
     together = cpu.read_register("a0")
     bus.lines_value = 1 << SEI
