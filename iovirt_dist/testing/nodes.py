@@ -145,6 +145,7 @@ class HypervisorNode(Node):
         world: What it shares with the others.
         plans: Builds the guests' plans on queue pairs by controller name.
         controllers: Names of the controllers, which are their endpoints.
+        settling: Those of them whose commands end by themselves.
         wall_ns: Wall clock at virtual time 0.
     """
 
@@ -156,11 +157,13 @@ class HypervisorNode(Node):
         world: World,
         plans: Callable[[Mapping[str, QueuePair]], Mapping[str, GuestPlan]],
         controllers: tuple[str, ...],
+        settling: tuple[str, ...],
         wall_ns: int,
     ) -> None:
         super().__init__(name, world)
         self._plans = plans
         self._controllers = controllers
+        self._settling = settling
         self._wall_ns = wall_ns
 
     def handle_message(self) -> bool:
@@ -187,14 +190,17 @@ class HypervisorNode(Node):
         self._handle(hv.TimerFired())
 
     def busy(self) -> str:
-        """Unacknowledged messages; requests are the controllers' business."""
+        """Unacknowledged messages, and commands in flight except console receives, which wait for somebody to type."""
         if not self.running:
             return ""
         waiting = sum(opener.stream.unacknowledged() for opener in self.core.openers.values())
         for guest in self.core.guests:
             stream = self.core.acceptor.stream(guest)
             waiting += stream.unacknowledged() if stream is not None else 0
-        return f"{self.name}: {waiting} messages unacknowledged" if waiting else ""
+        in_flight = sum(self.core.config.controllers[name].in_flight for name in self._settling)
+        if waiting or in_flight:
+            return f"{self.name}: {waiting} messages unacknowledged, {in_flight} commands in flight"
+        return ""
 
     def _begin(self) -> None:
         pairs = {name: QueuePair(name) for name in self._controllers}

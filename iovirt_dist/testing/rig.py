@@ -17,7 +17,9 @@ Nodes are ``hypervisor``, ``block``, ``console`` and the guests by name. `kill`,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 from iovirt_dist.controllers.block.core import BlockController
 from iovirt_dist.controllers.block.extents import Durability, Extent, ExtentTable
@@ -30,14 +32,16 @@ from iovirt_dist.guest.bus import Bus
 from iovirt_dist.guest.vcpu import VirtualCpu
 from iovirt_dist.hypervisor.core import Hypervisor
 from iovirt_dist.hypervisor.virtual_machine import Attachment, GuestPlan, VirtualMachine
-from iovirt_dist.testing.clock import VirtualClock
+from iovirt_dist.ids import GuestName, ProcessName
 from iovirt_dist.testing.guest import RigGuest
-from iovirt_dist.testing.nodes import ControllerNode, HypervisorNode, LogLine, Node, World
+from iovirt_dist.testing.nodes import ControllerNode, HypervisorNode, Node
+from iovirt_dist.testing.simulation import SECOND_NS, Simulation
 from iovirt_dist.testing.storage import SECTOR_BYTES, MemoryStorage
 from iovirt_dist.testing.terminal import MemoryTerminals
-from iovirt_dist.testing.trace import DEFAULT_CAPACITY, MessageTrace
+from iovirt_dist.testing.trace import DEFAULT_CAPACITY
 from iovirt_dist.testing.vcpu import RigCpu, RigCpus
-from iovirt_dist.transport.memory import LinkModel, MemoryNetwork
+from iovirt_dist.topology.specs import MachineSpec
+from iovirt_dist.transport.memory import LinkModel
 
 HYPERVISOR, BLOCK, CONSOLE = "hypervisor", "block", "console"
 
@@ -47,8 +51,8 @@ MESSAGE_NS = 50_000
 WALL_NS = 1_767_225_600_000_000_000
 """Default wall clock at virtual time 0: 2026-01-01 00:00 UTC."""
 
-SECOND_NS = 1_000_000_000
-_SETTLE_LIMIT_NS = 60 * SECOND_NS
+ImageFormat: TypeAlias = Literal["auto", "elf", "multiboot", "flat", "rom"]
+
 _POWER_LIMIT_NS = 600 * SECOND_NS
 
 
@@ -81,7 +85,7 @@ class RigConsole:
             raise LocalError("the terminal is not open", self._name, "settle first") from None
 
 
-class Rig:
+class Rig(Simulation):
     """A simulated system.
 
     Args:
@@ -99,12 +103,7 @@ class Rig:
         start: Start everything and power the guests on; False: `start` the nodes in an order of your own.
 
     Attributes:
-        clock: Virtual time.
-        network: The links.
-        messages: Every message that arrived anywhere, decoded, oldest first.
-        log: What the processes would have logged.
         storage: The medium of the block controller: tear it, fail it, cut its power.
-        nodes: Simulated processes by name.
         device: The block controller's core in its present life.
         terminal_device: The console controller's core in its present life.
 
@@ -119,7 +118,7 @@ class Rig:
     def __init__(  # noqa: PLR0913 - keyword-only settings of one experiment, each with a default
         self,
         *,
-        machine: str = "pc",
+        machine: Literal["pc", "virt"] = "pc",
         disk: bytes | int | None = 1 << 20,
         guests: Sequence[str] = ("guest",),
         faults: LinkModel | None = None,
@@ -133,20 +132,16 @@ class Rig:
         start: bool = True,
     ) -> None:
         _check_names(guests)
-        self.clock = VirtualClock()
-        self.faults: LinkModel = faults if faults is not None else Faults(delay_ns=(MESSAGE_NS, MESSAGE_NS))
-        self.network = MemoryNetwork(self.clock, seed, self.faults)
-        self.messages = MessageTrace(capacity)
-        self.log: list[LogLine] = []
-        self._world = World(self.clock, self.network, self.messages, self.log, lease_ms)
+        if faults is None:
+            faults = Faults(delay_ns=(MESSAGE_NS, MESSAGE_NS))
+        super().__init__(faults, seed, lease_ms, capacity)
         self._disk_bytes = _disk_bytes(disk)
         self.storage = _storage(disk, self._disk_bytes, len(guests))
         self._runner = BlockRunner(self.storage, _never)
         self._terminals: list[MemoryTerminals] = []
         self._machine, self._memory_bytes, self._durability = machine, memory_bytes, durability
-        self._ticked_ns = -1
         self._cpus = RigCpus(self)
-        self.nodes: dict[str, Node] = self._make_nodes(guests, storage_ns, wall_ns)
+        self.nodes = self._make_nodes(guests, storage_ns, wall_ns)
         if start:
             self.start(*self.nodes)
             self.power_on()
@@ -213,6 +208,37 @@ class Rig:
         """
         return self._cpus.attach(self.guest(guest), make_cpu)
 
+    def boot(
+        self, image: Path, command_line: str = "", *, guest: str = "", image_format: ImageFormat = "auto"
+    ) -> RigCpu:
+        """Give a guest a CPU with an image loaded, e.g. ``rig.boot(guestos_path(), "run=job")``.
+
+        Args:
+            image: ELF, multiboot, flat binary or ROM for the rig's machine.
+            command_line: For the image's kernel.
+            guest: Whose; without a name the first one's.
+            image_format: As in a topology.
+
+        Raises:
+            ImageError: The image is missing or cannot run on the machine.
+        """
+        from iovirt_dist.guest.machines import build_cpu  # noqa: PLC0415 - loads the CPU emulator, which few rigs need
+
+        name = self.guest(guest).name
+        spec = MachineSpec(
+            name=GuestName(name),
+            hypervisor=ProcessName(HYPERVISOR),
+            restart="never",
+            machine=self._machine,
+            memory_bytes=self._memory_bytes,
+            image=image,
+            image_name=str(image),
+            image_format=image_format,
+            payload=None,
+            command_line=command_line,
+        )
+        return self.attach_cpu(lambda bus: build_cpu(spec, bus), name)
+
     def run_cpus(self, done: Callable[[], bool], limit_ns: int = 600 * SECOND_NS) -> None:
         """Run the attached CPUs, and everything else, until `done` holds.
 
@@ -220,75 +246,6 @@ class Rig:
             LocalError: It does not hold after `limit_ns` of virtual time.
         """
         self._cpus.run(done, limit_ns)
-
-    # --- time
-
-    def now_ns(self) -> int:
-        """Return the virtual time."""
-        return self.clock.now_ns
-
-    def step(self) -> None:
-        """Let the next thing happen: one message is handled, or time moves on to the next event.
-
-        Raises:
-            LocalError: Nothing will ever happen: no node runs.
-        """
-        for node in self.nodes.values():
-            if node.handle_message():
-                return
-        due = [at for node in self.nodes.values() if (at := node.deadline_ns()) is not None]
-        arrival = self.network.next_event_ns()
-        if arrival is not None:
-            due.append(arrival)
-        if not due:
-            raise LocalError("nothing will ever happen", "rig", "start a node")
-        self._advance_to(min(due))
-
-    def run_until(self, done: Callable[[], bool], limit_ns: int = 60 * SECOND_NS, what: str = "a condition") -> None:
-        """Run until `done` holds; it is asked before the first step and after each.
-
-        Raises:
-            LocalError: It does not hold after `limit_ns` of virtual time; the text says what is under way.
-        """
-        end_ns = self.clock.now_ns + limit_ns
-        while not done():
-            if self.clock.now_ns > end_ns:
-                waiting = "; ".join(self.busy()) or "nothing is under way"
-                raise LocalError(f"still no {what} after {limit_ns / 1e9:.3g} virtual seconds: {waiting}", "rig")
-            self.step()
-
-    def run_for(self, duration_ns: int) -> None:
-        """Let everything happen that happens within this virtual time, and let that time pass."""
-        end_ns = self.clock.now_ns + duration_ns
-        while True:
-            at_ns = self._next_ns()
-            if at_ns is None or at_ns > end_ns:
-                break
-            self.step()
-        self.clock.advance_to(end_ns)
-
-    def settle(self, limit_ns: int = _SETTLE_LIMIT_NS) -> None:
-        """Run until nothing is under way: no message, no command at the block controller, nothing unacknowledged.
-
-        A parked console receive is not under way, as it waits for somebody to type. Signs of life go on for ever.
-
-        Raises:
-            LocalError: Something is still under way after `limit_ns` of virtual time, for instance because a node is
-                down; the text says what.
-        """
-        self.run_until(lambda: not self.busy(), limit_ns, "rest")
-
-    def busy(self) -> list[str]:
-        """Say what is under way, a line each; empty when all is settled."""
-        lines = [line for node in self.nodes.values() if (line := node.busy())]
-        if self.network.next_event_ns() is not None:
-            lines.append("messages on the network")
-        node = self.nodes[HYPERVISOR]
-        if node.running and BLOCK in self.hypervisor.config.controllers:
-            in_flight = self.hypervisor.config.controllers[BLOCK].in_flight
-            if in_flight:
-                lines.append(f"{in_flight} block commands in flight")
-        return lines
 
     def power_on(self) -> None:
         """Run until every guest has a machine, and take note of the power-on.
@@ -301,36 +258,6 @@ class Rig:
                 node.wait_power_on(_POWER_LIMIT_NS)
                 self.run_until(lambda node=node: self._has_machine(node.name), _POWER_LIMIT_NS, "machine")  # type: ignore[misc]  # mypy does not type lambda defaults
 
-    # --- breaking things
-
-    def start(self, *names: str) -> None:
-        """Start nodes, in this order."""
-        for name in names:
-            self._node(name).start()
-
-    def kill(self, *names: str) -> None:
-        """End nodes as SIGKILL does."""
-        for name in names:
-            self._node(name).kill()
-
-    def stop(self, *names: str) -> None:
-        """End nodes as SIGTERM does: they say goodbye."""
-        for name in names:
-            self._node(name).stop()
-
-    def restart(self, name: str) -> None:
-        """Kill a node and start it in a new life."""
-        self.kill(name)
-        self.start(name)
-
-    def cut(self, one: str, other: str) -> None:
-        """Lose everything between two nodes from now on; they are not told."""
-        self._set_link(one, other, Faults(loss=1.0))
-
-    def heal(self, one: str, other: str) -> None:
-        """Undo `cut`."""
-        self._set_link(one, other, self.faults)
-
     # --- inside
 
     def _make_nodes(self, guests: Sequence[str], storage_ns: int, wall_ns: int) -> dict[str, Node]:
@@ -338,13 +265,12 @@ class Rig:
         nodes: list[Node] = []
         if self._disk_bytes:
             nodes.append(
-                ControllerNode(BLOCK, self._world, self._make_block, self._runner.perform, HYPERVISOR, storage_ns)
+                ControllerNode(BLOCK, self.world, self._make_block, self._runner.perform, HYPERVISOR, storage_ns)
             )
-        nodes.append(ControllerNode(CONSOLE, self._world, self._make_console, self._perform_console, HYPERVISOR))
-        nodes.append(
-            HypervisorNode(HYPERVISOR, self._world, lambda pairs: self._plans(guests, pairs), controllers, wall_ns)
-        )
-        nodes += [RigGuest(name, self._world, HYPERVISOR, self.run_until) for name in guests]
+        nodes.append(ControllerNode(CONSOLE, self.world, self._make_console, self._perform_console, HYPERVISOR))
+        plans = partial(self._plans, guests)
+        nodes.append(HypervisorNode(HYPERVISOR, self.world, plans, controllers, controllers[:-1], wall_ns))
+        nodes += [RigGuest(name, self.world, HYPERVISOR, self.run_until) for name in guests]
         return {node.name: node for node in nodes}
 
     def _plans(self, guests: Sequence[str], pairs: Mapping[str, QueuePair]) -> dict[str, GuestPlan]:
@@ -377,40 +303,8 @@ class Rig:
     def _perform_console(self, action: Any) -> ConsoleEvent | None:
         return self._terminals[-1].perform(action)
 
-    def _node(self, name: str) -> Node:
-        if name not in self.nodes:
-            raise LocalError("no such node", name, f"nodes: {', '.join(self.nodes)}")
-        return self.nodes[name]
-
     def _has_machine(self, guest: str) -> bool:
         return self.nodes[HYPERVISOR].running and self.hypervisor.guests[guest].vm.machine is not None
-
-    def _set_link(self, one: str, other: str, model: LinkModel) -> None:
-        for source, destination in ((one, other), (other, one)):
-            self._node(source)
-            self.network.set_faults(model, source, destination)
-
-    def _next_ns(self) -> int | None:
-        """When the next thing happens."""
-        arrival = self.network.next_event_ns()
-        if arrival is not None and arrival <= self.clock.now_ns:
-            return self.clock.now_ns
-        due = [at for node in self.nodes.values() if (at := node.deadline_ns()) is not None]
-        if arrival is not None:
-            due.append(arrival)
-        return max(min(due), self._ticked_ns + 1) if due else None
-
-    def _advance_to(self, at_ns: int) -> None:
-        """Move time on, by a nanosecond at least if timers have fired at this instant already, and fire timers."""
-        now_ns = self.clock.advance_to(max(at_ns, self._ticked_ns + 1))
-        ticked = False
-        for node in self.nodes.values():
-            due = node.deadline_ns()
-            if due is not None and due <= now_ns:
-                node.tick()
-                ticked = True
-        if ticked:
-            self._ticked_ns = now_ns
 
 
 def _never(event: object) -> None:

@@ -5,8 +5,8 @@ look up (a line rose, its slice of traps is over, the caller's condition holds),
 whole rig is driven until the trap completes. When every CPU halts, virtual time moves on to the next event.
 
 Time passes with messages, so code that computes without a trap would never see its timer. A watchdog thread stops such
-code after `COMPUTE_S` of host time and lets virtual time move on to the next event. This is the one place where host
-time enters: a guest that never computes that long behaves the same in every run.
+code after `COMPUTE_S` of host time and lets as much virtual time pass. This is the one place where host time enters: a
+guest that never computes that long behaves the same in every run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from iovirt_dist.wire.messages import GuestState
 TRAPS_A_TURN = 256
 """A CPU that does not halt gives way to the next one after so many traps."""
 
-COMPUTE_S = 0.25
+COMPUTE_S = 0.1
 """Host time after which code that does not trap is stopped for a look at the interrupt lines."""
 
 
@@ -34,6 +34,10 @@ class Driver(Protocol):
 
     def step(self) -> None:
         """Let the next thing happen."""
+        ...
+
+    def run_for(self, duration_ns: int) -> None:
+        """Let virtual time pass."""
         ...
 
     def now_ns(self) -> int:
@@ -77,7 +81,7 @@ class RigCpu:
         """Run until the CPU halts, gives way, stops, or `done` holds.
 
         Returns:
-            Whether it was stopped in the middle of a computation, so that time must move on.
+            Whether it was stopped in the middle of a long computation, so that time must pass.
         """
         guest = self.guest
         if not guest.running:
@@ -157,14 +161,17 @@ class RigCpus:
             self._round(done)
 
     def _round(self, done: Callable[[], bool]) -> None:
-        """Give every CPU that can run a turn; let time move on if none can or one only computes."""
-        rest = True
+        """Give every CPU that can run a turn; let time move on if none can, and pass if one only computes."""
+        computed = ran = False
         for rig_cpu in self.by_guest.values():
             if rig_cpu.runnable:
-                rest = rig_cpu.turn(done)
+                ran = True
+                computed = rig_cpu.turn(done) or computed
             if done():
                 return
-        if rest:
+        if computed:
+            self._driver.run_for(int(COMPUTE_S * 1e9))
+        elif not ran:
             self._driver.step()
 
 
