@@ -61,9 +61,8 @@ class Walk:
         seen = [visit.stop for visit in self.visits[position:]]
         raise LookupError(f"{stop.__qualname__} was not visited after stop {position}; visited: {seen or 'nothing'}")
 
-    def in_order(self, stops: Sequence[Callable[..., Any]]) -> list[Visit]:
-        """Return one visit of each stop, each behind the one before it; raises as `first_after` does."""
-        position = 0
+    def in_order(self, stops: Sequence[Callable[..., Any]], position: int = 0) -> list[Visit]:
+        """Return one visit of each stop from a position on, each behind the last; raises as `first_after` does."""
         found: list[Visit] = []
         for stop in stops:
             position = self.first_after(stop, position)
