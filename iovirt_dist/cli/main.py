@@ -254,6 +254,22 @@ def demo(*, json: Json = False) -> int:
     return run_demo(as_json=json)
 
 
+@app.command(help_epilogue="Example: iovirt bench --quick --json")
+def bench(
+    *,
+    quick: Annotated[bool, Parameter(negative=(), show_default=False, help="Fewer rounds.")] = False,
+    check: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="Exit with 1 if a target is missed.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Measure what the ring costs, as ratios to the barest thing that does the same in the same run."""
+    from iovirt_dist.bench.run import run_benchmarks  # noqa: PLC0415 - keeps --help fast
+
+    met = run_benchmarks(quick=quick, as_json=json)
+    return EXIT_FAILED if check and not met else EXIT_DONE
+
+
 @app.command(help_epilogue="Example: iovirt doctor --json")
 def doctor(*, file: RunningFile = None, json: Json = False) -> int:
     """Check whether this machine can run a topology, and what is left over from an earlier one."""

@@ -1,0 +1,153 @@
+"""What a benchmark found: both sides, the ratio, the target, the verdict; as a table and as one object."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from iovirt_dist.bench.sampling import Figures
+
+WIDTH = 80
+PACKAGES = ("iovirt-dist", "pyzmq", "msgpack", "msgspec", "unicorn", "uvloop")
+
+
+class Target(NamedTuple):
+    """What a result must reach.
+
+    Attributes:
+        limit: For the ratio, where there is another side, else for the value itself.
+        at_most: Whether it is a maximum; else it is a minimum.
+    """
+
+    limit: float
+    at_most: bool = True
+
+    def met(self, value: float) -> bool:
+        """Whether a value is within the limit."""
+        return value <= self.limit if self.at_most else value >= self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One measurement.
+
+    Attributes:
+        key: Its name in the object.
+        title: Its name in the table.
+        unit: Of both sides.
+        ours: What our side cost or reached; None if skipped.
+        base: The same of the bare side; None where the target is for the value itself.
+        base_name: What the bare side is.
+        target: What must be reached.
+        skipped: Why nothing was measured, empty if something was.
+    """
+
+    key: str
+    title: str
+    unit: str
+    target: Target
+    ours: Figures | None = None
+    base: Figures | None = None
+    base_name: str = ""
+    skipped: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """Our median over the bare one."""
+        return self.ours.p50 / self.base.p50 if self.ours and self.base else None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is reached; None if skipped."""
+        if self.ours is None:
+            return None
+        ratio = self.ratio
+        return self.target.met(self.ours.p50 if ratio is None else ratio)
+
+    def as_object(self) -> dict[str, Any]:
+        """Everything, as JSON values."""
+        ratio = self.ratio
+        return {**asdict(self), "target": self.target._asdict(), "ratio": ratio, "met": self.met}
+
+
+def machine() -> dict[str, Any]:
+    """What it was measured on."""
+    model = "unknown"
+    for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "kernel": platform.release(),
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def versions() -> dict[str, str]:
+    """What it was measured with; a package that is missing is left out."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def as_object(results: Iterable[Result]) -> dict[str, Any]:
+    """The whole report, as ``--json`` prints it."""
+    return {
+        "machine": machine(),
+        "versions": versions(),
+        "results": {result.key: result.as_object() for result in results},
+    }
+
+
+def print_report(results: Sequence[Result]) -> None:
+    """Print the table, 80 columns wide whatever the terminal."""
+    console = Console(width=WIDTH, highlight=False)
+    here = machine()
+    console.print(f"{here['cpu']}, {here['cores']} cores, Linux {here['kernel']}, load {here['load']}")
+    console.print(", ".join(f"{name} {version}" for name, version in versions().items()))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, caption_justify="left")
+    table.add_column("median")
+    for column in ("ours", "bare", "ratio", "target", "verdict"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for result in results:
+        table.add_row(result.title, *_cells(result))
+    console.print(table)
+
+
+def _cells(result: Result) -> tuple[str, str, str, str, str]:
+    """The columns behind the title."""
+    sign = "<=" if result.target.at_most else ">="
+    if result.ours is None:
+        return "-", "-", "-", _target(result, sign), "skipped"
+    ratio = result.ratio
+    return (
+        _quantity(result.ours.p50, result.unit),
+        _quantity(result.base.p50, result.unit) if result.base else "-",
+        "-" if ratio is None else f"{ratio:.2f}",
+        _target(result, sign),
+        "met" if result.met else "missed",
+    )
+
+
+def _target(result: Result, sign: str) -> str:
+    unit = "" if result.base_name else f" {result.unit}"
+    return f"{sign} {result.target.limit:.2f}{unit}"
+
+
+def _quantity(value: float, unit: str) -> str:
+    return f"{value:.0f} {unit}" if value >= 100 else f"{value:.2f} {unit}"
