@@ -1,9 +1,8 @@
 """Delivery of one interrupt or exception: what the CPU does between the event and the handler's first instruction.
 
 Real mode uses the vector table of far pointers (Intel SDM volume 3, section 21.1.4), protected mode interrupt and trap
-gates, with a stack switch by the TSS when privilege rises (section 7.12). Task gates are not modelled: they raise
-#GP(vector), which for a double fault means shutdown. Segment limits are checked for tables and the TSS, not for the
-pushes (the engine does not check them either).
+gates, with a stack switch by the TSS when privilege rises (section 7.12), and task gates (`tasks`). Segment limits are
+checked for tables and the TSS, not for the pushes (the engine does not check them either).
 """
 
 from __future__ import annotations
@@ -41,8 +40,10 @@ from iovirt_dist.guest.x86.state import (
     CpuState,
     Segment,
 )
+from iovirt_dist.guest.x86.tasks import switch_task
 
 _GATE_BYTES: Final = 8
+_TASK_GATE: Final = 0x5
 _IDT_FLAG: Final = 2  # bit 1 of an error code: the index refers to the IDT (section 7.13)
 _NULL_SEGMENT: Final = Segment(0, 0, 0, 0)
 
@@ -130,6 +131,9 @@ def _deliver_real(mmu: Mmu, state: CpuState, event: Event) -> None:
 def _deliver_protected(mmu: Mmu, state: CpuState, event: Event) -> None:
     external = 0 if event.software else 1
     kind, selector, offset = _read_gate(mmu, state, event, external)
+    if kind == _TASK_GATE:
+        _enter_task(mmu, state, event, selector, external)
+        return
     wide = bool(kind & 8)
     code, level = load_handler_code(mmu, state, selector, external)
     image = _eflags_image(state, event)
@@ -159,15 +163,25 @@ def _deliver_protected(mmu: Mmu, state: CpuState, event: Event) -> None:
         state.eflags &= ~IF
 
 
+def _enter_task(mmu: Mmu, state: CpuState, event: Event, selector: int, external: int) -> None:
+    """Switch to the task of a task gate and push the error code on its stack (section 7.12.2)."""
+    wide = switch_task(mmu, state, selector, _eflags_image(state, event), external)
+    if event.exception and event.vector in WITH_ERROR_CODE:
+        frame = _frame([event.error_code], wide)
+        _push(mmu, state, state.segments[SS], state.registers[ESP], frame, user=state.cpl == 3)
+    if state.eip > state.segments[CS].limit:
+        raise Fault(GENERAL_PROTECTION, external)
+
+
 def _read_gate(mmu: Mmu, state: CpuState, event: Event, external: int) -> tuple[int, int, int]:
-    """Return type (6, 7, Eh, Fh), selector and offset of the event's gate."""
+    """Return type (5, 6, 7, Eh, Fh), selector and offset of the event's gate."""
     error_code = event.vector * 8 | _IDT_FLAG | external
     entry = event.vector * _GATE_BYTES
     if entry + _GATE_BYTES - 1 > state.idtr.limit:
         raise Fault(GENERAL_PROTECTION, error_code)
     low, selector, flags, high = struct.unpack("<HHHH", mmu.read(state, state.idtr.base + entry, _GATE_BYTES))
     kind = flags >> 8 & 0x1F
-    if kind not in {0x6, 0x7, 0xE, 0xF}:
+    if kind not in {_TASK_GATE, 0x6, 0x7, 0xE, 0xF}:
         raise Fault(GENERAL_PROTECTION, error_code)
     if event.software and flags >> 13 & 3 < state.cpl:
         raise Fault(GENERAL_PROTECTION, error_code)

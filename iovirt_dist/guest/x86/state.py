@@ -39,6 +39,7 @@ AC: Final = 1 << 18
 
 # Control registers (SDM volume 3, section 2.5)
 CR0_PE: Final = 1 << 0
+CR0_TS: Final = 1 << 3
 CR0_WP: Final = 1 << 16
 CR0_PG: Final = 1 << 31
 CR4_PSE: Final = 1 << 4
@@ -48,6 +49,7 @@ CR4_PAE: Final = 1 << 5
 ATTRIBUTE_CODE: Final = 1 << 11
 ATTRIBUTE_CONFORMING: Final = 1 << 10
 ATTRIBUTE_WRITABLE: Final = 1 << 9
+ATTRIBUTE_READABLE: Final = 1 << 9  # of a code segment
 ATTRIBUTE_ACCESSED: Final = 1 << 8
 ATTRIBUTE_S: Final = 1 << 12
 ATTRIBUTE_DPL_SHIFT: Final = 13

@@ -195,6 +195,7 @@ class X86Cpu:
         return state.eip - (1 if last in _ONE_BYTE_INTERRUPTS else 2)
 
     def _deliver(self, state: CpuState, event: Event) -> None:
+        control = state.cr0, state.cr3
         place = f"{state.segments[CS].selector:04x}:{state.eip:08x}"
         try:
             raised = deliver(self._mmu, state, event)
@@ -205,6 +206,9 @@ class X86Cpu:
         self._exceptions += raised - event.external
         self._eip = state.eip
         self._engine.commit(state)
+        if (state.cr0, state.cr3) != control:  # a task switch
+            self._engine.write_register("cr3", state.cr3)
+            self._engine.write_register("cr0", state.cr0)
 
     # Called by the engine from inside an instruction
 
