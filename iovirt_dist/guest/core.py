@@ -15,7 +15,17 @@ from typing import NamedTuple, TypeAlias
 from iovirt_dist.errors import WindowFullError
 from iovirt_dist.guest.bus import IoPrivilege
 from iovirt_dist.wire.codec import Buffer, Frames
-from iovirt_dist.wire.messages import GuestState, Interrupt, Message, Power, PowerAction, Report, Trap, TrapKind, TrapReply
+from iovirt_dist.wire.messages import (
+    GuestState,
+    Interrupt,
+    Message,
+    Power,
+    PowerAction,
+    Report,
+    Trap,
+    TrapKind,
+    TrapReply,
+)
 from iovirt_dist.wire.opener import Opener
 from iovirt_dist.wire.session import Delivered, Lost, Opened, Rejected, SendFrames, SessionConfig, SessionOutput
 

@@ -13,6 +13,30 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
+from iovirt_dist.platform.virt import (
+    CLINT_BASE,
+    MEIP,
+    MSIP,
+    MTIP,
+    PLIC_BASE,
+    PLIC_SOURCES,
+    POWEROFF_VALUE,
+    RAM_BASE,
+    REBOOT_VALUE,
+    RTC_BASE,
+    RTC_IRQ,
+    SEIP,
+    TEST_BASE,
+    TIMEBASE_HZ,
+    UART_BASE,
+    UART_CLOCK_HZ,
+    UART_IRQ,
+    VIRTIO_BASE,
+    VIRTIO_IRQ,
+    VIRTIO_SLOTS,
+    VIRTIO_STRIDE,
+)
+
 FDT_MAGIC: Final = 0xD00DFEED
 FDT_VERSION: Final = 17
 FDT_LAST_COMPATIBLE_VERSION: Final = 16
@@ -23,31 +47,10 @@ FDT_END: Final = 9
 _HEADER_BYTES: Final = 40
 _RESERVATION_BYTES: Final = 16
 
-RAM_BASE: Final = 0x8000_0000
-TIMEBASE_HZ: Final = 10_000_000
-UART_CLOCK_HZ: Final = 3_686_400
-PLIC_SOURCES: Final = 95
-UART_IRQ: Final = 10
-RTC_IRQ: Final = 11
-VIRTIO_SLOTS: Final = 8
-POWEROFF_VALUE: Final = 0x5555
-REBOOT_VALUE: Final = 0x7777
-
-TEST_BASE: Final = 0x10_0000
-RTC_BASE: Final = 0x10_1000
-CLINT_BASE: Final = 0x200_0000
-PLIC_BASE: Final = 0xC00_0000
-UART_BASE: Final = 0x1000_0000
-VIRTIO_BASE: Final = 0x1000_1000
-VIRTIO_STRIDE: Final = 0x1000
-
 _CPU_INTC: Final = 1
 _PLIC: Final = 2
 _TEST: Final = 3
 """Phandles: how one node names another."""
-
-_M_SOFTWARE, _M_TIMER, _S_EXTERNAL, _M_EXTERNAL = 3, 7, 9, 11
-"""Interrupt causes of the CPU (RISC-V Privileged ISA, table of mcause values)."""
 
 Value: TypeAlias = bytes | str | tuple[str, ...] | int | tuple[int, ...]
 """A property value: raw bytes; one or several strings; one or several 32-bit cells."""
@@ -205,7 +208,7 @@ def _rtc() -> Node:
 
 def _clint() -> Node:
     node = _device("clint", CLINT_BASE, 0x1_0000, 0, compatible=("sifive,clint0", "riscv,clint0"))
-    wired = (_CPU_INTC, _M_SOFTWARE, _CPU_INTC, _M_TIMER)
+    wired = (_CPU_INTC, MSIP, _CPU_INTC, MTIP)
     return Node(node.name, {**node.properties, "interrupts-extended": wired})
 
 
@@ -216,7 +219,7 @@ def _plic() -> Node:
         "#address-cells": 0,
         "interrupt-controller": b"",
         "riscv,ndev": PLIC_SOURCES,
-        "interrupts-extended": (_CPU_INTC, _M_EXTERNAL, _CPU_INTC, _S_EXTERNAL),
+        "interrupts-extended": (_CPU_INTC, MEIP, _CPU_INTC, SEIP),
     }
     return Node(node.name, {**node.properties, **own})
 
@@ -228,7 +231,7 @@ def _uart() -> Node:
 
 def _virtio(slot: int) -> Node:
     address = VIRTIO_BASE + slot * VIRTIO_STRIDE
-    return _device("virtio_mmio", address, 0x1000, slot + 1, compatible="virtio,mmio")
+    return _device("virtio_mmio", address, VIRTIO_STRIDE, slot + VIRTIO_IRQ, compatible="virtio,mmio")
 
 
 def _power_node(name: str, compatible: str, value: int) -> Node:

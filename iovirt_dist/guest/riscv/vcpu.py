@@ -20,10 +20,11 @@ from typing import Final, Protocol
 from iovirt_dist.errors import ImageError
 from iovirt_dist.guest.bus import Bus, IoPrivilege
 from iovirt_dist.guest.engine import Callbacks, Engine, Stop, StopKind
-from iovirt_dist.guest.fdt import RAM_BASE, virt_blob
+from iovirt_dist.guest.fdt import virt_blob
 from iovirt_dist.guest.loader.image import LoadedImage
 from iovirt_dist.guest.riscv.traps import LINES, SEIP, SSIP, STIP, choose_interrupt, enter_exception, enter_interrupt
 from iovirt_dist.guest.vcpu import CpuCounters, Exit, ExitReason
+from iovirt_dist.platform.virt import RAM_BASE
 
 _TREE_ALIGNMENT: Final = 2 << 20
 """Large enough for every firmware's idea of alignment; what is behind the tree is scratch."""

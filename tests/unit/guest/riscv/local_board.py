@@ -10,10 +10,10 @@ import time
 from dataclasses import dataclass, field
 
 from iovirt_dist.guest.bus import IoPrivilege
-from iovirt_dist.guest.fdt import CLINT_BASE, TEST_BASE, TIMEBASE_HZ, UART_BASE, VIRTIO_BASE
 from iovirt_dist.guest.riscv.traps import MSIP, MTIP
 from iovirt_dist.guest.riscv.vcpu import RiscvCpu
 from iovirt_dist.guest.vcpu import ExitReason
+from iovirt_dist.platform.virt import CLINT_BASE, TEST_BASE, TIMEBASE_HZ, UART_BASE, VIRTIO_BASE
 
 _NEVER = (1 << 64) - 1
 _MTIMECMP, _MTIME = CLINT_BASE + 0x4000, CLINT_BASE + 0xBFF8
