@@ -1,9 +1,9 @@
 """The seam to a CPU emulator: what a machine needs of one, in the emulator's own terms.
 
 `guest.unicorn` is the first engine; a second (another emulator, KVM) implements the same protocol. An engine executes
-instructions and reports; exceptions are delivered by the architecture's rules (`guest.x86`, `guest.riscv`), which use only
-this protocol and are shared by engines. Whether it takes interrupts itself is the architecture's choice: on x86 ours
-are, on RISC-V the engine follows ``mip``.
+instructions and reports; exceptions are delivered by the architecture's rules (`guest.x86`, `guest.riscv`), which use
+only this protocol and are shared by engines. Who takes interrupts is the architecture's choice: on x86 our rules do, on
+RISC-V the engine follows ``mip``.
 """
 
 from __future__ import annotations
