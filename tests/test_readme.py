@@ -1,0 +1,79 @@
+"""Everything that the README shows is run here, in its order and in one folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCK = re.compile(r"(?:<!-- (file|needs): (\S+) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
+
+
+class Block(NamedTuple):
+    """A fenced block: what the comment before it says, its language and its text."""
+
+    word: str
+    value: str
+    language: str
+    text: str
+
+
+def blocks() -> list[Block]:
+    """All fenced blocks in order."""
+    return [Block(*found) for found in BLOCK.findall(README.read_text("utf-8"))]
+
+
+def commands(block: Block) -> list[str]:
+    """The lines that a reader would type."""
+    return [line[2:] for line in block.text.splitlines() if line.startswith("$ ")]
+
+
+def play(tmp_path: Path, chosen: list[Block]) -> None:
+    """Write the files and run the commands; the first that fails fails the test with its output."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environ = {**os.environ, "PATH": path, "HOME": str(tmp_path), "COLUMNS": "80", "PYTEST_ADDOPTS": ""}
+    for block in chosen:
+        if block.word == "file":
+            (tmp_path / block.value).write_text(block.text, "utf-8")
+        for command in commands(block):
+            done = subprocess.run(
+                ["bash", "-c", command],
+                cwd=tmp_path,
+                env=environ,
+                capture_output=True,
+                text=True,
+                timeout=100,
+                check=False,
+            )
+            assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.timeout(240)
+def test_readme_commands_and_files_work_in_order(tmp_path: Path) -> None:
+    """What needs nothing but the package: topologies, commands, tests."""
+    play(tmp_path, [block for block in blocks() if block.word != "needs"])
+
+
+@pytest.mark.firmware
+@pytest.mark.timeout(240)
+def test_readme_firmware_boots(tmp_path: Path) -> None:
+    """What needs a Debian package."""
+    chosen = [block for block in blocks() if block.word == "needs"]
+    missing = [block.value for block in chosen if not Path(block.value).exists()]
+    if missing:
+        pytest.skip(f"{missing[0]} is absent: install package u-boot-qemu")
+    play(tmp_path, chosen)
+
+
+def test_readme_has_exactly_two_set_up_commands() -> None:
+    """The first indented block behind 'Set-up' is all that a newcomer types."""
+    text = README.read_text("utf-8").split("## Set-up")[1]
+    first = re.search(r"(?:^    .+\n)+", text, re.MULTILINE)
+    assert first is not None
+    assert len(first.group().strip().splitlines()) == 2
