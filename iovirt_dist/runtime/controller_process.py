@@ -83,24 +83,25 @@ class ControllerProcess:
 
         def perform(action: Any) -> None:
             if isinstance(action, Send):
-                if action.frames:
-                    port.send(action.peer, action.frames)
+                port.send(action.peer, action.frames)
             elif isinstance(action, Note):
                 log.info("%s", action.text)
             elif (outcome := hands.perform(action)) is not None:
                 reactor.handle(outcome)
 
-        def look_again() -> None:
+        def settle() -> None:
+            """After anything that did not come from the pump: sending may have consumed the socket's edge."""
+            reactor.settle()
             if pump is not None:
                 pump.kick()
 
         def later(event: Any) -> None:
             reactor.handle(event)
-            look_again()
+            settle()
 
-        reactor: Reactor[Any, Any] = Reactor(front, perform, TimerFired(), look_again)
+        reactor: Reactor[Any, Any] = Reactor(front, perform, TimerFired(), settle)
         hands = open_hands(later)
-        pump = attach(loop, port, lambda peer, frames: reactor.handle(FramesReceived(peer, frames)), look_again)
+        pump = attach(loop, port, lambda peer, frames: reactor.handle(FramesReceived(peer, frames)), reactor.settle)
         log.info("listening at %s", self._spec.endpoint)
 
         def all_status() -> dict[str, Any]:

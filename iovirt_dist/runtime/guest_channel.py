@@ -26,8 +26,8 @@ from iovirt_dist.wire.messages import GuestState, TrapKind
 log = logging.getLogger(__name__)
 
 _SYSTEM = IoPrivilege(0)
-_STOP_CHECK_MS = 50
-"""How soon a waiting vCPU thread notices that the process is stopping."""
+_PATIENCE_MS = 20
+"""How soon a waiting vCPU thread notices that the process is stopping, or that the core's deadline has come."""
 _CROWDED = 3072
 """Posted stores that may be unacknowledged, below the session's window of 4096."""
 
@@ -55,7 +55,8 @@ class GuestChannel:
         self._completion: guest_core.CompleteTrap | None = None
         self._lines = 0
         self._epoll = select.epoll()
-        self._epoll.register(port.fileno(), select.EPOLLIN)
+        self._fileno = port.fileno()
+        self._epoll.register(self._fileno, select.EPOLLIN)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -130,11 +131,14 @@ class GuestChannel:
             self._drain()
 
     def _trap(self, event: TrapRaised) -> guest_core.CompleteTrap:
-        self._check_alive()
+        """Raise a trap and wait for its completion. The message leaves first; the rest is done while it travels."""
+        if self.interrupted:
+            raise BusClosedError
         with self._lock:
             self._completion = None
             asserted = self._lines
-            self._pump(lambda: self._completion is not None, event)
+            self._handle(event)
+            self._pump(lambda: self._completion is not None)
             done = self._completion
         if self._lines & ~asserted:
             self.kick()  # the CPU looks at its lines before it starts the engine, and we are inside the engine
@@ -151,32 +155,25 @@ class GuestChannel:
         if self.interrupted:
             raise BusClosedError
 
-    def _pump(self, done: Callable[[], bool], event: TrapRaised | None = None) -> None:
-        """With the lock held: take the socket from the loop, handle `event`, then messages until `done`."""
-        port, epoll, fileno = self._port, self._epoll, self._port.fileno()
-        epoll.modify(fileno, 0)
+    def _pump(self, done: Callable[[], bool]) -> None:
+        """With the lock held: take the socket from the loop and handle messages until `done`; leave none behind."""
+        self._epoll.modify(self._fileno, 0)
         try:
-            if event is not None:
-                self._handle(event)
             while not done() and not self.interrupted:
-                if port.wait(self._patience_ms()):
-                    self._drain()
                 self._tick()
+                message = self._port.receive_wait(_PATIENCE_MS)
+                if message is not None:
+                    self._handle(guest_core.FramesReceived(message[1]))
             self._drain()
         finally:
-            epoll.modify(fileno, select.EPOLLIN)
-
-    def _patience_ms(self) -> int:
-        deadline = self.core.deadline_ns()
-        if deadline is None:
-            return _STOP_CHECK_MS
-        return max(1, min(_STOP_CHECK_MS, (deadline - time.monotonic_ns()) // 1_000_000))
+            self._epoll.modify(self._fileno, select.EPOLLIN)
 
     # --- both threads, with the lock held
 
     def _drain(self) -> None:
-        receive = self._port.receive
-        while (message := receive()) is not None:
+        """Handle what is there; any use of the socket may have consumed its edge, so that nobody would be woken."""
+        port = self._port
+        while port.pending() and (message := port.receive()) is not None:
             self._handle(guest_core.FramesReceived(message[1]))
 
     def _tick(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import partial
 from typing import Any
 
 from iovirt_dist.drivers.queue_pair import QueuePair
@@ -20,6 +21,9 @@ from iovirt_dist.wire.messages import GuestState, TrapKind
 from iovirt_dist.wire.stream import Stream
 
 log = logging.getLogger(__name__)
+
+_GUESTS = ""
+"""Key of the guests' socket among the controllers', whose names are never empty."""
 
 
 def hypervisor_config(topology: Topology, spec: HypervisorSpec, epoch: int) -> hv.HypervisorConfig:
@@ -62,45 +66,48 @@ class HypervisorProcess:
         loop = asyncio.get_running_loop()
         guests = listen(self._spec.endpoint)
         controllers = {name: dial(self._topology.controller(name).endpoint) for name in self.core.openers}
-        send_guest = guests.send
-        sends = {name: port.send for name, port in controllers.items()}
+        stirred: set[str] = set()
 
         def perform(action: hv.Action) -> None:
             if isinstance(action, hv.SendToGuest):
-                if action.frames:
-                    send_guest(action.peer, action.frames)
+                guests.send(action.peer, action.frames)
+                stirred.add(_GUESTS)
             elif isinstance(action, hv.SendToController):
-                if action.frames:
-                    sends[action.controller](b"", action.frames)
+                controllers[action.controller].send(b"", action.frames)
+                stirred.add(action.controller)
             else:
                 log.info("%s", action.text)
 
-        pumps: list[Pump] = []
+        pumps: dict[str, Pump] = {}
 
-        def look_again() -> None:
-            """Sending on one socket while another is drained may consume the first one's edge."""
-            for pump in pumps:
-                pump.kick()
+        def settle(drained: str = "") -> None:
+            """Sending on one socket while another is drained may consume the first one's edge: look again."""
+            reactor.settle()
+            stirred.discard(drained)
+            while stirred:
+                pumps[stirred.pop()].kick()
 
-        reactor: Reactor[hv.Event, hv.Action] = Reactor(self.core, perform, hv.TimerFired(), look_again)
+        reactor: Reactor[hv.Event, hv.Action] = Reactor(self.core, perform, hv.TimerFired(), settle)
         handle = reactor.handle
-        pumps.append(
-            attach(loop, guests, lambda peer, frames: handle(hv.GuestFramesReceived(peer, frames)), look_again)
-        )
+
+        def from_guest(peer: bytes, frames: list[Buffer]) -> None:
+            handle(hv.GuestFramesReceived(peer, frames))
+
+        pumps[_GUESTS] = attach(loop, guests, from_guest, partial(settle, _GUESTS))
         for name, port in controllers.items():
 
-            def received(_: bytes, frames: list[Buffer], name: str = name) -> None:
+            def from_controller(_: bytes, frames: list[Buffer], name: str = name) -> None:
                 handle(hv.ControllerFramesReceived(name, frames))
 
-            pumps.append(attach(loop, port, received, look_again))
+            pumps[name] = attach(loop, port, from_controller, partial(settle, name))
         log.info("listening at %s", self._spec.endpoint)
         handle(hv.Started())
-        look_again()
+        settle()
         async with Telemetry(self._topology, self._spec, self._epoch, self.status):
             await stop.wait()
         handle(hv.StopRequested("shutting down"))
         reactor.close()
-        for pump in pumps:
+        for pump in pumps.values():
             pump.close()
         for port in (guests, *controllers.values()):
             port.close()

@@ -23,13 +23,14 @@ class Reactor(Generic[E, A]):
         core: What decides.
         perform: What does; called for each action in order.
         timer: The event that tells the core that its deadline has come.
-        after_timer: Called when that event has been handled.
+        after_timer: Called when that event has been handled, as after a batch of messages: it calls `settle`.
     """
 
     def __init__(
         self, core: Core[E, A], perform: Callable[[A], None], timer: E, after_timer: Callable[[], None]
     ) -> None:
         self._core = core
+        self._step = core.handle
         self._perform = perform
         self._timer_event = timer
         self._after_timer = after_timer
@@ -38,10 +39,13 @@ class Reactor(Generic[E, A]):
         self._armed_ns = 0
 
     def handle(self, event: E) -> None:
-        """Let the core take an event and do what it says."""
+        """Let the core take an event and do what it says; `settle` must follow, once for a batch of events."""
         perform = self._perform
-        for action in self._core.handle(event, time.monotonic_ns()):
+        for action in self._step(event, time.monotonic_ns()):
             perform(action)
+
+    def settle(self) -> None:
+        """Keep the timer, which an event may have brought forward. Nobody waits for this, so it comes last."""
         deadline = self._core.deadline_ns()
         if deadline is not None and (self._handle_ is None or deadline < self._armed_ns):
             self._arm(deadline)

@@ -241,9 +241,9 @@ class MemoryPort(ABC):
         """There is no descriptor in virtual time: -1."""
         return -1
 
-    def wait(self, timeout_ms: int) -> bool:  # noqa: ARG002 - the seam's signature
+    def receive_wait(self, timeout_ms: int) -> tuple[bytes, list[Buffer]] | None:  # noqa: ARG002 - the seam's signature
         """Virtual time stands still while anybody waits, so the answer comes at once."""
-        return self.pending()
+        return self.receive()
 
     def close(self) -> None:
         """Cut the connections; what is under way is lost."""

@@ -16,7 +16,7 @@ ONLY_PEER = b""
 
 
 class Port(Protocol):
-    """One end of a transport. No method blocks but `wait`. It may be used from several threads in turn, not at once."""
+    """One end of a transport. No method blocks but `receive_wait`. It may be used from several threads in turn, not at once."""
 
     @property
     def endpoint(self) -> str:
@@ -48,11 +48,10 @@ class Port(Protocol):
         """Descriptor that becomes readable, edge-triggered, when a message may have come; -1 if there is none."""
         ...
 
-    def wait(self, timeout_ms: int) -> bool:
-        """Block until a message is there, at most `timeout_ms` (0 or more); in virtual time not at all.
+    def receive_wait(self, timeout_ms: int) -> tuple[bytes, list[Buffer]] | None:
+        """As `receive`, but block until a message is there, at most `timeout_ms` (0 or more); in virtual time not at all.
 
-        Returns:
-            Whether a message is there.
+        Waiting and receiving are one question to the transport, which is what a thread that waits for a reply wants.
         """
         ...
 

@@ -1,8 +1,8 @@
 """Drains a port into an asyncio loop without losing an edge.
 
 A port's descriptor is edge-triggered, and any send, receive or question to the socket may consume the edge (ZeroMQ
-guide, "ZMQ_FD"; zmq_getsockopt(3)). So: receive until there is nothing; after sending outside of a drain, ask again;
-and give the loop back after a batch, or one busy peer would starve timers.
+guide, "ZMQ_FD"; zmq_getsockopt(3)). So: receive until there is nothing; after sending outside of `on_frames`, ask
+again (`Pump.kick`); and give the loop back after a batch, or one busy peer would starve timers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class Pump:
         loop: Loop of this thread.
         port: A port with a descriptor.
         on_frames: Called with address and frames of each message.
-        on_drained: Called after each batch, for work that is done once per batch (timers, flushing).
+        on_drained: Called after each batch, for work that is done once per batch (timers); if it sends, it kicks the
+            pump of the port that it sent on.
         batch: Most messages before the loop gets its turn.
     """
 
@@ -46,7 +47,7 @@ class Pump:
         self._reschedule()
 
     def kick(self) -> None:
-        """Look again: call it in the loop's thread after sending outside of `on_frames` and `on_drained`."""
+        """Look again: call it in the loop's thread after sending on the port outside of its own `on_frames`."""
         if self._scheduled is None and not self._closed and self._port.pending():
             self._reschedule()
 
@@ -84,7 +85,6 @@ class Pump:
                     return
             if self._on_drained is not None:
                 self._on_drained()
-                more = more or (not self._closed and self._port.pending())
         finally:
             if more:
                 self._reschedule()

@@ -39,10 +39,11 @@ RECONNECT_MS = 50
 RECONNECT_CAP_MS = 1000
 _DONT_WAIT = int(zmq.NOBLOCK)
 _DONT_WAIT_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+_WAIT = 0
+_NO_COPY = False
 _EVENTS = int(zmq.EVENTS)
-_MORE = int(zmq.RCVMORE)
 _READABLE = int(zmq.POLLIN)
-_LUCKY = 2
+_WOKEN, _IN_DOUBT, _LUCKY = range(3)
 
 
 class ZeromqPort:
@@ -62,10 +63,13 @@ class ZeromqPort:
         self._claim = claim
         self._closed = False
         self._fd = int(socket.getsockopt(zmq.FD))
-        self._poll_set = [(socket, zmq.POLLIN)]
-        # Receiving from an empty socket raises, which costs three times a look at EVENTS: so look first, except when
-        # a message is known to be there or the last two receives found one.
-        self._luck = 0
+        self._patience_ms = -1
+        # Receiving from an empty socket raises, which costs twice a look at EVENTS. So look first, except when a
+        # message is likely: the first time after nothing was there (who asks then was woken), and once two receives
+        # in a row found one.
+        self._luck = _WOKEN
+        # The C method below zmq.Socket.send, which only adds options that DEALER and ROUTER do not have.
+        self._send = super(zmq.Socket, socket).send
 
     @property
     def endpoint(self) -> str:
@@ -76,37 +80,51 @@ class ZeromqPort:
         """Hand a message to ZeroMQ; False if the peer is unknown, its pipe is full, or the port is closed."""
         if not frames:
             return True
-        send = self._socket.send
+        send = self._send
         try:
             if self._routed:
                 send(peer, _DONT_WAIT_MORE)
             elif peer != ONLY_PEER:
                 return False
-            for frame in frames[:-1]:
-                send(frame, _DONT_WAIT_MORE, copy=len(frame) < ZERO_COPY_BYTES)
+            if len(frames) > 1:
+                for frame in frames[:-1]:
+                    send(frame, _DONT_WAIT_MORE, len(frame) < ZERO_COPY_BYTES)
             last = frames[-1]
-            send(last, _DONT_WAIT, copy=len(last) < ZERO_COPY_BYTES)
+            send(last, _DONT_WAIT, len(last) < ZERO_COPY_BYTES)
         except zmq.ZMQError:
             return False
         return True
 
     def receive(self) -> tuple[bytes, list[Buffer]] | None:
         """Take the next message; frames beyond what any message may have are thrown away as they come."""
-        socket = self._socket
+        if self._luck == _IN_DOUBT and not self.pending():
+            return None
+        return self._take(_DONT_WAIT)
+
+    def receive_wait(self, timeout_ms: int) -> tuple[bytes, list[Buffer]] | None:
+        """Take the next message, or wait for it, without holding the interpreter lock."""
+        if self._closed:
+            return None
+        if timeout_ms != self._patience_ms:
+            self._patience_ms = timeout_ms
+            self._socket.setsockopt(zmq.RCVTIMEO, timeout_ms)
+        return self._take(_WAIT)
+
+    def _take(self, flags: int) -> tuple[bytes, list[Buffer]] | None:
+        receive = self._socket.recv
         try:
-            if self._luck < _LUCKY and not int(socket.getsockopt(_EVENTS)) & _READABLE:
-                self._luck = 0
-                return None
-            peer = socket.recv(_DONT_WAIT) if self._routed else ONLY_PEER
-            frames: list[Buffer] = [socket.recv(_DONT_WAIT)]
-            while socket.getsockopt(_MORE):
-                frame = socket.recv(_DONT_WAIT, copy=False)
+            peer = receive(flags) if self._routed else ONLY_PEER
+            frame = receive(flags, _NO_COPY)
+            frames: list[Buffer] = [frame.bytes]
+            while frame.more:
+                frame = receive(flags, _NO_COPY)
                 if len(frames) <= MAX_PAYLOAD_FRAMES + 1:
                     frames.append(frame.buffer if len(frame) >= ZERO_COPY_BYTES else frame.bytes)
         except zmq.ZMQError:
-            self._luck = 0
+            self._luck = _WOKEN
             return None
-        self._luck += 1
+        if self._luck < _LUCKY:
+            self._luck += 1
         return peer, frames
 
     def pending(self) -> bool:
@@ -115,25 +133,12 @@ class ZeromqPort:
             there = bool(int(self._socket.getsockopt(_EVENTS)) & _READABLE)
         except zmq.ZMQError:
             return False
-        if there:
-            self._luck = _LUCKY
+        self._luck = _LUCKY if there else _WOKEN
         return there
 
     def fileno(self) -> int:
         """ZeroMQ's edge-triggered descriptor."""
         return self._fd
-
-    def wait(self, timeout_ms: int) -> bool:
-        """Block until a message is there, without holding the interpreter lock."""
-        if self._closed:
-            return False  # a closed socket would be polled as descriptor 0
-        try:
-            there = bool(zmq.zmq_poll(self._poll_set, timeout_ms))
-        except zmq.ZMQError:
-            return False
-        if there:
-            self._luck = _LUCKY
-        return there
 
     def close(self) -> None:
         """Close the socket and give the address back."""
