@@ -52,11 +52,10 @@ class Region(NamedTuple):
 
 
 class Order(NamedTuple):
-    """End run number `run` at `due_s` of the monotonic clock; `elapsed` tells the end of a time slice from a kick."""
+    """End run number `run` at `due_s` of the monotonic clock."""
 
     run: int
     due_s: float
-    elapsed: bool
 
 
 class Alarm:
@@ -77,18 +76,18 @@ class Alarm:
 
     def set(self, run: int, delay_us: int) -> None:
         """End run number `run` in `delay_us` microseconds unless it ends by itself; from the vCPU thread only."""
-        self._give(Order(run, time.monotonic() + (delay_us * 1e-6 if delay_us >= _SHORTEST_SLEEP_US else 0), True))
+        self._give(Order(run, time.monotonic() + (delay_us * 1e-6 if delay_us >= _SHORTEST_SLEEP_US else 0)))
 
     def end_now(self, run: int) -> None:
         """End run number `run` as soon as it can be done; from any thread, without waiting for it."""
-        self._give(Order(run, 0, False))
+        self._give(Order(run, 0))
 
     def _give(self, order: Order) -> None:
         with self._starting:
             if self._thread is None:
                 self._thread = threading.Thread(target=_ring, args=(self._engine, self._orders), daemon=True)
                 self._thread.start()
-                weakref.finalize(self, self._orders.put, Order(0, 0, False))
+                weakref.finalize(self, self._orders.put, Order(0, 0))
         self._orders.put(order)
 
 
@@ -107,7 +106,7 @@ def _ring(engine_of: weakref.ref[UnicornEngine], orders: queue.SimpleQueue[Order
         engine = engine_of()
         if engine is None:
             return
-        engine._end_run(order.run, elapsed=order.elapsed)
+        engine._end_run(order.run)
         del engine
 
 
@@ -244,30 +243,32 @@ class UnicornEngine:
         """
         self._kicked = True
         run = self._run_number
-        if not self._request_stop(run, elapsed=False):
+        if not self._request_stop(run):
             self._alarm.end_now(run)
 
-    def _request_stop(self, run: int, *, elapsed: bool) -> bool:
+    def _request_stop(self, run: int) -> bool:
         """Ask Unicorn to stop run number `run`; return False if the request may have been lost."""
         with self._lock:
             if not self._running or self._run_number != run:
                 return True
-            self._elapsed = self._elapsed or elapsed
+            self._elapsed = True
             inside = self._inside
             self.uc.emu_stop()
         return inside
 
-    def _end_run(self, run: int, *, elapsed: bool) -> None:
+    def _end_run(self, run: int) -> None:
         """Repeat the stop request until run number `run` has ended or cannot miss it."""
         attempts = 0
-        while not self._request_stop(run, elapsed=elapsed):
+        while not self._request_stop(run):
             attempts += 1
             time.sleep(0 if attempts < _SPINS_BEFORE_SLEEP else _KICK_INTERVAL_S)
 
     def _execute(self, pc: int, timeout_us: int = 0) -> int:
         """Run from `pc` until something stops the guest, and return Unicorn's error number (0 for none).
 
-        Returns at once when a kick is pending. `timeout_us` of 0 is for ever; when the time is up `_elapsed` is set.
+        Returns at once when a kick is pending. `timeout_us` of 0 is for ever. When the run was asked to end, because
+        the time is up or by a kick, `_elapsed` is set: it is not HLT or WFI that ended it. (That `_kicked` is set does
+        not say so: a kick may end the run behind the one that has reported it.)
 
         Raises:
             BaseException: Whatever a callback raised, `GuestFault` excepted.

@@ -9,8 +9,8 @@ it has read from the device, a load from a device is performed twice.
 The checks inside of blocks can be switched off: the flag ``no_exit_request`` of ``struct uc_struct`` (uc_priv.h) makes
 the translator leave them out; Unicorn sets it itself for the blocks of ARM's IT instruction. Every block starts with a
 check, blocks are short (512 instructions at most, one iteration of a REP) and every backward jump starts one, so that a
-request takes effect within microseconds all the same. The flag has no public name. Where it lies belongs to one build
-and is not believed: the structure must look as expected, and `check` tries out what it does, once per process.
+request takes effect within microseconds all the same. The flag has no public name (`internals`); `check` tries out what
+it does, once per process.
 
 It must not be set for guests whose engine answers accesses to unmapped memory from outside (RISC-V): with the checks
 goes the exit behind such an access.
@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import struct
 from typing import Any, Final
 
 from unicorn.unicorn_const import UC_ARCH_X86, UC_HOOK_INSN, UC_MODE_32
@@ -28,13 +27,7 @@ from unicorn.unicorn_py3 import Uc
 from unicorn.x86_const import UC_X86_INS_IN, UC_X86_REG_EIP
 
 from iovirt_dist.errors import LocalError
-
-# struct uc_struct of Unicorn 2.1.4 on 64-bit systems: size_t cpu_context_size; uint64_t next_pc; then the booleans
-# hook_insert, first_tb, no_exit_request, init_done
-_CONTEXT_SIZE: Final = 0x7E0
-_FLAGS: Final = 0x7F0
-_NO_EXIT_REQUEST: Final = _FLAGS + 2
-_CONTEXT_HEADER_BYTES: Final = 0x28
+from iovirt_dist.guest.unicorn.internals import NO_EXIT_REQUEST, structure
 
 _START: Final = 0x1000
 _CODE: Final = b"\xed\xa3\x00\x20\x00\x00\x40\xf4"  # in eax, dx; mov [0x2000], eax; inc eax; hlt
@@ -81,15 +74,10 @@ def _stops_at(*, whole_blocks: bool) -> int:
 
 
 def _set(uc: Any) -> None:
-    """Set the flag if the fields around it look as in an instance that is initialized and has not run."""
-    address = ctypes.cast(uc._uch, ctypes.c_void_p).value
-    assert address is not None
-    context_bytes = uc.context_save().size - _CONTEXT_HEADER_BYTES
-    expected = struct.pack("<QQ", context_bytes, 0), struct.pack("<???", False, False, True)
-    found = ctypes.string_at(address + _CONTEXT_SIZE, 16), ctypes.string_at(address + _FLAGS, 4)
-    if (found[0], found[1][:1] + found[1][2:]) != expected:
+    flag = ctypes.c_bool.from_address(structure(uc) + NO_EXIT_REQUEST)
+    if flag.value:
         raise _unusable()
-    ctypes.c_bool.from_address(address + _NO_EXIT_REQUEST).value = True
+    flag.value = True
 
 
 def _unusable() -> LocalError:

@@ -16,8 +16,8 @@ Theory of operation.
   an undefined opcode, so they raise #UD as well.
 - *Stops* happen between translated blocks only (`whole_blocks`): Unicorn would also stop inside of instructions and
   then execute a part of them twice.
-- *HLT* simply ends `emu_start`. When a kick came at the same time, only the opcode before EIP tells the two apart; with
-  interrupts disabled we then believe the opcode, otherwise the kick (HLT may wake at any time).
+- *HLT* simply ends `emu_start`, as a stop request does; `HaltFlag` tells the two apart. A kick that comes together with
+  HLT stays pending.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ from unicorn.x86_const import (
 from iovirt_dist.errors import GuestFault, LocalError
 from iovirt_dist.guest.engine import Callbacks, Stop, StopKind
 from iovirt_dist.guest.unicorn.base import PAGE_BYTES, UnicornEngine
+from iovirt_dist.guest.unicorn.internals import HaltFlag
 from iovirt_dist.guest.unicorn.whole_blocks import stop_between_blocks
 from iovirt_dist.guest.unicorn.x86_state import REGISTER_IDS, StateBlock
 from iovirt_dist.guest.x86.faults import GENERAL_PROTECTION, INVALID_OPCODE, PAGE_FAULT, WITH_ERROR_CODE, Fault
@@ -71,7 +72,6 @@ from iovirt_dist.guest.x86.strings import (
 )
 
 _EMPTY_DIRECTORY: Final = 1 << 32  # physical; beyond everything that a 32-bit guest can name
-_HLT: Final = b"\xf4"
 _UNDEFINED: Final = frozenset({UC_ERR_INSN_INVALID, UC_ERR_FETCH_UNMAPPED, UC_ERR_FETCH_PROT})
 _REGISTERS: Final = dict(
     zip(("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"), REGISTER_IDS, strict=True),
@@ -99,6 +99,7 @@ class UnicornX86(UnicornEngine):
 
     def __init__(self, callbacks: Callbacks) -> None:
         super().__init__(UC_ARCH_X86, UC_MODE_32, callbacks)
+        self._halt_flag = HaltFlag(self.uc)
         stop_between_blocks(self.uc)
         self._block = StateBlock(self.uc)
         self._scratch = StateBlock(self.uc)
@@ -178,13 +179,13 @@ class UnicornX86(UnicornEngine):
 
     def run(self, pc: int) -> Stop:
         """Execute from `pc` (relative to CS) until something must be done."""
-        stop = None
-        while stop is None:
-            stop = self.run_slice(pc, 0)
+        while (stop := self.run_slice(pc, 0)) is None:
+            pc = self.read_register("eip")
         return stop
 
     def run_slice(self, pc: int, slice_us: int) -> Stop | None:
         """As `run`, but give up after about `slice_us` microseconds and return None; 0 is for ever."""
+        self._halt_flag.clear()  # a pending kick keeps the emulator from starting
         status = self._execute(pc, slice_us)
         if self._stop is not None:
             return self._settle(self._stop)
@@ -194,7 +195,7 @@ class UnicornX86(UnicornEngine):
             return Stop(StopKind.EXCEPTION, eip, INVALID_OPCODE)
         if status:
             return Stop(StopKind.EXCEPTION, eip, GENERAL_PROTECTION)
-        if not (self._kicked or self._elapsed) or self._halted_with_interrupts_off(eip):
+        if self._halt_flag.is_set():
             return Stop(StopKind.HALTED, eip)
         if self._kicked:
             self._kicked = False
@@ -211,15 +212,6 @@ class UnicornX86(UnicornEngine):
             return stop
         self._block.save()
         return stop._replace(pc=self._block.eip())
-
-    def _halted_with_interrupts_off(self, eip: int) -> bool:
-        if self._block.interrupts_enabled():
-            return False
-        linear = self._block.code_segment_base() + eip - 1
-        try:
-            return self._mmu.read(self._block, linear, 1) == _HLT
-        except Fault:
-            return False
 
     def _flush_tlb(self) -> None:
         self.uc.ctl(UC_CTL_TLB_FLUSH, UC_CTL_IO_WRITE)

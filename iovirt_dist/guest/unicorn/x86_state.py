@@ -156,10 +156,6 @@ class StateBlock:
         """CS.base."""
         return self._quadword(_SEGMENTS + CS * _SEGMENT_BYTES + 8) & 0xFFFF_FFFF
 
-    def interrupts_enabled(self) -> bool:
-        """EFLAGS.IF."""
-        return bool(self._quadword(_EFLAGS) & 0x200)
-
     def io_level(self) -> tuple[int, int, bool]:
         """Return CPL, IOPL and whether virtual-8086 mode is on; (0, 0, False) in real mode."""
         hidden = self._doubleword(_HFLAGS)
