@@ -5,8 +5,9 @@ range or length ends it before anything is built, and nesting cannot be deeper t
 (True is no integer, text is no bytes). Whatever is wrong is one `DecodeError` with a reason to count; no other
 exception leaves this module.
 
-msgspec decodes because msgpack's own `unpackb` builds whatever the bytes say first (64 KB of nested array headers: 80
-MB) and takes 0.8 us more per message with the check after it.
+msgspec does both. It decodes because msgpack's own `unpackb` builds whatever the bytes say first (64 KB of nested array
+headers: 80 MB) and takes 0.8 us more per message with the check after it; it encodes, to the same bytes, in a third of
+the time of msgpack's `pack` (0.2 us instead of 0.7).
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-import msgpack
 import msgspec
 
 from iovirt_dist.errors import DecodeError, LocalError
@@ -30,10 +30,8 @@ MAX_PAYLOAD_BYTES = 16 << 20
 """Sum over the payload frames of one message."""
 
 _MAY_CARRY_PAYLOAD = (Trap, TrapReply, Submit, Complete)
-_as_tuple = msgspec.structs.astuple
 _decode = msgspec.msgpack.Decoder(Envelope).decode
-_pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
-_TAGS: dict[type, int] = {}
+_encode = msgspec.msgpack.Encoder().encode
 
 
 def encode(
@@ -57,11 +55,7 @@ def encode(
     """
     if payload and (len(payload) > MAX_PAYLOAD_FRAMES or sum(map(len, payload)) > MAX_PAYLOAD_BYTES):
         raise LocalError(f"payload is more than {MAX_PAYLOAD_FRAMES} frames or {MAX_PAYLOAD_BYTES} bytes")
-    kind = type(body)
-    tag = _TAGS.get(kind)
-    if tag is None:
-        tag = _TAGS[kind] = int(kind.__struct_config__.tag)  # type: ignore[arg-type]  # every message has an int tag
-    frame: bytes = _pack((epoch, peer_epoch, sequence, acknowledged, (tag, *_as_tuple(body))))
+    frame = _encode(Envelope(epoch, peer_epoch, sequence, acknowledged, body))
     return [frame, *payload]
 
 

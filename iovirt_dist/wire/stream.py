@@ -124,7 +124,8 @@ class Stream:
         kept = self._unacknowledged
         if not kept:
             due_ns = self._repeat_due_ns = now_ns + self._repeat_ns
-            self.alarm_ns = min(self.alarm_ns, due_ns)
+            if due_ns < self.alarm_ns:
+                self.alarm_ns = due_ns
         elif len(kept) >= self._window:
             raise WindowFullError(
                 f"{self._window} messages are unacknowledged", self.peer.hex(), "send fewer at a time"
@@ -154,10 +155,11 @@ class Stream:
         body = envelope.body
         if type(body) in SESSION_TYPES:
             return "bad-sequence"
-        if envelope.acknowledged > self.acknowledged:
-            if envelope.acknowledged > self.last_out:
+        acknowledged = envelope.acknowledged
+        if acknowledged > self.acknowledged:
+            if acknowledged > self.last_out:
                 return "bad-acknowledgement"
-            self._release(envelope.acknowledged, now_ns, out)
+            self._release(acknowledged, now_ns, out)
         if sequence != self.last_in + 1:
             return self._out_of_order(sequence, now_ns, out)
         self.last_in = sequence
@@ -165,10 +167,10 @@ class Stream:
         out.append(Delivered(self.peer, body, payload))
         if payload:
             self._owed_bytes += sum(map(len, payload))
-        self._owed += 1
-        if self._owed == 1:
+        self._owed = owed = self._owed + 1
+        if owed == 1:
             self._owe(now_ns)
-        if self._owed >= self._half_window or self._owed_bytes >= OWED_BYTES:
+        if owed >= self._half_window or self._owed_bytes >= OWED_BYTES:
             self._acknowledge(now_ns, out)
         return ""
 
@@ -289,7 +291,8 @@ class Stream:
     def _owe(self, now_ns: int) -> None:
         """Start the time within which an acknowledgement must go out."""
         self._ack_due_ns = due_ns = now_ns + self._ack_wait_ns
-        self.alarm_ns = min(self.alarm_ns, due_ns)
+        if due_ns < self.alarm_ns:
+            self.alarm_ns = due_ns
 
     def _acknowledge(self, now_ns: int, out: list[SessionOutput]) -> None:
         out.append(self.session_message(Pong(0), now_ns))
