@@ -87,11 +87,10 @@ class Node(ABC):
             self.running = False
             self._end()
 
-    def stop(self) -> None:
-        """End this life in order, as SIGTERM does. The farewell itself is still under way: it may be lost."""
+    def say_goodbye(self) -> None:
+        """Begin an orderly end, as SIGTERM does; `kill` it when its goodbyes have left."""
         if self.running:
             self._farewell("shutting down")
-            self.kill()
 
     def log(self, text: str) -> None:
         """Keep a line for `Rig.log`."""

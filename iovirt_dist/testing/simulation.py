@@ -12,6 +12,9 @@ from iovirt_dist.testing.trace import MessageTrace
 from iovirt_dist.transport.memory import LinkModel, MemoryNetwork
 
 SECOND_NS = 1_000_000_000
+LINGER_NS = 10_000_000
+"""How long a node that ends in order waits until its last messages are on their way, as sockets linger."""
+
 _SETTLE_LIMIT_NS = 60 * SECOND_NS
 
 
@@ -117,9 +120,12 @@ class Simulation:
             self._node(name).kill()
 
     def stop(self, *names: str) -> None:
-        """End nodes as SIGTERM does: they say goodbye."""
+        """End nodes as SIGTERM does: they say goodbye, and `LINGER_NS` pass."""
         for name in names:
-            self._node(name).stop()
+            node = self._node(name)
+            node.say_goodbye()
+            self.run_for(LINGER_NS)
+            node.kill()
 
     def restart(self, name: str) -> None:
         """Kill a node and start it in a new life."""
