@@ -53,11 +53,8 @@ class StopRequested(NamedTuple):
 Event: TypeAlias = Started | GuestFramesReceived | ControllerFramesReceived | TimerFired | StopRequested
 
 
-class SendToGuest(NamedTuple):
-    """Send frames to a guest."""
-
-    peer: bytes
-    frames: Frames
+SendToGuest = SendFrames
+"""Send frames to a guest: what its session says goes out as it is."""
 
 
 class SendToController(NamedTuple):
@@ -132,34 +129,38 @@ class Hypervisor:
         self._by_peer: dict[bytes, Guest] = {}
         self._next_instance = len(self.guests) + 1
         self._deadline_ns: int | None = None
+        self._touched: list[Guest] = []
         self._actions: list[Action] = []
 
     def handle(self, event: Event, now_ns: int) -> list[Action]:
         """Take one event; see the module's theory of operation."""
         self._actions = []
-        match event:
-            case GuestFramesReceived(peer, frames):
-                self._guest_outputs(self.acceptor.receive(peer, frames, now_ns), now_ns)
-            case ControllerFramesReceived(name, frames):
-                self._controller_outputs(name, self.openers[name].receive(frames, now_ns), now_ns)
-            case TimerFired():
-                self._tick(now_ns)
-            case Started():
-                for name, opener in self.openers.items():
-                    self._controller_outputs(name, opener.start(now_ns), now_ns)
-                self._tick(now_ns)
-            case StopRequested(reason):
-                self._guest_outputs(self.acceptor.close(reason, now_ns), now_ns)
-                for name, opener in self.openers.items():
-                    self._controller_outputs(name, opener.close(reason, now_ns), now_ns)
-                return self._actions
+        if isinstance(event, GuestFramesReceived):
+            self._guest_outputs(self.acceptor.receive(event.peer, event.frames, now_ns), now_ns)
+        elif isinstance(event, ControllerFramesReceived):
+            name = event.controller
+            self._controller_outputs(name, self.openers[name].receive(event.frames, now_ns), now_ns)
+        elif isinstance(event, TimerFired):
+            self._tick(now_ns)
+        elif isinstance(event, Started):
+            for name, opener in self.openers.items():
+                self._controller_outputs(name, opener.start(now_ns), now_ns)
+            self._tick(now_ns)
+        else:
+            self._guest_outputs(self.acceptor.close(event.reason, now_ns), now_ns)
+            for name, opener in self.openers.items():
+                self._controller_outputs(name, opener.close(event.reason, now_ns), now_ns)
+            return self._actions
         self._submit_batches(now_ns)
         return self._actions
 
     def deadline_ns(self) -> int | None:
-        """When a `TimerFired` is due."""
+        """When a `TimerFired` is due; ask once for a batch of events."""
         for session in self._sessions:
             self._lower_deadline(session.deadline_ns())  # any message may have brought it forward
+        for guest in self._touched:
+            self._lower_deadline(guest.vm.deadline_ns())  # and so may any trap
+        self._touched.clear()
         return self._deadline_ns
 
     # --- guests
@@ -176,7 +177,7 @@ class Hypervisor:
                 if guest is not None:
                     self._guest_message(guest, output.body, output.payload, now_ns)
             elif isinstance(output, SendFrames):
-                self._actions.append(SendToGuest(*output))
+                self._actions.append(output)
             elif isinstance(output, Opened):
                 self._guest_opened(output, now_ns)
             elif isinstance(output, Lost):
@@ -217,7 +218,7 @@ class Hypervisor:
         backlog, guest.backlog = guest.backlog, []
         for body, payload in backlog:
             self._guest_message(guest, body, payload, now_ns)
-        self._lower_deadline(guest.vm.deadline_ns())
+        self._touched.append(guest)
 
     def _guest_message(self, guest: Guest, body: Message, payload: Sequence[Buffer], now_ns: int) -> None:
         vm = guest.vm
@@ -231,22 +232,16 @@ class Hypervisor:
 
     def _trap(self, guest: Guest, trap: Trap, payload: Sequence[Buffer], now_ns: int) -> None:
         vm = guest.vm
-        answer = vm.trap(trap, list(payload), now_ns)
         machine = vm.machine
         assert machine is not None
-        if machine.timed:
-            self._lower_deadline(vm.deadline_ns())
+        self._touched.append(guest)
+        reply, data = vm.trap(trap, payload, now_ns)
         if vm.power is not None:
             self._power(guest, vm.power, now_ns)
-            return
-        if answer is None:
+        elif reply is None:
             self._send_lines(guest, now_ns)
-            return
-        reply, data = answer
-        changes = machine.lines.take_changes()
-        if changes:
-            reply = type(reply)(reply.number, reply.value, reply.fault, reply.error_code, changes)
-        self._send(guest, reply, (data,) if data else (), now_ns)
+        else:
+            self._send(guest, reply, (data,) if data else (), now_ns)
 
     def _power(self, guest: Guest, power: Power, now_ns: int) -> None:
         """Switch the machine as its own hardware asked; the guest voids the trap that waits."""
@@ -268,7 +263,7 @@ class Hypervisor:
 
     def _send(self, guest: Guest, body: Message, payload: Sequence[Buffer], now_ns: int) -> None:
         try:
-            self._actions.append(SendToGuest(*self.acceptor.send(guest.peer, body, payload, now_ns)))
+            self._actions.append(self.acceptor.send(guest.peer, body, payload, now_ns))
         except WindowFullError as error:
             guest.connected = False
             self._note(f"guest {guest.vm.plan.name} takes no messages: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from iovirt_dist.drivers.disk import DiskDriver
@@ -17,7 +18,7 @@ from iovirt_dist.wire.messages import Power, PowerAction, Report, Trap, TrapKind
 DISK_QUEUE = 0
 TERMINAL_QUEUE = 1
 
-_WAITS_FOR_REPLY = frozenset(kind for kind in TrapKind if kind is not TrapKind.MMIO_STORE)
+_NO_FAULT = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,18 +153,18 @@ class VirtualMachine:
         if self.machine:
             self.machine.advance(now_ns - self._power_on_ns)
 
-    def trap(self, trap: Trap, payload: list[Buffer], now_ns: int) -> tuple[TrapReply, bytes] | None:
+    def trap(self, trap: Trap, payload: Sequence[Buffer], now_ns: int) -> tuple[TrapReply | None, bytes]:
         """Walk one trap through privilege, address map, interception and virtual device.
 
         Returns:
-            The reply (still without line changes) and the data of a string input, or None for a posted store.
+            The reply, None for a posted store, with the interrupt lines that changed; the data of a string input.
         """
-        machine, counts = self.machine, self.counts
+        machine, counts, kind = self.machine, self.counts, trap.kind
         assert machine is not None, "traps wait until the machine is built"
-        counts.traps[trap.kind] += 1
-        if trap.kind is TrapKind.INTERRUPT_ACKNOWLEDGE:
+        counts.traps[kind] += 1
+        if kind is TrapKind.INTERRUPT_ACKNOWLEDGE:
             vector = machine.acknowledge() if machine.acknowledge else 0
-            return TrapReply(trap.number, vector), b""
+            return TrapReply(trap.number, vector, _NO_FAULT, 0, machine.lines.take_changes()), b""
         data: Buffer = payload[0] if payload else b""
         if len(payload) > 1 or not operation.is_well_formed(trap, data):
             counts.malformed += 1
@@ -172,28 +173,26 @@ class VirtualMachine:
         if fault != privilege.ALLOWED:
             counts.refused += 1
             return TrapReply(trap.number, 0, fault), b""
-        outcome = operation.perform(machine.address_map, trap, data, now_ns - self._power_on_ns)
-        self._count(trap, outcome, now_ns)
-        if trap.kind in _WAITS_FOR_REPLY:
-            return TrapReply(trap.number, outcome.value), outcome.data
-        return None
+        value, read, touched = operation.perform(machine.address_map, trap, data, now_ns - self._power_on_ns)
+        self._count(kind, trap.width * trap.count, touched.name if touched else "-", now_ns)
+        if kind is TrapKind.MMIO_STORE:
+            return None, b""
+        return TrapReply(trap.number, value, _NO_FAULT, 0, machine.lines.take_changes()), read
 
     def reported(self, report: Report) -> None:
         """Keep a guest's own counts next to ours at the same point of the channel."""
         self.counts.reported = report
         self.counts.at_report = tuple(self.counts.traps)
 
-    def _count(self, trap: Trap, outcome: operation.Outcome, now_ns: int) -> None:
+    def _count(self, kind: TrapKind, size: int, touched: str, now_ns: int) -> None:
         counts = self.counts
-        size = trap.width * trap.count
-        if trap.kind in (TrapKind.PORT_IN, TrapKind.MMIO_LOAD):
+        if kind is TrapKind.PORT_IN or kind is TrapKind.MMIO_LOAD:
             counts.bytes_in += size
         else:
             counts.bytes_out += size
-        name = outcome.touched.name if outcome.touched else "-"
-        counts.touched[name] = counts.touched.get(name, 0) + 1
+        counts.touched[touched] = counts.touched.get(touched, 0) + 1
         driver = self.terminal_driver
-        if driver is not None and self.machine is not None and name == self.machine.terminal_name:
+        if driver is not None and self.machine is not None and touched == self.machine.terminal_name:
             driver.feed(now_ns)
             driver.flush()
 

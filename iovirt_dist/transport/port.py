@@ -16,7 +16,7 @@ ONLY_PEER = b""
 
 
 class Port(Protocol):
-    """One end of a transport. No method blocks but `receive_wait`. It may be used from several threads in turn, not at once."""
+    """One end of a transport; only `receive_wait` blocks. It may be used from several threads in turn, not at once."""
 
     @property
     def endpoint(self) -> str:
@@ -49,7 +49,7 @@ class Port(Protocol):
         ...
 
     def receive_wait(self, timeout_ms: int) -> tuple[bytes, list[Buffer]] | None:
-        """As `receive`, but block until a message is there, at most `timeout_ms` (0 or more); in virtual time not at all.
+        """As `receive`, but wait for a message, at most `timeout_ms` (0 or more); in virtual time not at all.
 
         Waiting and receiving are one question to the transport, which is what a thread that waits for a reply wants.
         """

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import zmq
 
@@ -69,7 +70,8 @@ class ZeromqPort:
         # in a row found one.
         self._luck = _WOKEN
         # The C method below zmq.Socket.send, which only adds options that DEALER and ROUTER do not have.
-        self._send = super(zmq.Socket, socket).send
+        self._send: Callable[..., object] = super(zmq.Socket, socket).send
+        self._receive: Callable[..., Any] = socket.recv
 
     @property
     def endpoint(self) -> str:
@@ -111,7 +113,7 @@ class ZeromqPort:
         return self._take(_WAIT)
 
     def _take(self, flags: int) -> tuple[bytes, list[Buffer]] | None:
-        receive = self._socket.recv
+        receive = self._receive
         try:
             peer = receive(flags) if self._routed else ONLY_PEER
             frame = receive(flags, _NO_COPY)

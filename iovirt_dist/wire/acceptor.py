@@ -100,8 +100,7 @@ class Acceptor:
             else:
                 known.confirmed = True
                 reason = self._control(known, envelope, now_ns, out)
-            if stream.alarm_ns < self._alarm_ns:
-                self._alarm_ns = stream.alarm_ns
+            self._alarm_ns = min(self._alarm_ns, stream.alarm_ns)
         else:
             reason = self._outside(peer, envelope, now_ns, out)
         if reason:

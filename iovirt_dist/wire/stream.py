@@ -124,8 +124,7 @@ class Stream:
         kept = self._unacknowledged
         if not kept:
             due_ns = self._repeat_due_ns = now_ns + self._repeat_ns
-            if due_ns < self.alarm_ns:
-                self.alarm_ns = due_ns
+            self.alarm_ns = min(self.alarm_ns, due_ns)
         elif len(kept) >= self._window:
             raise WindowFullError(
                 f"{self._window} messages are unacknowledged", self.peer.hex(), "send fewer at a time"
@@ -291,8 +290,7 @@ class Stream:
     def _owe(self, now_ns: int) -> None:
         """Start the time within which an acknowledgement must go out."""
         self._ack_due_ns = due_ns = now_ns + self._ack_wait_ns
-        if due_ns < self.alarm_ns:
-            self.alarm_ns = due_ns
+        self.alarm_ns = min(self.alarm_ns, due_ns)
 
     def _acknowledge(self, now_ns: int, out: list[SessionOutput]) -> None:
         out.append(self.session_message(Pong(0), now_ns))

@@ -20,7 +20,8 @@ _SPACE = {
     TrapKind.MMIO_STORE: Space.MEMORY,
 }
 _READS = frozenset({TrapKind.PORT_IN, TrapKind.MMIO_LOAD})
-_WIDTHS = frozenset({1, 2, 4, 8})
+_ONES = {width: (1 << 8 * width) - 1 for width in (1, 2, 4, 8)}
+"""The widest value of each width that an access may have."""
 
 
 class Outcome(NamedTuple):
@@ -39,10 +40,10 @@ class Outcome(NamedTuple):
 
 def is_well_formed(trap: Trap, data: Buffer) -> bool:
     """Whether widths, counts and payload of a trap agree, so that `perform` may take it."""
-    if trap.kind not in _SPACE or trap.width not in _WIDTHS:
+    if trap.kind not in _SPACE or trap.width not in _ONES:
         return False
     if trap.count == 1:
-        return not len(data)
+        return not data
     if trap.kind not in (TrapKind.PORT_IN, TrapKind.PORT_OUT) or trap.width == 8:
         return False
     return len(data) == (trap.width * trap.count if trap.kind is TrapKind.PORT_OUT else 0)
@@ -57,25 +58,20 @@ def perform(address_map: AddressMap, trap: Trap, data: Buffer, now_ns: int) -> O
         data: The elements of a string output, empty otherwise.
         now_ns: Virtual time of the guest's machine.
     """
-    space = _SPACE[trap.kind]
-    address, width = trap.address, trap.width
+    kind, address, width = trap.kind, trap.address, trap.width
+    space = _SPACE[kind]
     found = address_map.find(space, address)
     if trap.count > 1:
         return _string(found, trap, data, now_ns)
-    fits = found is not None and width <= found.device.max_width and address + width <= found.end
-    if trap.kind in _READS:
-        if fits and found is not None:
-            return Outcome(found.device.read(address - found.base, width, now_ns), b"", found)
-        return Outcome(_read_split(address_map, space, address, width, now_ns), b"", found)
-    if fits and found is not None:
-        found.device.write(address - found.base, width, trap.value & _ones(width), now_ns)
-    else:
+    if found is None or width > found.device.max_width or address + width > found.end:
+        if kind in _READS:
+            return Outcome(_read_split(address_map, space, address, width, now_ns), b"", found)
         _write_split(address_map, space, address, width, trap.value, now_ns)
+    elif kind in _READS:
+        return Outcome(found.device.read(address - found.base, width, now_ns), b"", found)
+    else:
+        found.device.write(address - found.base, width, trap.value & _ONES[width], now_ns)
     return Outcome(0, b"", found)
-
-
-def _ones(width: int) -> int:
-    return (1 << (8 * width)) - 1
 
 
 def _read_split(address_map: AddressMap, space: Space, address: int, width: int, now_ns: int) -> int:
@@ -84,7 +80,7 @@ def _read_split(address_map: AddressMap, space: Space, address: int, width: int,
     while done < width:
         found = address_map.find(space, address + done)
         piece = _piece(found, address + done, width - done)
-        read = found.device.read(address + done - found.base, piece, now_ns) if found else _ones(piece)
+        read = found.device.read(address + done - found.base, piece, now_ns) if found else _ONES[piece]
         value |= read << (8 * done)
         done += piece
     return value
@@ -97,7 +93,7 @@ def _write_split(address_map: AddressMap, space: Space, address: int, width: int
         found = address_map.find(space, address + done)
         piece = _piece(found, address + done, width - done)
         if found:
-            found.device.write(address + done - found.base, piece, (value >> (8 * done)) & _ones(piece), now_ns)
+            found.device.write(address + done - found.base, piece, (value >> (8 * done)) & _ONES[piece], now_ns)
         done += piece
 
 
