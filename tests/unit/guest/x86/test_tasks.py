@@ -14,6 +14,8 @@ from iovirt_dist.guest.x86.paging import Mmu
 from iovirt_dist.guest.x86.state import CR0_TS, CS, DS, ES, ESP, FS, GS, NT, VM, CpuState, Segment
 from iovirt_dist.guest.x86.tasks import switch_task
 from iovirt_dist.guest.x86.vcpu import X86Cpu
+from iovirt_dist.images import guestos_path
+from iovirt_dist.testing.rig import Rig
 from tests.unit.guest.x86.support import (
     GDT,
     IDT,
@@ -314,3 +316,11 @@ def test_interrupt_through_task_gate_pushes_nothing() -> None:
     state = cpu.state()
     assert (state.registers[ESP], state.eip) == (TASK_STACK, TASK_CODE + 1)
     assert doublewords(cpu, TSS + 56, 1) == [KERNEL_STACK]
+
+
+def test_guest_os_reports_the_overflow_of_its_kernel_stack() -> None:
+    """The bundled kernel recurses without end; its double fault task prints the panic line and the old task's EIP."""
+    rig = Rig(disk=1 << 20)
+    rig.boot(guestos_path(), "panic=stack")
+    rig.run_cpus(lambda: b"overflow?)" in rig.console.output)
+    assert b"kernel panic: double fault at eip 001" in rig.console.output
