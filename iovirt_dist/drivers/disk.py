@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from iovirt_dist.drivers.backend import DiskClient, DiskRequest
 from iovirt_dist.drivers.queue_pair import QueuePair, Request
-from iovirt_dist.hypervisor.vdev.device import Disk, DiskRequest
 from iovirt_dist.ids import RequestId
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import Status, UnitIdentity
@@ -25,7 +25,7 @@ class DiskDriver:
         self.block_bytes = identity.block_bytes
         self.read_only = identity.read_only
         self.serial = identity.serial
-        self._device: Disk | None = None
+        self._device: DiskClient | None = None
         self._power_on_ns = 0
         self.requests = 0
         self.bytes_read = 0
@@ -35,7 +35,7 @@ class DiskDriver:
         self._guest = guest
         self._queue = queue
 
-    def attach(self, device: Disk | None, power_on_ns: int) -> None:
+    def attach(self, device: DiskClient | None, power_on_ns: int) -> None:
         """Say which virtual disk completions go to, and when its machine's time began."""
         self._device = device
         self._power_on_ns = power_on_ns

@@ -7,8 +7,8 @@ somebody types.
 
 from __future__ import annotations
 
+from iovirt_dist.drivers.backend import TerminalClient
 from iovirt_dist.drivers.queue_pair import QueuePair, Request
-from iovirt_dist.hypervisor.vdev.device import Terminal
 from iovirt_dist.ids import RequestId
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import Opcode, Status
@@ -31,7 +31,7 @@ class TerminalDriver:
     """
 
     def __init__(self, queue_pair: QueuePair, unit: str, guest: int, queue: int) -> None:
-        self._device: Terminal | None = None
+        self._device: TerminalClient | None = None
         self._power_on_ns = 0
         self.bytes_out = 0
         self.bytes_in = 0
@@ -45,7 +45,7 @@ class TerminalDriver:
         self._typed = b""
         self._receiving = False
 
-    def attach(self, device: Terminal | None, power_on_ns: int) -> None:
+    def attach(self, device: TerminalClient | None, power_on_ns: int) -> None:
         """Say which virtual terminal this is now, None while the machine is down, and when its time began."""
         self._device = device
         self._power_on_ns = power_on_ns

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
+from iovirt_dist.drivers.backend import DiskRequest
 from iovirt_dist.hypervisor.vdev.ata import AtaChannel
 from iovirt_dist.hypervisor.vdev.ata_taskfile import COMMANDS
 from iovirt_dist.hypervisor.vdev.clint import CLINT_BYTES, Clint
 from iovirt_dist.hypervisor.vdev.cmos import Cmos
-from iovirt_dist.hypervisor.vdev.device import Device, DiskRequest, IrqLine, Quiet, State
+from iovirt_dist.hypervisor.vdev.device import Device, IrqLine, Quiet, State
 from iovirt_dist.hypervisor.vdev.goldfish_rtc import GoldfishRtc
 from iovirt_dist.hypervisor.vdev.i8254 import Pit8254
 from iovirt_dist.hypervisor.vdev.i8259 import Pic8259Pair

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from iovirt_dist.drivers.backend import DiskBackend, TerminalBackend
 from iovirt_dist.hypervisor.address_map import AddressMap
 from iovirt_dist.hypervisor.irqchip.lines import InterruptLines
-from iovirt_dist.hypervisor.vdev.device import Device, Disk, DiskBackend, Terminal, TerminalBackend
+from iovirt_dist.hypervisor.vdev.device import Device, Disk, Terminal
 from iovirt_dist.wire.messages import PowerAction
 
 RequestPower = Callable[[PowerAction, str], None]

@@ -10,12 +10,13 @@ byte.
 
 from __future__ import annotations
 
+from iovirt_dist.drivers.backend import DiskBackend
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.hypervisor.vdev.ata_device import AtaDevice
 from iovirt_dist.hypervisor.vdev.ata_identify import SECTOR_BYTES
 from iovirt_dist.hypervisor.vdev.ata_protocol import Phase
 from iovirt_dist.hypervisor.vdev.ata_taskfile import EXECUTE_DEVICE_DIAGNOSTIC, TaskFile
-from iovirt_dist.hypervisor.vdev.device import DiskBackend, IrqLine, Quiet, State
+from iovirt_dist.hypervisor.vdev.device import IrqLine, Quiet, State
 from iovirt_dist.wire.commands import Status
 
 COMMAND_BLOCK_PORTS = 8

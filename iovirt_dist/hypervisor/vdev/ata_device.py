@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
+from iovirt_dist.drivers.backend import DiskBackend, DiskRequest
 from iovirt_dist.hypervisor.vdev.ata_identify import (
     SECTOR_BYTES,
     DiskFacts,
@@ -38,7 +39,7 @@ from iovirt_dist.hypervisor.vdev.ata_protocol import (
 )
 from iovirt_dist.hypervisor.vdev.ata_settings import AtaSettings
 from iovirt_dist.hypervisor.vdev.ata_taskfile import ABORTED, COMMANDS, DEVICE_LBA, CommandSpec, Kind, TaskFile
-from iovirt_dist.hypervisor.vdev.device import DiskBackend, DiskRequest, State
+from iovirt_dist.hypervisor.vdev.device import State
 from iovirt_dist.wire.commands import MAX_DATA_BYTES, Opcode, Status
 
 _MAX_CHUNK_SECTORS = MAX_DATA_BYTES // SECTOR_BYTES

@@ -9,9 +9,9 @@ without an exception; what a specification leaves open reads as 0 or all ones an
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from iovirt_dist.wire.commands import Opcode, Status
+from iovirt_dist.drivers.backend import DiskClient, TerminalClient
 
 IrqLine: TypeAlias = Callable[[bool], None]
 """Output of a device: set its interrupt line to a level. Setting the level it has already is harmless."""
@@ -89,64 +89,9 @@ class Quiet:
         """Nothing is timed."""
 
 
-class DiskRequest(NamedTuple):
-    """What a virtual disk asks of its backend.
-
-    Attributes:
-        tag: The device's own number for the request; comes back with the completion.
-        opcode: READ, WRITE, FLUSH or DISCARD.
-        offset: Bytes from the start of the virtual disk.
-        length: Bytes.
-        data: For WRITE the bytes to write.
-    """
-
-    tag: int
-    opcode: Opcode
-    offset: int = 0
-    length: int = 0
-    data: bytes | bytearray | memoryview = b""
-
-
-class DiskBackend(Protocol):
-    """The disk behind a virtual disk, as it was identified before the guest started."""
-
-    size_bytes: int
-    block_bytes: int
-    read_only: bool
-    serial: str
-
-    def submit(self, request: DiskRequest) -> None:
-        """Take a request; its completion comes later through the device's `complete`. Never blocks or raises."""
-        ...
-
-
-class Disk(Device, Protocol):
+class Disk(Device, DiskClient, Protocol):
     """A virtual device in front of a `DiskBackend`."""
 
-    def complete(self, tag: int, status: Status, data: bytes | memoryview, now_ns: int) -> None:
-        """Take the outcome of the request with this tag; one that is not outstanding (reset since) is ignored."""
-        ...
 
-
-class TerminalBackend(Protocol):
-    """The terminal behind a virtual UART or console."""
-
-    def transmit(self, data: bytes) -> None:
-        """Bytes that the guest sent. The backend is bounded: see `space`."""
-        ...
-
-    def space(self) -> int:
-        """Bytes that `transmit` takes now; 0 makes the UART hold its transmitter empty bit back."""
-        ...
-
-
-class Terminal(Device, Protocol):
+class Terminal(Device, TerminalClient, Protocol):
     """A virtual device in front of a `TerminalBackend`."""
-
-    def receive(self, data: bytes, now_ns: int) -> int:
-        """Bytes that were typed; returns how many fitted, the caller keeps the rest."""
-        ...
-
-    def resume(self, now_ns: int) -> None:
-        """The backend has `space` again after it had none."""
-        ...

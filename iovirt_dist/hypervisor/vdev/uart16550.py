@@ -13,7 +13,8 @@ The interrupt output is the chip's INTRPT pin; MCR.OUT2 does not gate it.
 
 from __future__ import annotations
 
-from iovirt_dist.hypervisor.vdev.device import IrqLine, State, TerminalBackend
+from iovirt_dist.drivers.backend import TerminalBackend
+from iovirt_dist.hypervisor.vdev.device import IrqLine, State
 from iovirt_dist.hypervisor.vdev.uart_receiver import BREAK_ENTRY, UartReceiver
 
 PC_CLOCK_HZ = 1_843_200

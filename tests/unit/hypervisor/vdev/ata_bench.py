@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 
+from iovirt_dist.drivers.backend import DiskRequest
 from iovirt_dist.hypervisor.vdev.ata import AtaChannel
-from iovirt_dist.hypervisor.vdev.device import DiskRequest
 from iovirt_dist.wire.commands import Opcode, Status
 
 DATA, ERROR, FEATURES, COUNT, LOW, MID, HIGH, DEVICE, STATUS_REGISTER, COMMAND = 0, 1, 1, 2, 3, 4, 5, 6, 7, 7

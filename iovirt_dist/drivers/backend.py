@@ -1,0 +1,75 @@
+"""The seam between a virtual device and the host-side driver behind it, seen from the driver.
+
+A virtual device hands requests down (`DiskBackend`, `TerminalBackend`: what a driver implements); the driver hands
+outcomes up (`DiskClient`, `TerminalClient`: the little that a driver needs of the device). Drivers therefore know
+nothing of registers, and run unchanged in a driver domain that has no virtual device at all.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from iovirt_dist.wire.commands import Opcode, Status
+
+
+class DiskRequest(NamedTuple):
+    """What a virtual disk asks of its backend.
+
+    Attributes:
+        tag: The device's own number for the request; comes back with the completion.
+        opcode: READ, WRITE, FLUSH or DISCARD.
+        offset: Bytes from the start of the virtual disk.
+        length: Bytes.
+        data: For WRITE the bytes to write.
+    """
+
+    tag: int
+    opcode: Opcode
+    offset: int = 0
+    length: int = 0
+    data: bytes | bytearray | memoryview = b""
+
+
+class DiskBackend(Protocol):
+    """The disk behind a virtual disk, as it was identified before the guest started."""
+
+    size_bytes: int
+    block_bytes: int
+    read_only: bool
+    serial: str
+
+    def submit(self, request: DiskRequest) -> None:
+        """Take a request; its completion comes later through `DiskClient.complete`. Never blocks or raises."""
+        ...
+
+
+class DiskClient(Protocol):
+    """Who asked: a virtual disk, or what stands for one in a driver domain."""
+
+    def complete(self, tag: int, status: Status, data: bytes | memoryview, now_ns: int) -> None:
+        """Take the outcome of the request with this tag; one that is not outstanding (reset since) is ignored."""
+        ...
+
+
+class TerminalBackend(Protocol):
+    """The terminal behind a virtual UART or console."""
+
+    def transmit(self, data: bytes) -> None:
+        """Bytes that the guest sent. The backend is bounded: see `space`."""
+        ...
+
+    def space(self) -> int:
+        """Bytes that `transmit` takes now; 0 makes the UART hold its transmitter empty bit back."""
+        ...
+
+
+class TerminalClient(Protocol):
+    """Who is at the guest's end of a terminal: a virtual UART or console."""
+
+    def receive(self, data: bytes, now_ns: int) -> int:
+        """Bytes that were typed; returns how many fitted, the caller keeps the rest."""
+        ...
+
+    def resume(self, now_ns: int) -> None:
+        """The backend has `space` again after it had none."""
+        ...
