@@ -34,6 +34,7 @@ from unicorn.unicorn_const import (
     UC_HOOK_INSN,
     UC_HOOK_INTR,
     UC_MODE_32,
+    UC_PROT_READ,
 )
 from unicorn.x86_const import (
     UC_X86_INS_IN,
@@ -71,7 +72,7 @@ from iovirt_dist.guest.x86.strings import (
     scatter,
 )
 
-_EMPTY_DIRECTORY: Final = 1 << 32  # physical; beyond everything that a 32-bit guest can name
+_EMPTY_DIRECTORY: Final = 1 << 32  # physical; a guest with PAE or PSE-36 can name it, but not change it
 _UNDEFINED: Final = frozenset({UC_ERR_INSN_INVALID, UC_ERR_FETCH_UNMAPPED, UC_ERR_FETCH_PROT})
 _REGISTERS: Final = dict(
     zip(("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"), REGISTER_IDS, strict=True),
@@ -105,7 +106,7 @@ class UnicornX86(UnicornEngine):
         self._scratch = StateBlock(self.uc)
         self._pristine = self.uc.context_save()
         self._mmu = Mmu(self)
-        self.uc.mem_map(_EMPTY_DIRECTORY, PAGE_BYTES)
+        self.uc.mem_map(_EMPTY_DIRECTORY, PAGE_BYTES, UC_PROT_READ)
         self.uc.hook_add(UC_HOOK_INSN, self._on_in, None, 1, 0, UC_X86_INS_IN)
         self.uc.hook_add(UC_HOOK_INSN, self._on_out, None, 1, 0, UC_X86_INS_OUT)
         self.uc.hook_add(UC_HOOK_INTR, self._on_interrupt)

@@ -14,6 +14,7 @@ from tests.unit.guest.x86.support import (
     KERNEL_CODE,
     KERNEL_CS,
     KERNEL_STACK,
+    PAGE_DIRECTORY,
     STUBS,
     TSS,
     USER_CODE,
@@ -270,6 +271,25 @@ def test_refused_in_faults_with_nothing_behind_it_done() -> None:
     assert cpu.read_memory(0x60000, 4) == bytes(4)
     assert bus.log == []
     assert cpu.counters() == (0, 1, 1)
+
+
+def test_refusal_cannot_be_prepared_by_the_guest() -> None:
+    """The page directory that makes a refused instruction harmless lies above 4 GiB; PSE-36 reaches it, in vain."""
+    cpu = protected_cpu(
+        """
+        0f20e0                  ; mov eax, cr4
+        83c810                  ; or eax, 10h (PSE)
+        0f22e0                  ; mov cr4, eax
+        c705 00004000 83000000  ; mov dword [400000h], 83h
+        a1 00004000             ; mov eax, [400000h]
+        f4                      ; hlt
+        """,
+        paging=True,
+    )
+    page_at_4_gib = 1 << 13 | 0x87
+    cpu.write_memory(PAGE_DIRECTORY + 4, page_at_4_gib.to_bytes(4, "little"))
+    assert cpu.run() == HALTED
+    assert cpu.state().registers[0] == 0
 
 
 def test_refused_out_without_paging_is_precise_too() -> None:
