@@ -41,7 +41,7 @@ class DiskDriver:
         self._power_on_ns = power_on_ns
 
     def submit(self, request: DiskRequest) -> None:
-        """Queue a request; where the queue is full the device gets QUEUE_FULL as an error."""
+        """Queue a request; where the queue is full it ends with QUEUE_FULL, like any other error, after this step."""
         self.requests += 1
         tag = request.tag
 
@@ -54,8 +54,6 @@ class DiskDriver:
         self.bytes_written += len(request.data)
         id_ = RequestId(self._guest, self._queue, self.requests)
         length = len(request.data) or request.length
-        queued = self._queue_pair.submit(
-            Request(id_, request.opcode, self._unit, request.offset, length, request.data, on_complete)
-        )
-        if not queued and self._device is not None:
-            self._device.complete(tag, Status.QUEUE_FULL, b"", 0)
+        command = Request(id_, request.opcode, self._unit, request.offset, length, request.data, on_complete)
+        if not self._queue_pair.submit(command):
+            self._queue_pair.refuse(command, Status.QUEUE_FULL)

@@ -2,7 +2,9 @@
 
 Bytes are gathered while a transmit command is in flight, so a guest that prints a character at a time costs one
 command for all that it printed meanwhile. One receive command is always parked at the controller; it completes when
-somebody types.
+somebody types. What fails is tried again after a second, not at once: hypervisor and controller would spin. Bytes
+that a full queue or an ended queue pair sent back are kept for that; bytes that the terminal refused are lost, as on
+an unplugged line, and counted.
 """
 
 from __future__ import annotations
@@ -19,6 +21,11 @@ BUFFER_BYTES = 4096
 RECEIVE_BYTES = 256
 """Most that one receive command brings."""
 
+RETRY_NS = 1_000_000_000
+"""Time from a failed command to the next one of its kind."""
+
+_WORTH_A_RETRY = frozenset({Status.QUEUE_FULL, Status.ABORTED})
+
 
 class TerminalDriver:
     """The `TerminalBackend` of one guest's console.
@@ -28,19 +35,30 @@ class TerminalDriver:
         unit: Name of the terminal.
         guest: Instance number of the guest.
         queue: Queue number for transmit; receive takes the next one.
+
+    Attributes:
+        bytes_out: Bytes that the controller took.
+        bytes_in: Bytes that were typed.
+        lost_bytes: Bytes that the terminal refused.
+        errors: Commands that failed.
+        retry_ns: Monotonic time at which `flush` has something to try again, None for nothing.
     """
 
     def __init__(self, queue_pair: QueuePair, unit: str, guest: int, queue: int) -> None:
-        self._device: TerminalClient | None = None
-        self._power_on_ns = 0
         self.bytes_out = 0
         self.bytes_in = 0
+        self.lost_bytes = 0
+        self.errors = 0
+        self.retry_ns: int | None = None
+        self._device: TerminalClient | None = None
+        self._power_on_ns = 0
         self._queue_pair = queue_pair
         self._unit = unit
         self._transmit_id = RequestId(guest, queue, 0)
         self._receive_id = RequestId(guest, queue + 1, 0)
         self._gathered = bytearray()
-        self._in_flight_bytes = 0
+        self._in_flight = b""
+        self._transmit_from_ns = self._receive_from_ns = 0
         self._starved = False
         self._typed = b""
         self._receiving = False
@@ -57,22 +75,31 @@ class TerminalDriver:
 
     def space(self) -> int:
         """Bytes that `transmit` takes now."""
-        space = BUFFER_BYTES - len(self._gathered) - self._in_flight_bytes
+        space = BUFFER_BYTES - len(self._gathered) - len(self._in_flight)
         self._starved = self._starved or space <= 0
         return max(space, 0)
 
-    def flush(self) -> None:
-        """Hand to the controller what was gathered, unless a transmit is under way; park a receive."""
-        if self._gathered and not self._in_flight_bytes:
+    def flush(self, now_ns: int) -> None:
+        """Hand to the controller what was gathered, unless a transmit is under way; park a receive.
+
+        Args:
+            now_ns: Monotonic time; what failed less than `RETRY_NS` ago waits.
+        """
+        if self._gathered and not self._in_flight and now_ns >= self._transmit_from_ns:
             data = bytes(self._gathered)
-            self._gathered.clear()
             self._transmit_id = self._next(self._transmit_id)
             if self._submit(self._transmit_id, Opcode.CONSOLE_TRANSMIT, len(data), data):
-                self._in_flight_bytes = len(data)
-                self.bytes_out += len(data)
-        if not self._receiving and not self._typed:
+                self._in_flight = data
+                self._gathered.clear()
+            else:
+                self._transmit_from_ns = now_ns + RETRY_NS
+        if not self._receiving and not self._typed and now_ns >= self._receive_from_ns:
             self._receive_id = self._next(self._receive_id)
             self._receiving = self._submit(self._receive_id, Opcode.CONSOLE_RECEIVE, RECEIVE_BYTES, b"")
+            if not self._receiving:
+                self._receive_from_ns = now_ns + RETRY_NS
+        if self._transmit_from_ns or self._receive_from_ns:
+            self._set_retry(now_ns)
 
     def feed(self, now_ns: int) -> None:
         """Give the device as much of what was typed as it takes."""
@@ -87,15 +114,39 @@ class TerminalDriver:
         done = self._received if opcode is Opcode.CONSOLE_RECEIVE else self._transmitted
         return self._queue_pair.submit(Request(id_, opcode, self._unit, 0, length, data, done))
 
+    def _set_retry(self, now_ns: int) -> None:
+        """Forget times that have passed; the earliest of the others is when to come back."""
+        if self._transmit_from_ns <= now_ns:
+            self._transmit_from_ns = 0
+        if self._receive_from_ns <= now_ns:
+            self._receive_from_ns = 0
+        self.retry_ns = min((at for at in (self._transmit_from_ns, self._receive_from_ns) if at), default=None)
+
     def _transmitted(self, status: Status, data: Buffer, now_ns: int) -> None:  # noqa: ARG002 - the callback's signature
-        self._in_flight_bytes = 0
+        sent, self._in_flight = self._in_flight, b""
+        if status is Status.OK:
+            self.bytes_out += len(sent)
+        else:
+            self.errors += 1
+            self._transmit_from_ns = now_ns + RETRY_NS
+            self._set_retry(now_ns)
+            if status in _WORTH_A_RETRY:
+                self._gathered[:0] = sent
+                return
+            self.lost_bytes += len(sent)
         if self._starved and self._device is not None:
             self._starved = False
             self._device.resume(now_ns - self._power_on_ns)
 
     def _received(self, status: Status, data: Buffer, now_ns: int) -> None:
+        """Take what was typed; success without data is a controller's error, too."""
         self._receiving = False
-        if status is Status.OK:
-            self.bytes_in += len(data)
-            self._typed += bytes(data)
+        if status is Status.OK and data:
+            typed = bytes(data[:RECEIVE_BYTES])
+            self.bytes_in += len(typed)
+            self._typed += typed
             self.feed(now_ns)
+        else:
+            self.errors += 1
+            self._receive_from_ns = now_ns + RETRY_NS
+            self._set_retry(now_ns)

@@ -9,11 +9,12 @@ identified yet is kept waiting: its traps stay in a bounded backlog and are walk
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
 from iovirt_dist.drivers.queue_pair import QueuePair
-from iovirt_dist.errors import DecodeError, WindowFullError
+from iovirt_dist.errors import ConfigError, DecodeError, WindowFullError
+from iovirt_dist.hypervisor.backlog import Backlog
 from iovirt_dist.hypervisor.virtual_machine import GuestPlan, VirtualMachine
 from iovirt_dist.wire.acceptor import Acceptor
 from iovirt_dist.wire.codec import Buffer, Frames
@@ -96,20 +97,42 @@ class HypervisorConfig:
 
 @dataclass(slots=True)
 class Guest:
-    """A guest with a session: where it is and what waits for its machine."""
+    """A guest with a session: where it is and what waits for its machine.
+
+    Attributes:
+        vm: Its machine, drivers and counts.
+        peer: Its address.
+        connected: Whether its session is open.
+        epoch: Its life.
+        waiting: Why it has no machine yet, one line.
+        off: Its hardware switched it off: it has no machine for the rest of its life.
+        deaf: It acknowledges nothing, so what it should get is dropped.
+        backlog: What waits for its machine.
+    """
 
     vm: VirtualMachine
     peer: bytes = b""
     connected: bool = False
     epoch: int = 0
     waiting: str = ""
-    backlog: list[tuple[Message, Sequence[Buffer]]] = field(default_factory=list)
+    off: bool = False
+    deaf: bool = False
+    backlog: Backlog = field(default_factory=Backlog)
 
-
-BACKLOG = 256
-"""Messages of a guest that wait for its machine; a guest in that state has one trap and its posted stores out."""
 
 GUEST_CREDITS = 64
+
+GUEST_WINDOW = 256
+"""Unacknowledged messages kept for a guest: one reply and `LINES_UNACKNOWLEDGED` changes of lines are due at most."""
+
+LINES_UNACKNOWLEDGED = 128
+"""Unacknowledged messages at which changes of interrupt lines wait: they are counts, so the next one says it all."""
+
+LINES_RETRY_NS = 10_000_000
+"""How soon they are tried again."""
+
+SUBMITS_UNACKNOWLEDGED = 3072
+"""Unacknowledged messages at which nothing is submitted to a controller, below the session's window of 4096."""
 
 
 class Hypervisor:
@@ -122,7 +145,7 @@ class Hypervisor:
     def __init__(self, config: HypervisorConfig) -> None:
         self.config = config
         own = SessionConfig(Role.HYPERVISOR, config.name, config.epoch, credits=GUEST_CREDITS, lease_ms=config.lease_ms)
-        self.acceptor = Acceptor(own, self._refusal)
+        self.acceptor = Acceptor(replace(own, window=GUEST_WINDOW), self._refusal)
         self.openers = {name: Opener(own, name) for name in config.controllers}
         self.guests = {name: Guest(VirtualMachine(plan, n + 1)) for n, (name, plan) in enumerate(config.plans.items())}
         self._sessions: tuple[Acceptor | Opener, ...] = (self.acceptor, *self.openers.values())
@@ -186,16 +209,17 @@ class Hypervisor:
     def _guest_opened(self, opened: Opened, now_ns: int) -> None:
         guest = self.guests[opened.name]
         self._by_peer.pop(guest.peer, None)
-        guest.peer, guest.connected = opened.peer, True
+        guest.peer, guest.connected, guest.deaf = opened.peer, True, False
         self._by_peer[opened.peer] = guest
         if opened.resumed and opened.epoch == guest.epoch:
             self._note(f"guest {opened.name} is back")
             self._send_lines(guest, now_ns)
             return
         guest.epoch = opened.epoch
-        guest.backlog.clear()
+        guest.off = False
+        guest.backlog.take()
         guest.vm.power_off()
-        guest.vm.counts = type(guest.vm.counts)()
+        guest.vm.forget_counts()
         self._note(f"guest {opened.name} connected")
         self._try_power_on(guest, now_ns)
 
@@ -207,28 +231,31 @@ class Hypervisor:
     def _try_power_on(self, guest: Guest, now_ns: int) -> None:
         """Build the guest's machine if all its units are known, then walk what waited for it."""
         waiting = guest.vm.waiting_for()
+        if not waiting:
+            self._next_instance += 1
+            try:
+                guest.vm.power_on(self._next_instance, now_ns + self.config.wall_minus_monotonic_ns, now_ns)
+            except ConfigError as error:
+                waiting = str(error)
+        if waiting and waiting != guest.waiting:
+            self._note(f"guest {guest.vm.plan.name}: {waiting}")
+        guest.waiting = waiting
         if waiting:
-            if waiting != guest.waiting:
-                self._note(f"guest {guest.vm.plan.name}: {waiting}")
-            guest.waiting = waiting
             return
-        guest.waiting = ""
-        self._next_instance += 1
-        guest.vm.power_on(self._next_instance, now_ns + self.config.wall_minus_monotonic_ns, now_ns)
-        backlog, guest.backlog = guest.backlog, []
-        for body, payload in backlog:
+        for body, payload in guest.backlog.take():
             self._guest_message(guest, body, payload, now_ns)
         self._touched.append(guest)
 
     def _guest_message(self, guest: Guest, body: Message, payload: Sequence[Buffer], now_ns: int) -> None:
         vm = guest.vm
-        if vm.machine is None:
-            if len(guest.backlog) < BACKLOG:
-                guest.backlog.append((body, payload))
-        elif isinstance(body, Trap):
-            self._trap(guest, body, payload, now_ns)
+        if vm.machine is None and not guest.off:
+            if not guest.backlog.add(body, payload):
+                vm.counts.malformed += 1
         elif isinstance(body, Report):
             vm.reported(body)
+            self._touched.append(guest)
+        elif isinstance(body, Trap) and vm.machine is not None:
+            self._trap(guest, body, payload, now_ns)
 
     def _trap(self, guest: Guest, trap: Trap, payload: Sequence[Buffer], now_ns: int) -> None:
         vm = guest.vm
@@ -246,16 +273,23 @@ class Hypervisor:
     def _power(self, guest: Guest, power: Power, now_ns: int) -> None:
         """Switch the machine as its own hardware asked; the guest voids the trap that waits."""
         vm = guest.vm
-        vm.power = None
+        vm.power_off()
         self._note(f"guest {vm.plan.name}: {power.action.name.lower().replace('_', ' ')} by {power.reason}")
         self._send(guest, power, (), now_ns)
-        if power.action is PowerAction.RESET:
+        guest.off = power.action is PowerAction.POWER_OFF
+        if not guest.off:
             self._try_power_on(guest, now_ns)
 
     def _send_lines(self, guest: Guest, now_ns: int) -> None:
         """Send the interrupt lines that changed with no reply to ride on; they wait while the guest is away."""
         machine = guest.vm.machine
         if machine is None or not guest.connected:
+            return
+        if not machine.lines.changed:
+            return
+        stream = self.acceptor.stream(guest.vm.plan.name)
+        if stream is not None and stream.unacknowledged() >= LINES_UNACKNOWLEDGED:
+            self._lower_deadline(now_ns + LINES_RETRY_NS)
             return
         changes = machine.lines.take_changes()
         for at in range(0, len(changes), 2):
@@ -265,8 +299,9 @@ class Hypervisor:
         try:
             self._actions.append(self.acceptor.send(guest.peer, body, payload, now_ns))
         except WindowFullError as error:
-            guest.connected = False
-            self._note(f"guest {guest.vm.plan.name} takes no messages: {error}")
+            if not guest.deaf:
+                self._note(f"guest {guest.vm.plan.name} takes no messages: {error}")
+            guest.deaf = True
 
     # --- controllers
 
@@ -294,20 +329,36 @@ class Hypervisor:
         except DecodeError as error:
             self._note(f"controller {queue_pair.controller}: completions refused: {error}")
             return
+        self._actions += map(Note, queue_pair.notes)
+        queue_pair.notes.clear()
+        self._completed(now_ns)
+
+    def _completed(self, now_ns: int) -> None:
+        """Requests have ended: tell guests of interrupts, let terminals go on, and build machines that waited."""
         for guest in self.guests.values():
-            if guest.vm.machine is not None:
+            vm = guest.vm
+            if vm.machine is not None:
                 self._send_lines(guest, now_ns)
-                if guest.vm.terminal_driver is not None:
-                    guest.vm.terminal_driver.flush()
-            elif guest.connected:
+                if vm.terminal_driver is not None:
+                    vm.terminal_driver.flush(now_ns)
+                    self._lower_deadline(vm.terminal_driver.retry_ns)
+            elif guest.connected and not guest.off:
                 self._try_power_on(guest, now_ns)
 
     def _submit_batches(self, now_ns: int) -> None:
         """Send what virtual devices asked for during this step, one batch per controller."""
         for name, queue_pair in self.config.controllers.items():
+            if not queue_pair.pending:
+                continue
             opener = self.openers[name]
-            while opener.open and (batch := queue_pair.take_batch()) is not None:
+            while opener.open and opener.stream.unacknowledged() < SUBMITS_UNACKNOWLEDGED:
+                batch = queue_pair.take_batch()
+                if batch is None:
+                    break
                 self._actions.append(SendToController(name, opener.send(*batch, now_ns).frames))
+            if queue_pair.refused:
+                queue_pair.settle(now_ns)
+                self._completed(now_ns)
 
     # --- time
 
@@ -320,7 +371,7 @@ class Hypervisor:
             due = guest.vm.deadline_ns()
             if due is not None and due <= now_ns:
                 guest.vm.advance(now_ns)
-                self._send_lines(guest, now_ns)
+            self._send_lines(guest, now_ns)
             self._lower_deadline(guest.vm.deadline_ns())
 
     def _lower_deadline(self, at_ns: int | None) -> None:

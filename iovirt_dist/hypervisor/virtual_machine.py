@@ -13,7 +13,7 @@ from iovirt_dist.hypervisor.intercept import operation
 from iovirt_dist.hypervisor.machines.machine import Machine, MachineParts
 from iovirt_dist.hypervisor.machines.registry import BUILDERS
 from iovirt_dist.wire.codec import Buffer
-from iovirt_dist.wire.messages import Power, PowerAction, Report, Trap, TrapKind, TrapReply
+from iovirt_dist.wire.messages import GuestState, Power, PowerAction, Report, Trap, TrapKind, TrapReply
 
 DISK_QUEUE = 0
 TERMINAL_QUEUE = 1
@@ -94,6 +94,8 @@ class VirtualMachine:
         self.disk_driver: DiskDriver | None = None
         self.terminal_driver: TerminalDriver | None = None
         self._power_on_ns = 0
+        self._interrupts_raised = 0
+        self._stopped = False
         console = plan.console
         if console is not None:
             self.terminal_driver = TerminalDriver(console.queue_pair, console.unit, terminal_instance, TERMINAL_QUEUE)
@@ -106,7 +108,7 @@ class VirtualMachine:
             unit = attachment.use()
             if unit.problem:
                 return unit.problem
-            if unit.identity is None:
+            if unit.number is None:
                 return f"waiting for controller {attachment.queue_pair.controller}"
         return ""
 
@@ -117,10 +119,14 @@ class VirtualMachine:
             instance: Number for the request ids of this life of the machine.
             wall_ns: Wall clock now.
             now_ns: Monotonic time now.
+
+        Raises:
+            ConfigError: The disk is none that the machine can have; there is no machine now.
         """
         self.power_off()
         self.instance = instance
         self._power_on_ns = now_ns
+        self._stopped = False
         plan = self.plan
         if plan.disk is not None:
             identity = plan.disk.use().identity
@@ -136,22 +142,41 @@ class VirtualMachine:
 
     def power_off(self) -> None:
         """Take the machine down; requests that are on their way complete into nothing."""
-        if self.plan.disk is not None and self.machine is not None:
-            self.plan.disk.queue_pair.forget(self.instance)
+        if self.machine is not None:
+            self._interrupts_raised += self.machine.lines.raised()
+            if self.plan.disk is not None:
+                self.plan.disk.queue_pair.forget(self.instance)
         if self.terminal_driver is not None:
             self.terminal_driver.attach(None, 0)
         self.machine = None
         self.power = None
 
+    def forget_counts(self) -> None:
+        """Count from 0: another life of the guest begins."""
+        self.counts = Counts()
+        self._interrupts_raised = 0
+
+    @property
+    def interrupts_raised(self) -> int:
+        """How often an interrupt input of the CPU rose since the guest started."""
+        return self._interrupts_raised + (self.machine.lines.raised() if self.machine else 0)
+
     def deadline_ns(self) -> int | None:
         """When `advance` must be called next, monotonic."""
-        due = self.machine.deadline_ns() if self.machine else None
-        return None if due is None else due + self._power_on_ns
+        driver, machine = self.terminal_driver, self.machine
+        retry = driver.retry_ns if driver is not None else None
+        due = machine.deadline_ns() if machine is not None and not self._stopped else None
+        if due is None:
+            return retry
+        due += self._power_on_ns
+        return due if retry is None else min(due, retry)
 
     def advance(self, now_ns: int) -> None:
-        """Let the machine's timers run up to now."""
-        if self.machine:
+        """Let the machine's timers run up to now, and try again what failed at the console."""
+        if self.machine is not None and not self._stopped:
             self.machine.advance(now_ns - self._power_on_ns)
+        if self.terminal_driver is not None:
+            self.terminal_driver.flush(now_ns)
 
     def trap(self, trap: Trap, payload: Sequence[Buffer], now_ns: int) -> tuple[TrapReply | None, bytes]:
         """Walk one trap through privilege, address map, interception and virtual device.
@@ -168,7 +193,7 @@ class VirtualMachine:
         data: Buffer = payload[0] if payload else b""
         if len(payload) > 1 or not operation.is_well_formed(trap, data):
             counts.malformed += 1
-            return TrapReply(trap.number, 0), bytes(trap.width * trap.count)
+            return TrapReply(trap.number, 0), b""
         fault = privilege.refusal(trap)
         if fault != privilege.ALLOWED:
             counts.refused += 1
@@ -180,9 +205,13 @@ class VirtualMachine:
         return TrapReply(trap.number, value, _NO_FAULT, 0, machine.lines.take_changes()), read
 
     def reported(self, report: Report) -> None:
-        """Keep a guest's own counts next to ours at the same point of the channel."""
+        """Keep a guest's own counts next to ours at the same point of the channel.
+
+        While its CPU is stopped the machine's timers rest: they would interrupt nobody.
+        """
         self.counts.reported = report
         self.counts.at_report = tuple(self.counts.traps)
+        self._stopped = report.state is GuestState.STOPPED
 
     def _count(self, kind: TrapKind, size: int, touched: str, now_ns: int) -> None:
         counts = self.counts
@@ -194,7 +223,7 @@ class VirtualMachine:
         driver = self.terminal_driver
         if driver is not None and self.machine is not None and touched == self.machine.terminal_name:
             driver.feed(now_ns)
-            driver.flush()
+            driver.flush(now_ns)
 
     def _ask_power(self, action: PowerAction, reason: str) -> None:
         self.power = Power(action, reason)

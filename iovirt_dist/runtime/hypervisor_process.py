@@ -144,7 +144,7 @@ def _guest_status(guest: hv.Guest, stream: Stream | None) -> dict[str, Any]:
         "messages_out": stream.last_out if stream else 0,
         "bytes_in": counts.bytes_in,
         "bytes_out": counts.bytes_out,
-        "interrupts_raised": vm.machine.lines.raised() if vm.machine else 0,
+        "interrupts_raised": vm.interrupts_raised,
         "interrupts_taken": report.interrupts if report else 0,
         "faults_taken": report.faults if report else 0,
         "disk_requests": disk.requests if disk else 0,

@@ -33,6 +33,11 @@ class InterruptLines:
             self._counts[number] = count + 1
             self._changed.add(number)
 
+    @property
+    def changed(self) -> bool:
+        """Whether `take_changes` has anything to return."""
+        return bool(self._changed)
+
     def take_changes(self) -> tuple[int, ...]:
         """Return changed lines as pairs ``line, count`` in one flat tuple, and forget that they changed."""
         if not self._changed:
