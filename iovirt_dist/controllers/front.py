@@ -1,8 +1,15 @@
-"""The controller protocol in front of a controller core: sessions become queue pairs, messages become commands."""
+"""The controller protocol in front of a controller core: sessions become queue pairs, messages become commands.
+
+Completions always find room in the session's window, which is at least as large as the queue pair's credits. Every
+unacknowledged message carries a completion that the peer had not seen when it sent the last envelope that we know of;
+the requests of all these were in flight on its side then, so they are at most its credits. A peer that exceeds its
+credits and acknowledges nothing loses the completions beyond the window; that is counted.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from iovirt_dist.controllers.base import CommandsSubmitted, CompleteCommands, QueuePairClosed, QueuePairOpened
@@ -66,11 +73,17 @@ class ControllerFront:
         config: This process's session settings; its credits are the depth of every queue pair.
         device: The device class behind the front.
         hypervisors: Names that may open a queue pair.
+
+    Attributes:
+        malformed: Batches of commands that could not be decoded.
+        overruns: Batches of completions that a peer, which acknowledges nothing, left no room for.
     """
 
     def __init__(self, config: SessionConfig, device: DeviceCore, hypervisors: frozenset[str]) -> None:
-        self.acceptor = Acceptor(config, self._refusal)
+        self.acceptor = Acceptor(replace(config, window=max(config.window, config.credits)), self._refusal)
         self.malformed = 0
+        self.overruns = 0
+        self._deaf: set[int] = set()
         self._device = device
         self._hypervisors = hypervisors
         self._pairs: dict[bytes, int] = {}
@@ -130,6 +143,7 @@ class ControllerFront:
             return []
         del self._peers[pair]
         self._interrupts.pop(pair, None)
+        self._deaf.discard(pair)
         return self._device_event(QueuePairClosed(pair), now_ns)
 
     def _submitted(self, delivered: Delivered, now_ns: int) -> list[Action]:
@@ -159,4 +173,8 @@ class ControllerFront:
         try:
             return Send(*self.acceptor.send(peer, message, action.payload, now_ns))
         except WindowFullError as error:
+            self.overruns += 1
+            if action.pair in self._deaf:
+                return Send(peer, [])
+            self._deaf.add(action.pair)
             return Note(f"queue pair {action.pair} takes no messages: {error}")

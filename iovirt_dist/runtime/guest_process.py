@@ -8,6 +8,7 @@ import threading
 import time
 from typing import Any
 
+from iovirt_dist.errors import LocalError
 from iovirt_dist.guest.core import GuestCore
 from iovirt_dist.guest.machines import build_cpu
 from iovirt_dist.runtime.guest_channel import GuestChannel
@@ -39,6 +40,7 @@ class GuestProcess:
         self._topology = topology
         self._spec = spec
         self._epoch = time.time_ns()
+        self._failed = False
         config = SessionConfig(Role.GUEST, spec.name, self._epoch, lease_ms=topology.lease_ns // 1_000_000)
         self.core = GuestCore(config, spec.hypervisor)
         port = dial(topology.hypervisor(spec.hypervisor).endpoint)
@@ -46,10 +48,13 @@ class GuestProcess:
         self.cpu = build_cpu(spec, self.channel)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run the guest until `stop` is set; a guest that stopped by itself stays, idle.
+        """Run the guest until `stop` is set; a guest that stopped by itself, or whose vCPU failed, stays, idle.
+
+        It does not end before it is told to: whoever keeps it running would start it, and the failure, over and over.
 
         Raises:
             EndpointError: Another process of this name runs.
+            LocalError: The vCPU failed.
         """
         run_dir = RunDir(self._topology.run_dir)
         run_dir.create()
@@ -68,6 +73,8 @@ class GuestProcess:
                 self._kick()
                 await asyncio.to_thread(thread.join, _KICK_INTERVAL_S)
         self.channel.close("shutting down")
+        if self._failed:
+            raise LocalError("the virtual CPU failed", self._spec.name, "see the traceback in its log")
 
     def status(self) -> dict[str, Any]:
         """What the status file tells: the guest's state and its own counts."""
@@ -90,4 +97,5 @@ class GuestProcess:
             VcpuLoop(self.cpu, self.channel).run()
         except Exception:
             log.exception("vCPU thread failed")
+            self._failed = True
             self.channel.fail("internal error, see the log")
