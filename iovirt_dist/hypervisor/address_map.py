@@ -7,7 +7,7 @@ from bisect import bisect_right
 from typing import NamedTuple
 
 from iovirt_dist.errors import ConfigError
-from iovirt_dist.hypervisor.vdev.device import Device, StringDevice
+from iovirt_dist.hypervisor.vdev.device import Device, PrefetchDevice, StringDevice
 
 
 class Space(enum.IntEnum):
@@ -28,6 +28,7 @@ class Range(NamedTuple):
         device: What answers, with offsets from `base`.
         name: The device's name, as it appears in counters and traces.
         strings: The device, if it takes string I/O whole.
+        prefetch: The device, if its data may be read ahead.
     """
 
     base: int
@@ -35,6 +36,7 @@ class Range(NamedTuple):
     device: Device
     name: str
     strings: StringDevice | None = None
+    prefetch: PrefetchDevice | None = None
 
     def __str__(self) -> str:
         return f"{self.name} at {self.base:#x}-{self.end - 1:#x}"
@@ -58,7 +60,9 @@ class AddressMap:
         Raises:
             ConfigError: The range is empty or overlaps one that is there; both are named.
         """
-        new = Range(base, base + size, device, name, device if isinstance(device, StringDevice) else None)
+        strings = device if isinstance(device, StringDevice) else None
+        prefetch = device if isinstance(device, PrefetchDevice) else None
+        new = Range(base, base + size, device, name, strings, prefetch)
         if size <= 0 or base < 0:
             raise ConfigError(f"{name} has an empty or negative range at {base:#x}", self._owner)
         ranges = self._ranges[space]

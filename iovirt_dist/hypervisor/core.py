@@ -18,7 +18,18 @@ from iovirt_dist.hypervisor.backlog import Backlog
 from iovirt_dist.hypervisor.virtual_machine import GuestPlan, VirtualMachine
 from iovirt_dist.wire.acceptor import Acceptor
 from iovirt_dist.wire.codec import Buffer, Frames
-from iovirt_dist.wire.messages import Complete, Hello, Interrupt, Message, Power, PowerAction, Report, Role, Trap
+from iovirt_dist.wire.messages import (
+    Complete,
+    Hello,
+    Interrupt,
+    Message,
+    Power,
+    PowerAction,
+    PrefetchRead,
+    Report,
+    Role,
+    Trap,
+)
 from iovirt_dist.wire.opener import Opener
 from iovirt_dist.wire.session import Delivered, Lost, Opened, Rejected, SendFrames, SessionConfig, SessionOutput
 
@@ -251,11 +262,14 @@ class Hypervisor:
         if vm.machine is None and not guest.off:
             if not guest.backlog.add(body, payload):
                 vm.counts.malformed += 1
+        elif isinstance(body, Trap):
+            if vm.machine is not None:
+                self._trap(guest, body, payload, now_ns)
+        elif isinstance(body, PrefetchRead):
+            vm.prefetch_read(body, now_ns)
         elif isinstance(body, Report):
             vm.reported(body)
             self._touched.append(guest)
-        elif isinstance(body, Trap) and vm.machine is not None:
-            self._trap(guest, body, payload, now_ns)
 
     def _trap(self, guest: Guest, trap: Trap, payload: Sequence[Buffer], now_ns: int) -> None:
         vm = guest.vm

@@ -12,8 +12,9 @@ from iovirt_dist.hypervisor import privilege
 from iovirt_dist.hypervisor.intercept import operation
 from iovirt_dist.hypervisor.machines.machine import Machine, MachineParts
 from iovirt_dist.hypervisor.machines.registry import BUILDERS
+from iovirt_dist.hypervisor.prefetch import Prefetch
 from iovirt_dist.wire.codec import Buffer
-from iovirt_dist.wire.messages import GuestState, Power, PowerAction, Report, Trap, TrapKind, TrapReply
+from iovirt_dist.wire.messages import GuestState, Power, PowerAction, PrefetchRead, Report, Trap, TrapKind, TrapReply
 
 DISK_QUEUE = 0
 TERMINAL_QUEUE = 1
@@ -94,6 +95,7 @@ class VirtualMachine:
         self.disk_driver: DiskDriver | None = None
         self.terminal_driver: TerminalDriver | None = None
         self._power_on_ns = 0
+        self._prefetch = Prefetch()
         self._interrupts_raised = 0
         self._stopped = False
         console = plan.console
@@ -150,6 +152,7 @@ class VirtualMachine:
             self.terminal_driver.attach(None, 0)
         self.machine = None
         self.power = None
+        self._prefetch.withdraw()
 
     def forget_counts(self) -> None:
         """Count from 0: another life of the guest begins."""
@@ -182,11 +185,13 @@ class VirtualMachine:
         """Walk one trap through privilege, address map, interception and virtual device.
 
         Returns:
-            The reply, None for a posted store, with the interrupt lines that changed; the data of a string input.
+            The reply, None for a posted store, with the interrupt lines that changed; the data of a string input, or
+            what is sent ahead.
         """
         machine, counts, kind = self.machine, self.counts, trap.kind
         assert machine is not None, "traps wait until the machine is built"
         counts.traps[kind] += 1
+        self._prefetch.withdraw()
         if kind is TrapKind.INTERRUPT_ACKNOWLEDGE:
             vector = machine.acknowledge() if machine.acknowledge else 0
             return TrapReply(trap.number, vector, _NO_FAULT, 0, machine.lines.take_changes()), b""
@@ -202,7 +207,19 @@ class VirtualMachine:
         self._count(kind, trap.width * trap.count, touched.name if touched else "-", now_ns)
         if kind is TrapKind.MMIO_STORE:
             return None, b""
+        if kind is TrapKind.PORT_IN and trap.count == 1:
+            read = self._prefetch.offer(trap, touched)
         return TrapReply(trap.number, value, _NO_FAULT, 0, machine.lines.take_changes()), read
+
+    def prefetch_read(self, message: PrefetchRead, now_ns: int) -> None:
+        """The guest has executed INs that were answered from data sent ahead: each was a trap, and they count."""
+        taken, width, name = self._prefetch.read(message.elements, now_ns - self._power_on_ns)
+        counts = self.counts
+        counts.malformed += taken != message.elements
+        counts.traps[TrapKind.PORT_IN] += taken
+        counts.bytes_in += taken * width
+        if taken:
+            counts.touched[name] = counts.touched.get(name, 0) + taken
 
     def reported(self, report: Report) -> None:
         """Keep a guest's own counts next to ours at the same point of the channel.

@@ -138,7 +138,8 @@ class GuestChannel:
             self._completion = None
             asserted = self._lines
             self._handle(event)
-            self._pump(lambda: self._completion is not None)
+            if self._completion is None:
+                self._pump(lambda: self._completion is not None)
             done = self._completion
         if self._lines & ~asserted:
             self.kick()  # the CPU looks at its lines before it starts the engine, and we are inside the engine

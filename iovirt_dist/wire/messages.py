@@ -162,6 +162,9 @@ class Trap(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag
 class TrapReply(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=17):
     """Completion of a trap; string input comes as one payload frame of ``width * count`` bytes.
 
+    A payload frame with the reply to a single IN holds what the next INs of the same port, width and privilege would
+    read, as whole elements: see `PrefetchRead`.
+
     Attributes:
         number: The trap's number.
         value: What IN, a load or the acknowledge cycle reads.
@@ -232,6 +235,18 @@ class Power(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, ta
     reason: Text
 
 
+class PrefetchRead(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=21):
+    """The guest's CPU has executed INs that were answered from data sent ahead (`TrapReply`).
+
+    It comes before whatever the guest says next; any trap after it voids what is left of the data.
+
+    Attributes:
+        elements: How many since the last message of this kind; each is one trap.
+    """
+
+    elements: Annotated[int, Meta(ge=1, le=65536)]
+
+
 class Submit(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=32):
     """A batch of commands for a controller's queue pair (layout: `wire.commands`).
 
@@ -256,7 +271,7 @@ class Complete(Struct, frozen=True, array_like=True, forbid_unknown_fields=True,
 
 
 SessionMessage: TypeAlias = Hello | Welcome | Refuse | Ping | Pong | Bye
-GuestMessage: TypeAlias = Trap | TrapReply | Interrupt | Report | Power
+GuestMessage: TypeAlias = Trap | TrapReply | Interrupt | Report | Power | PrefetchRead
 ControllerMessage: TypeAlias = Submit | Complete
 Message: TypeAlias = SessionMessage | GuestMessage | ControllerMessage
 

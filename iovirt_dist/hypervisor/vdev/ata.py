@@ -29,7 +29,7 @@ _NIEN, _SRST, _HOB = 0x02, 0x04, 0x80
 
 
 class AtaChannel(Quiet):
-    """A channel's command block (eight ports); `control` is its control block. A `StringDevice` and `Disk`.
+    """A channel's command block (eight ports); `control` is its control block. A `PrefetchDevice` and `Disk`.
 
     Args:
         irq: INTRQ.
@@ -87,6 +87,10 @@ class AtaChannel(Quiet):
         if self._device is None:
             return bytes(width * count)
         return self._device.take(2 * count)[::2] if width == 1 else self._device.take(width * count)
+
+    def peek(self, offset: int, width: int) -> bytes:
+        """What reads of the data port give up to the last element of the DRQ block, which moves the device on."""
+        return self._device.peek(width) if offset == _DATA and width > 1 and self._device is not None else b""
 
     def write_string(self, offset: int, width: int, data: bytes | bytearray | memoryview, now_ns: int) -> None:
         """Write a register repeatedly; on the data port all of a DRQ block moves at once."""

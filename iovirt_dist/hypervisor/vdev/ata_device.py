@@ -130,6 +130,12 @@ class AtaDevice:
             parts.append(b"\xff" * length)
         return b"".join(parts)
 
+    def peek(self, width: int) -> bytes:
+        """What `take` would return next, in elements of `width` bytes, without the last of the DRQ block."""
+        if self.phase is not Phase.DATA_IN:
+            return b""
+        return bytes(self._buffer[self._at : self._at + (self._end - self._at - 1) // width * width])
+
     def put(self, data: bytes | bytearray | memoryview) -> None:
         """Write bytes (a whole number of words) to the data port; what no block takes is dropped."""
         view, taken = memoryview(data), 0

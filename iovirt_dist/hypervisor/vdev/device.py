@@ -78,6 +78,19 @@ class StringDevice(Device, Protocol):
         ...
 
 
+@runtime_checkable
+class PrefetchDevice(StringDevice, Protocol):
+    """A device whose data port may be read ahead of the guest."""
+
+    def peek(self, offset: int, width: int) -> bytes:
+        """Return, without taking it, what the next reads of a register give.
+
+        Only as many whole elements as can be read with no other effect than using them up, whatever else happens
+        meanwhile that is no access of the guest; none for a register that is not a data port.
+        """
+        ...
+
+
 class Quiet:
     """Base of devices without timers: never due."""
 
