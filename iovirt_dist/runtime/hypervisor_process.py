@@ -80,10 +80,11 @@ class HypervisorProcess:
 
         pumps: dict[str, Pump] = {}
 
-        def settle(drained: str = "") -> None:
-            """Sending on one socket while another is drained may consume the first one's edge: look again."""
+        def settle(drained: str | None = None) -> None:
+            """Sending on a socket that is not being drained may consume its edge: look again."""
             reactor.settle()
-            stirred.discard(drained)
+            if drained is not None:
+                stirred.discard(drained)
             while stirred:
                 pumps[stirred.pop()].kick()
 
