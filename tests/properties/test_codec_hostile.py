@@ -29,6 +29,7 @@ from iovirt_dist.wire.messages import (
     Pong,
     Power,
     PowerAction,
+    PrefetchRead,
     Refuse,
     Report,
     Role,
@@ -61,6 +62,7 @@ MESSAGES: dict[type[Message], st.SearchStrategy[Message]] = {
     ),
     TrapReply: st.builds(TrapReply, U63, U64, st.integers(-1, 63), U64, st.lists(U63, max_size=16).map(tuple)),
     Interrupt: st.builds(Interrupt, U8, U63),
+    PrefetchRead: st.builds(PrefetchRead, st.integers(1, 65536)),
     Power: st.builds(Power, st.sampled_from(PowerAction), TEXT),
     Report: st.builds(
         Report, st.sampled_from(GuestState), TEXT, st.lists(U63, max_size=8).map(tuple), U63, U63, U63, U63
