@@ -185,8 +185,10 @@ class Hypervisor:
             for name, opener in self.openers.items():
                 self._controller_outputs(name, opener.close(event.reason, now_ns), now_ns)
             return self._actions
-        self._submit_batches(now_ns)
-        return self._actions
+        submits = self._submit_batches(now_ns)
+        if isinstance(event, GuestFramesReceived):
+            return submits + self._actions  # a device starts before the answer to its register's write travels
+        return self._actions + submits
 
     def deadline_ns(self) -> int | None:
         """When a `TimerFired` is due; ask once for a batch of events."""
@@ -359,8 +361,9 @@ class Hypervisor:
             elif guest.connected and not guest.off:
                 self._try_power_on(guest, now_ns)
 
-    def _submit_batches(self, now_ns: int) -> None:
-        """Send what virtual devices asked for during this step, one batch per controller."""
+    def _submit_batches(self, now_ns: int) -> list[Action]:
+        """Gather what virtual devices asked for during this step, one batch per controller."""
+        submits: list[Action] = []
         for name, queue_pair in self.config.controllers.items():
             if not queue_pair.pending:
                 continue
@@ -369,10 +372,11 @@ class Hypervisor:
                 batch = queue_pair.take_batch()
                 if batch is None:
                     break
-                self._actions.append(SendToController(name, opener.send(*batch, now_ns).frames))
+                submits.append(SendToController(name, opener.send(*batch, now_ns).frames))
             if queue_pair.refused:
                 queue_pair.settle(now_ns)
                 self._completed(now_ns)
+        return submits
 
     # --- time
 
