@@ -184,7 +184,8 @@ class TopologyFactory:
 
 
 def _failed(process: ProcessHandle) -> bool:
-    return process.started and not process.running and not process.killed and process.returncode != 0
+    ended = process.started and not process.running
+    return ended and not process.killed and process.returncode != process.expected_exit
 
 
 async def _end(process: ProcessHandle) -> str:
@@ -195,4 +196,4 @@ async def _end(process: ProcessHandle) -> str:
         process.kill()
         await asyncio.sleep(0)
         return f"{process.name} had to be killed"
-    return f"{process.name} ended with exit status {process.returncode}" if process.returncode else ""
+    return f"{process.name} ended with exit status {process.returncode}" if _failed(process) else ""

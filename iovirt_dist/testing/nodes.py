@@ -61,12 +61,14 @@ class Node(ABC):
     Attributes:
         lives: How often it was started: the epoch of the present life.
         running: Whether it lives now.
+        suspended: It lives but does nothing, as after SIGSTOP.
     """
 
     def __init__(self, name: str, world: World) -> None:
         self.name = name
         self.lives = 0
         self.running = False
+        self.suspended = False
         self.world = world
 
     def start(self) -> None:
@@ -78,7 +80,7 @@ class Node(ABC):
         if self.running:
             raise LocalError("it runs already", self.name, "kill or stop it first")
         self.lives += 1
-        self.running = True
+        self.running, self.suspended = True, False
         self._begin()
 
     def kill(self) -> None:

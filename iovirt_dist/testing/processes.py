@@ -47,12 +47,14 @@ class ProcessHandle:
         name: Its name in the topology.
         kind: Its process type.
         killed: Its last life was ended with SIGKILL by the test, so what it leaves behind is not its fault.
+        expected_exit: Exit status with which the test lets it end; any other one fails the test.
     """
 
     def __init__(self, spec: ProcessSpec, run_dir: RunDir, environ: dict[str, str]) -> None:
         self.name = str(spec.name)
         self.kind = spec.kind
         self.killed = False
+        self.expected_exit = 0
         self._spec = spec
         self._run_dir = run_dir
         self._environ = environ

@@ -132,6 +132,14 @@ class Simulation:
         self.kill(name)
         self.start(name)
 
+    def suspend(self, name: str) -> None:
+        """Let a node do nothing from now on, as SIGSTOP does: messages wait for it."""
+        self._node(name).suspended = True
+
+    def resume(self, name: str) -> None:
+        """Undo `suspend`, as SIGCONT does."""
+        self._node(name).suspended = False
+
     def cut(self, one: str, other: str) -> None:
         """Lose everything between two nodes from now on; they are not told."""
         self._set_link(one, other, Faults(loss=1.0))
@@ -154,11 +162,12 @@ class Simulation:
 
     def _handle_message(self) -> bool:
         """Let the first node that has a message handle it; False if none has."""
-        return any(node.handle_message() for node in self.nodes.values())
+        return any(node.handle_message() for node in self.nodes.values() if not node.suspended)
 
     def _next_ns(self) -> int | None:
         """When the next thing happens, later than timers that have fired already; None for never."""
-        due = [at for node in self.nodes.values() if (at := node.deadline_ns()) is not None]
+        awake = (node for node in self.nodes.values() if not node.suspended)
+        due = [at for node in awake if (at := node.deadline_ns()) is not None]
         arrival = self.network.next_event_ns()
         if arrival is not None:
             due.append(arrival)
@@ -170,7 +179,7 @@ class Simulation:
         ticked = False
         for node in self.nodes.values():
             due = node.deadline_ns()
-            if due is not None and due <= now_ns:
+            if due is not None and due <= now_ns and not node.suspended:
                 node.tick()
                 ticked = True
         if ticked:

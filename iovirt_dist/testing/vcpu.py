@@ -71,6 +71,8 @@ class RigCpu:
     @property
     def runnable(self) -> bool:
         """Whether `turn` would do anything now."""
+        if self.guest.suspended:
+            return False
         if self.guest.interrupted:
             return self.guest.running
         if not self.guest.powered or self.state is GuestState.STOPPED:
