@@ -40,14 +40,15 @@ class Honcho:
         self.output = folder / "honcho.log"
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         inherited = {key: value for key, value in os.environ.items() if key != "IOVIRT_TOPOLOGY"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "honcho", "start", "-f", str(PROCFILE), *arguments],
-            cwd=folder,
-            env={**inherited, "PATH": path, **environ},
-            stdin=subprocess.DEVNULL,
-            stdout=self.output.open("wb"),
-            stderr=subprocess.STDOUT,
-        )
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "honcho", "start", "-f", str(PROCFILE), *arguments],
+                cwd=folder,
+                env={**inherited, "PATH": path, **environ},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
 
     def explain(self) -> str:
         """What it and its processes printed."""
