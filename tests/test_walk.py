@@ -90,9 +90,9 @@ WAY_OUT: list[Callable[..., Any]] = [
     DiskDriver.submit,           # 14   host-side driver: request id (guest, queue, sequence), bytes instead of sectors
     QueuePair.submit,            # 15   the queue pair of the controller that has the extent
     Fifo.push,                   # 16   mux: waits for its turn and for credit
-    Acceptor.send,               # 17 TrapReply: the OUT completes before the disk is asked (ports are not the medium)
+    Acceptor.send,               # 17 TrapReply: OUT completes before the disk does, and Status says BSY meanwhile
     QueuePair.take_batch,        # 18 end of the step: all that devices asked for is one batch
-    Opener.send,                 # 19 Submit goes to the controller
+    Opener.send,                 # 19 Submit goes to the controller, and leaves before the reply does
     # - - - the message Submit crosses the link - - -
     # In the controller process. It knows extents and bytes; it knows no guests.
     ControllerFront.handle,      # 20 bytes came from a hypervisor's socket
@@ -200,6 +200,8 @@ def test_walk_out_carries_what_each_room_knows(journey: Journey) -> None:
     assert (known["MemoryStorage.read_at"]["offset"], known["MemoryStorage.read_at"]["length"]) == (SECTOR * 512, 512)
     assert [visit.arguments["irq"] for visit in stops if visit.stop == "Pic8259.set_input"] == [6, 2]
     assert known["deliver"]["event"].vector == 0x76
+    sent = [type(visit.arguments["body"]) for visit in stops if visit.stop in ("Opener.send", "Acceptor.send")]
+    assert sent == [Trap, TrapReply, Submit, Complete, Interrupt]
 
 
 def test_walk_out_crosses_four_links_with_these_messages(journey: Journey) -> None:
