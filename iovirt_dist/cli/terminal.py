@@ -52,7 +52,7 @@ class ConsolePlan:
     """What a console session does.
 
     Attributes:
-        expect: End with success once the output matches; None for no pattern.
+        expect: End with success once the output matches; None for no pattern. CR LF counts as LF.
         timeout_s: End after this long: with failure if something was expected; None for never.
         history_bytes: How much of what was shown before to show (and match); None for all.
         stdin: File descriptor of the keys; None for none.
@@ -186,7 +186,8 @@ class ConsoleSession:
         if self._plan.expect is None:
             return False
         self._window = (self._window + data)[-EXPECT_WINDOW_BYTES:]
-        return self._plan.expect.search(self._window.decode("utf-8", "replace")) is not None
+        text = self._window.decode("utf-8", "replace").replace("\r\n", "\n")  # so that $ finds the end of a line
+        return self._plan.expect.search(text) is not None
 
     def _read_keys(self) -> bool:
         """Wait a moment for keys and take them; whether the user leaves."""

@@ -267,6 +267,8 @@ class Hypervisor:
         elif isinstance(body, Trap):
             if vm.machine is not None:
                 self._trap(guest, body, payload, now_ns)
+            else:
+                vm.trap_while_off(body)
         elif isinstance(body, PrefetchRead):
             vm.prefetch_read(body, now_ns)
         elif isinstance(body, Report):

@@ -211,6 +211,10 @@ class VirtualMachine:
             read = self._prefetch.offer(trap, touched)
         return TrapReply(trap.number, value, _NO_FAULT, 0, machine.lines.take_changes()), read
 
+    def trap_while_off(self, trap: Trap) -> None:
+        """Count a trap that the guest raised before it heard that its machine was switched off, which voids it."""
+        self.counts.traps[trap.kind] += 1
+
     def prefetch_read(self, message: PrefetchRead, now_ns: int) -> None:
         """The guest has executed INs that were answered from data sent ahead: each was a trap, and they count."""
         taken, width, name = self._prefetch.read(message.elements, now_ns - self._power_on_ns)

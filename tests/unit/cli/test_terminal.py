@@ -88,6 +88,14 @@ def pipe() -> Iterator[tuple[int, int]]:
     os.close(reader)
 
 
+def test_session_expects_the_end_of_a_line_before_its_carriage_return(board: Board) -> None:
+    """Guests end lines with CR LF; a pattern's $ stands in front of both, and the output is passed on unchanged."""
+    board.show(b"=> sleep 1\r\ndone\r\n")
+    plan = ConsolePlan(expect=re.compile(r"^done$", re.MULTILINE), history_bytes=None, stdin=None)
+    assert board.session(plan).run() == 0
+    assert board.output == b"=> sleep 1\r\ndone\r\n"
+
+
 def test_expect_in_the_history_ends_at_once(board: Board) -> None:
     """The pattern may span lines of what was shown before."""
     board.show(b"boot\r\n=> ")
