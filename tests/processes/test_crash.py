@@ -14,14 +14,14 @@ NOTICE_S = 3.0
 
 async def test_kill_of_the_block_controller_pauses_the_guest_until_it_returns(iovirt: TopologyFactory) -> None:
     """The job is in the middle of its reads; its request is submitted again, and its checksum is right."""
-    zeroes_sha256 = hashlib.sha256(bytes(4096 << 10)).hexdigest()
-    topology = await iovirt.up(topology={"lease": "1s"}, guest={"guest": {"command_line": "run=job kib=4096 bs=4096"}})
+    zeroes_sha256 = hashlib.sha256(bytes(1024 << 10)).hexdigest()
+    topology = await iovirt.up(topology={"lease": "1s"}, guest={"guest": {"command_line": "run=job kib=1024 bs=4096"}})
     await topology.hypervisor().wait_status(lambda status: status.content["guests"]["guest"]["disk_requests"] > 20)
 
     topology.controller("disk0").kill()
     await topology.hypervisor().wait_log("controller disk0 lost: silent", NOTICE_S)
     await topology.controller("disk0").restart()
-    done = await topology.console().expect(r"job: read 4096 KiB in 1024 requests, sha256 ([0-9a-f]{64})", 60)
+    done = await topology.console().expect(r"job: read 1024 KiB in 256 requests, sha256 ([0-9a-f]{64})", 60)
 
     assert done[1] == zeroes_sha256
     assert topology.guest().running
