@@ -14,14 +14,15 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from iovirt_dist.controllers.base import CommandsSubmitted, CompleteCommands, QueuePairClosed, QueuePairOpened
 from iovirt_dist.errors import DecodeError, WindowFullError
+from iovirt_dist.step import Record
 from iovirt_dist.wire.acceptor import Acceptor
-from iovirt_dist.wire.codec import Buffer, Frames
+from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import pack_completions, unpack_commands
 from iovirt_dist.wire.messages import Complete, Hello, Role, Submit
 from iovirt_dist.wire.session import Delivered, Lost, Opened, SendFrames, SessionConfig, SessionOutput
 
 
-class FramesReceived(NamedTuple):
+class FramesReceived(Record, frozen=True):
     """A message came from a hypervisor's address."""
 
     peer: bytes
@@ -38,11 +39,8 @@ class StopRequested(NamedTuple):
     reason: str
 
 
-class Send(NamedTuple):
-    """Send frames to a hypervisor."""
-
-    peer: bytes
-    frames: Frames
+Send = SendFrames
+"""Send frames to a hypervisor: what its session says goes out as it is."""
 
 
 class Note(NamedTuple):
@@ -120,7 +118,7 @@ class ControllerFront:
             if isinstance(output, Delivered):
                 actions += self._submitted(output, now_ns)
             elif isinstance(output, SendFrames):
-                actions.append(Send(*output))
+                actions.append(output)
             elif isinstance(output, Opened):
                 actions.append(Note(f"hypervisor {output.name} {'is back' if output.resumed else 'connected'}"))
                 actions += self._open(output, now_ns)
@@ -171,7 +169,7 @@ class ControllerFront:
         count = self._interrupts[action.pair] = self._interrupts.get(action.pair, 0) + 1
         message = Complete(count, pack_completions(action.completions))
         try:
-            return Send(*self.acceptor.send(peer, message, action.payload, now_ns))
+            return self.acceptor.send(peer, message, action.payload, now_ns)
         except WindowFullError as error:
             self.overruns += 1
             if action.pair in self._deaf:

@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeAlias
 from iovirt_dist.errors import WindowFullError
 from iovirt_dist.guest.bus import IoPrivilege
 from iovirt_dist.guest.prefetch import EMPTY, PrefetchBuffer
+from iovirt_dist.step import Record
 from iovirt_dist.wire.codec import Buffer, Frames
 from iovirt_dist.wire.messages import (
     GuestState,
@@ -41,7 +42,7 @@ class Started(NamedTuple):
     """The process runs; the session may begin."""
 
 
-class TrapRaised(NamedTuple):
+class TrapRaised(Record, frozen=True):
     """The vCPU executed an instruction that only the hypervisor can complete; fields as in `wire.messages.Trap`.
 
     `data` holds the elements of a string output and is empty otherwise.
@@ -50,13 +51,13 @@ class TrapRaised(NamedTuple):
     kind: TrapKind
     address: int
     width: int
-    count: int  # type: ignore[assignment]  # the field's usual word; nobody asks this tuple for its method count()
+    count: int
     value: int
     data: bytes
     privilege: IoPrivilege
 
 
-class FramesReceived(NamedTuple):
+class FramesReceived(Record, frozen=True):
     """A message came from the hypervisor."""
 
     frames: Sequence[Buffer]
@@ -84,13 +85,13 @@ class StopRequested(NamedTuple):
 Event: TypeAlias = Started | TrapRaised | FramesReceived | StateChanged | TimerFired | StopRequested
 
 
-class Send(NamedTuple):
+class Send(Record, frozen=True):
     """Send frames to the hypervisor."""
 
     frames: Frames
 
 
-class CompleteTrap(NamedTuple):
+class CompleteTrap(Record, frozen=True):
     """Let the waiting instruction complete, or fault if `fault` is not -1."""
 
     value: int
@@ -193,14 +194,14 @@ class GuestCore:
         return self._report_due_ns if due is None else min(due, self._report_due_ns)
 
     def _trap(self, event: TrapRaised, now_ns: int) -> None:
-        kind, address, width, count, value, data, privilege = event
-        self._number += 1
+        kind, address, width, count = event.kind, event.address, event.width, event.count
+        self._number = number = self._number + 1
         self._changed = True
         counts = self.counts
         counts.traps[kind] += 1
         if kind is TrapKind.PORT_IN:
             counts.bytes_in += width * count
-            known = self._prefetch.take(address, width, count, privilege)
+            known = self._prefetch.take(address, width, count, event.privilege)
             if known != EMPTY:
                 self._actions.append(CompleteTrap(known, b"", -1, 0))
                 return
@@ -209,11 +210,14 @@ class GuestCore:
         elif kind is TrapKind.MMIO_LOAD:
             counts.bytes_in += width * count
         if kind is not TrapKind.MMIO_STORE:
-            self._waiting_for = self._number
+            self._waiting_for = number
             self._raised = event
-        self._tell_prefetched(now_ns)
-        self._prefetch.clear()
-        self._send(Trap(self._number, kind, address, width, count, value, *privilege), (data,) if data else (), now_ns)
+        if self._prefetch.held:
+            self._tell_prefetched(now_ns)
+            self._prefetch.clear()
+        data = event.data
+        trap = Trap(number, kind, address, width, count, event.value, *event.privilege)
+        self._send(trap, (data,) if data else (), now_ns)
 
     def _send(self, body: Message, payload: Sequence[Buffer], now_ns: int) -> None:
         try:

@@ -17,10 +17,11 @@ class PrefetchBuffer:
     """What the hypervisor sent ahead, at most one port's data at a time.
 
     Attributes:
+        held: Whether there was data since the last `clear`.
         read: Elements that the CPU has read and the hypervisor has not been told of.
     """
 
-    __slots__ = ("_at", "_data", "_port", "_privilege", "_width", "read")
+    __slots__ = ("_at", "_data", "_port", "_privilege", "_width", "held", "read")
 
     def __init__(self) -> None:
         self.read = 0
@@ -30,12 +31,14 @@ class PrefetchBuffer:
         """Hold data for the port whose IN it came with; whole elements of `width` bytes, little-endian."""
         self._port, self._width, self._privilege = port, width, privilege
         self._data, self._at = bytes(data[: len(data) // width * width]), 0
+        self.held = True
 
     def clear(self) -> None:
         """Drop what is left: something else happened."""
         self._port = self._width = EMPTY
         self._privilege = IoPrivilege(EMPTY)
         self._data, self._at = b"", 0
+        self.held = False
 
     def take(self, port: int, width: int, count: int, privilege: IoPrivilege) -> int:
         """Return the next element for an IN, or `EMPTY` if the hypervisor must be asked."""

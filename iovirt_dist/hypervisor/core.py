@@ -16,6 +16,7 @@ from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.errors import ConfigError, DecodeError, WindowFullError
 from iovirt_dist.hypervisor.backlog import Backlog
 from iovirt_dist.hypervisor.virtual_machine import GuestPlan, VirtualMachine
+from iovirt_dist.step import Record
 from iovirt_dist.wire.acceptor import Acceptor
 from iovirt_dist.wire.codec import Buffer, Frames
 from iovirt_dist.wire.messages import (
@@ -38,14 +39,14 @@ class Started(NamedTuple):
     """The process runs; sessions may begin."""
 
 
-class GuestFramesReceived(NamedTuple):
+class GuestFramesReceived(Record, frozen=True):
     """A message came from a guest's socket."""
 
     peer: bytes
     frames: Sequence[Buffer]
 
 
-class ControllerFramesReceived(NamedTuple):
+class ControllerFramesReceived(Record, frozen=True):
     """A message came from a controller's socket."""
 
     controller: str
@@ -69,7 +70,7 @@ SendToGuest = SendFrames
 """Send frames to a guest: what its session says goes out as it is."""
 
 
-class SendToController(NamedTuple):
+class SendToController(Record, frozen=True):
     """Send frames to a controller."""
 
     controller: str

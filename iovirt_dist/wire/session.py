@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from iovirt_dist.errors import ConfigError
+from iovirt_dist.step import Record
 from iovirt_dist.wire.codec import Buffer, Frames
 from iovirt_dist.wire.messages import Bye, Hello, Message, Ping, Pong, Refuse, Role, Welcome
 
@@ -82,7 +83,7 @@ class SessionConfig:
             raise ConfigError(f"{len(self.features)} features", self.name, "use at most 32")
 
 
-class SendFrames(NamedTuple):
+class SendFrames(Record, frozen=True):
     """Put these frames on the wire to `peer`; without frames there is nothing to do (the message waits)."""
 
     peer: bytes
@@ -112,7 +113,7 @@ class Opened(NamedTuple):
     features: tuple[str, ...]
 
 
-class Delivered(NamedTuple):
+class Delivered(Record, frozen=True):
     """The next message of `peer`, in order and once."""
 
     peer: bytes

@@ -113,13 +113,13 @@ class World:
         """Put frames on the wire, and remember them."""
         if output.frames:
             self.history_up.append(output.frames)
-        self.dialler.send(*output)
+        self.dialler.send(output.peer, output.frames)
 
     def transmit_down(self, output: SendFrames) -> None:
         """As `transmit_up`."""
         if output.frames:
             self.history_down.append(output.frames)
-        self.listener.send(*output)
+        self.listener.send(output.peer, output.frames)
 
     def replay(self) -> None:
         """Frames of any life and any time turn up again at both ends."""
