@@ -23,7 +23,6 @@ INTR = 0
 """Line of the CPU."""
 
 
-
 def build_pc(parts: MachineParts) -> Machine:
     """Build the machine.
 
