@@ -38,6 +38,13 @@ def play(tmp_path: Path, chosen: list[Block]) -> None:
     """Write the files and run the commands; the first that fails fails the test with its output."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environ = {**os.environ, "PATH": path, "HOME": str(tmp_path), "COLUMNS": "80", "PYTEST_ADDOPTS": ""}
+    try:
+        _play(tmp_path, chosen, environ)
+    finally:
+        subprocess.run(["iovirt", "down"], cwd=tmp_path, env=environ, capture_output=True, timeout=30, check=False)
+
+
+def _play(tmp_path: Path, chosen: list[Block], environ: dict[str, str]) -> None:
     for block in chosen:
         if block.word == "file":
             (tmp_path / block.value).write_text(block.text, "utf-8")
