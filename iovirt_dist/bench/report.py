@@ -127,6 +127,9 @@ def print_report(results: Sequence[Result]) -> None:
     for result in results:
         table.add_row(result.title, *_cells(result))
     console.print(table)
+    for result in results:
+        if result.skipped:
+            console.print(f"{result.key}: skipped: {result.skipped}")
 
 
 def _cells(result: Result) -> tuple[str, str, str, str, str]:

@@ -265,8 +265,10 @@ def bench(
 ) -> int:
     """Measure what the ring costs, as ratios to the barest thing that does the same in the same run."""
     from iovirt_dist.bench.run import run_benchmarks  # noqa: PLC0415 - keeps --help fast
+    from iovirt_dist.cli.terminal import exit_on_signals  # noqa: PLC0415 - as above
 
-    met = run_benchmarks(quick=quick, as_json=json)
+    with exit_on_signals():
+        met = run_benchmarks(quick=quick, as_json=json)
     return EXIT_FAILED if check and not met else EXIT_DONE
 
 
