@@ -114,8 +114,7 @@ class QueuePair:
         known = self.units.get(unit)
         if known is None:
             known = self.units[unit] = Unit()
-            if self.connected:
-                self._identify(unit)
+            self._identify(unit)
         return known
 
     @property

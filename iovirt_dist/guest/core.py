@@ -243,6 +243,8 @@ class GuestCore:
                 self._actions.append(Note(f"hypervisor {output.name} lost: {output.reason}; waiting for it"))
             elif isinstance(output, Rejected):
                 self._actions.append(Note(f"message refused: {output.reason}"))
+                if output.reason == "fenced":
+                    self._actions.append(PowerOff("another process of this name took over"))
 
     def _message(self, body: Message, payload: Sequence[Buffer]) -> None:
         if isinstance(body, TrapReply):

@@ -4,7 +4,7 @@ The vCPU thread blocks inside a trap. Were the event loop to own the socket, eac
 between threads; measured, that adds 80-100 us to a round trip of 105 us. So the thread that waits for the reply
 receives it itself: it holds the channel's lock, takes the socket out of the event loop's sight (an epoll set that
 holds nothing but the socket's FD, and that the loop watches), sends, and pumps the core until the trap completes.
-While guest code runs, the loop has the socket back and everything else is as usual. Measured, this adds 15-25 us.
+While guest code runs, the loop has the socket back and everything else is as usual. Measured, this adds 15-35 us.
 """
 
 from __future__ import annotations

@@ -203,8 +203,8 @@ class Report(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, t
         traps: Traps raised so far, indexed by `TrapKind` value (index 0 unused, 5 kinds).
         bytes_in: Bytes read by traps.
         bytes_out: Bytes written by traps.
-        interrupts: Interrupts that the CPU took.
-        faults: Exceptions delivered to the guest because an I/O instruction was refused.
+        interrupts: Interrupts that the CPU took since power-on.
+        faults: Exceptions delivered to the guest since power-on because an I/O instruction was refused.
     """
 
     state: GuestState

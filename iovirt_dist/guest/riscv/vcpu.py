@@ -152,6 +152,7 @@ class RiscvCpu:
         self._pc = self._images[0].entry
         self._waiting = False
         self._lines = 0
+        self._interrupts = self._faults = self._exceptions = 0
         self._contended = False
         self._software_external = 0
 

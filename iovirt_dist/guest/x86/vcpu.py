@@ -106,6 +106,7 @@ class X86Cpu:
                 self._engine.write_memory(segment.address, segment.data)
             self._enter_image()
         self._eip = self._engine.read_register("eip")
+        self._interrupts = self._faults = self._exceptions = 0
         self._halted = False
         self._stopped = None
 

@@ -62,7 +62,7 @@ def perform(address_map: AddressMap, trap: Trap, data: Buffer, now_ns: int) -> O
     space = _SPACE[kind]
     found = address_map.find(space, address)
     if trap.count > 1:
-        return _string(found, trap, data, now_ns)
+        return _string(address_map, found, trap, data, now_ns)
     if found is None or width > found.device.max_width or address + width > found.end:
         if kind in _READS:
             return Outcome(_read_split(address_map, space, address, width, now_ns), b"", found)
@@ -105,30 +105,28 @@ def _piece(found: Range | None, address: int, left: int) -> int:
     return 1 << (limit.bit_length() - 1)
 
 
-def _string(found: Range | None, trap: Trap, data: Buffer, now_ns: int) -> Outcome:
+def _string(address_map: AddressMap, found: Range | None, trap: Trap, data: Buffer, now_ns: int) -> Outcome:
     """Move all elements of a string instruction through one port."""
     width, count = trap.width, trap.count
     reading = trap.kind is TrapKind.PORT_IN
-    if found is None or trap.address + width > found.end:
-        return Outcome(0, b"\xff" * (width * count) if reading else b"", found)
+    if found is None and width == 1:
+        return Outcome(0, b"\xff" * count if reading else b"", found)
+    if found is None or found.strings is None or trap.address + width > found.end or width > found.device.max_width:
+        return _string_by_element(address_map, found, trap, data, now_ns)
     device, offset = found.strings, trap.address - found.base
-    if device is not None and width <= device.max_width:
-        if reading:
-            return Outcome(0, device.read_string(offset, width, count, now_ns), found)
-        device.write_string(offset, width, data, now_ns)
-        return Outcome(0, b"", found)
-    return _string_by_element(found, trap, data, now_ns)
+    if reading:
+        return Outcome(0, device.read_string(offset, width, count, now_ns), found)
+    device.write_string(offset, width, data, now_ns)
+    return Outcome(0, b"", found)
 
 
-def _string_by_element(found: Range, trap: Trap, data: Buffer, now_ns: int) -> Outcome:
-    """The same for a device without a data port of its own: element by element, in order."""
+def _string_by_element(address_map: AddressMap, found: Range | None, trap: Trap, data: Buffer, now_ns: int) -> Outcome:
+    """The same where no data port takes it whole: element by element, in order, each split as the bus does."""
     width = trap.width
-    local = AddressMap()
-    local.add(Space.PORT, found.base, found.end - found.base, found.device, found.name)
     if trap.kind is TrapKind.PORT_IN:
-        elements = (_read_split(local, Space.PORT, trap.address, width, now_ns) for _ in range(trap.count))
+        elements = (_read_split(address_map, Space.PORT, trap.address, width, now_ns) for _ in range(trap.count))
         return Outcome(0, b"".join(element.to_bytes(width, "little") for element in elements), found)
     for at in range(0, len(data), width):
         element = int.from_bytes(data[at : at + width], "little")
-        _write_split(local, Space.PORT, trap.address, width, element, now_ns)
+        _write_split(address_map, Space.PORT, trap.address, width, element, now_ns)
     return Outcome(0, b"", found)

@@ -155,16 +155,26 @@ def test_string_wider_than_a_string_device_moves_element_by_element() -> None:
     assert bus.strings.accesses == [("r", 0, 2), ("r", 2, 2)] * 2
 
 
-@pytest.mark.parametrize("address", [0x9000, 0x10F])
-def test_string_where_nothing_answers_reads_all_ones_and_loses_writes(address: int) -> None:
-    """Also where the element reaches over the end of the range."""
+@pytest.mark.parametrize("width", [1, 2])
+def test_string_where_nothing_answers_reads_all_ones_and_loses_writes(width: int) -> None:
+    """Nothing is asked, nothing is kept."""
     bus = Bus()
 
-    read = bus.do(access(IN, address, 2, count=3))[1]
-    bus.do(access(OUT, address, 2, count=1 + 1), b"abcd")
+    read = bus.do(access(IN, 0x9000, width, count=3))[1]
+    bus.do(access(OUT, 0x9000, width, count=2), b"ab" * width)
 
-    assert read == b"\xff" * 6
+    assert read == b"\xff" * (3 * width)
     assert bus.wide.accesses == []
+
+
+def test_string_over_the_end_of_a_range_is_split_as_single_accesses_are() -> None:
+    """The last byte of the range answers, what is behind it does not."""
+    bus, single = Bus(), Bus()
+
+    read = bus.do(access(IN, 0x10F, 2, count=2))[1]
+
+    assert read == single.do(access(IN, 0x10F, 2))[0].to_bytes(2, "little") * 2
+    assert read[1::2] == b"\xff\xff"
 
 
 @pytest.mark.parametrize(
