@@ -49,6 +49,7 @@ class GuestPlan:
         memory_bytes: RAM.
         disk: First disk, None without one.
         console: First serial port, None without one.
+        prefetch: Whether data port reads may come ahead of the INs that ask for them.
     """
 
     name: str
@@ -56,6 +57,7 @@ class GuestPlan:
     memory_bytes: int
     disk: Attachment | None
     console: Attachment | None
+    prefetch: bool = True
 
 
 @dataclass(slots=True)
@@ -104,10 +106,9 @@ class VirtualMachine:
 
     def waiting_for(self) -> str:
         """What must be identified before the machine can be built, one line; empty for nothing."""
-        for attachment in (self.plan.disk, self.plan.console):
-            if attachment is None:
-                continue
-            unit = attachment.use()
+        attachments = [attachment for attachment in (self.plan.disk, self.plan.console) if attachment is not None]
+        units = [attachment.use() for attachment in attachments]  # all at once: each takes a round trip
+        for attachment, unit in zip(attachments, units, strict=True):
             if unit.problem:
                 return unit.problem
             if unit.number is None:
@@ -207,7 +208,7 @@ class VirtualMachine:
         self._count(kind, trap.width * trap.count, touched.name if touched else "-", now_ns)
         if kind is TrapKind.MMIO_STORE:
             return None, b""
-        if kind is TrapKind.PORT_IN and trap.count == 1:
+        if kind is TrapKind.PORT_IN and trap.count == 1 and self.plan.prefetch:
             read = self._prefetch.offer(trap, touched)
         return TrapReply(trap.number, value, _NO_FAULT, 0, machine.lines.take_changes()), read
 

@@ -40,7 +40,7 @@ def hypervisor_config(topology: Topology, spec: HypervisorSpec, epoch: int) -> h
 def _plan(guest: MachineSpec, pairs: dict[str, QueuePair]) -> GuestPlan:
     disk = guest.disk and Attachment(pairs[guest.disk.controller], guest.disk.extent.name)
     console = guest.console and Attachment(pairs[guest.console.controller], guest.console.terminal)
-    return GuestPlan(guest.name, guest.machine, guest.memory_bytes, disk, console)
+    return GuestPlan(guest.name, guest.machine, guest.memory_bytes, disk, console, guest.prefetch)
 
 
 class HypervisorProcess:

@@ -97,6 +97,7 @@ class Rig(Simulation):
         storage_ns: Virtual time of each access to the medium.
         durability: What a completed write promises.
         memory_bytes: RAM of each guest, as its hypervisor knows it.
+        prefetch: Whether data port reads may come ahead of the INs that ask for them.
         lease_ms: Silence after which a peer counts as lost.
         wall_ns: Wall clock (ns since 1970 UTC) at virtual time 0.
         capacity: Messages kept in `messages`.
@@ -126,6 +127,7 @@ class Rig(Simulation):
         storage_ns: int = 0,
         durability: Durability = Durability.WRITE_THROUGH,
         memory_bytes: int = 32 << 20,
+        prefetch: bool = True,
         lease_ms: int = 2000,
         wall_ns: int = WALL_NS,
         capacity: int = DEFAULT_CAPACITY,
@@ -140,6 +142,7 @@ class Rig(Simulation):
         self._runner = BlockRunner(self.storage, _never)
         self._terminals: list[MemoryTerminals] = []
         self._machine, self._memory_bytes, self._durability = machine, memory_bytes, durability
+        self._prefetch = prefetch
         self._cpus = RigCpus(self)
         self.nodes = self._make_nodes(guests, storage_ns, wall_ns)
         if start:
@@ -236,6 +239,7 @@ class Rig(Simulation):
             image_format=image_format,
             payload=None,
             command_line=command_line,
+            prefetch=self._prefetch,
         )
         return self.attach_cpu(lambda bus: build_cpu(spec, bus), name)
 
@@ -281,6 +285,7 @@ class Rig(Simulation):
                 self._memory_bytes,
                 Attachment(pairs[BLOCK], name) if BLOCK in pairs else None,
                 Attachment(pairs[CONSOLE], name),
+                self._prefetch,
             )
             for name in guests
         }

@@ -256,6 +256,7 @@ class _Resolver:
             image_format=table.format,
             payload=self._path(table.payload) if table.payload else None,
             command_line=table.command_line,
+            prefetch=table.prefetch,
         )
 
     def _memory(self, table: schema.MachineTable, where: str) -> int:

@@ -89,6 +89,8 @@ class MachineTable(Table, frozen=True, kw_only=True):
     payload: str = ""
     """Second image that the first one starts (``virt``: what OpenSBI jumps to); empty for none."""
     command_line: str = ""
+    prefetch: bool = True
+    """Data port reads may come ahead of the INs that ask for them, as with the PIIX3; false: each IN is a message."""
     count: Replicas = 1
     restart: Literal["on-failure", "always", "never"] = "on-failure"
     devices: DevicesTable = DevicesTable()

@@ -147,6 +147,7 @@ class MachineSpec:
         image_format: ``auto`` looks at the file.
         payload: Absolute path of the image that the first one starts; None for none.
         command_line: For the image's kernel; may be empty.
+        prefetch: Whether data port reads may come ahead of the INs that ask for them.
         disk: What stands behind its disk; None for no disk.
         console: What stands behind its serial port; None for an unconnected port.
     """
@@ -162,6 +163,7 @@ class MachineSpec:
     image_format: Literal["auto", "elf", "multiboot", "flat", "rom"]
     payload: Path | None
     command_line: str
+    prefetch: bool
     disk: DiskAttachment | None = None
     console: ConsoleAttachment | None = None
 

@@ -53,6 +53,15 @@ def test_words_of_sectors_are_right_and_cost_a_round_trip_each(rig: Rig) -> None
     assert asked(rig) == 1 + 3
 
 
+def test_without_prefetch_every_word_crosses_the_link() -> None:
+    """The setting of a guest that shall not be helped: each IN is a message of its own."""
+    rig = Rig(disk=DISK, prefetch=False)
+    guest = ready(rig)
+
+    assert words(guest, 256) == DISK[:512]
+    assert asked(rig) == 256
+
+
 def test_every_word_is_a_trap_on_both_sides(rig: Rig) -> None:
     """At each report, whatever of a sector has been read, both counts are the same."""
     guest = ready(rig)
