@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from iovirt_dist.cli.launch import start_detached
-from iovirt_dist.cli.output import EXIT_FAILED, fail
-from iovirt_dist.cli.tail import last_lines
+from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED, fail
+from iovirt_dist.cli.tail import last_words
 from iovirt_dist.cli.terminal import ConsolePlan, attach, exit_on_signals
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
 from iovirt_dist.runtime.status import read_status, read_status_file
@@ -19,6 +19,9 @@ from iovirt_dist.runtime.takedown import take_down
 from iovirt_dist.topology import Origin, Topology, load_topology, topology_from_text
 
 GUEST: Final = "guest"
+
+_ORDERLY: Final = "powered off by "
+"""How the reason of a guest begins that switched itself off (`iovirt_dist.guest.core`); any other is a failure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +89,7 @@ def run_guest(guest: AdHocGuest, plan: ConsolePlan) -> int:
         plan: What its console does.
 
     Returns:
-        Exit status: 1 also if a process failed instead of the guest stopping.
+        Exit status: 1 also if a process failed, or the guest stopped otherwise than by switching itself off.
 
     Raises:
         ConfigError: An option is wrong.
@@ -110,12 +113,19 @@ def _run(topology: Topology, plan: ConsolePlan) -> int:
     start_detached(topology, die_with_parent=True)
     try:
         code = attach(run_dir, GUEST, plan, check=lambda: ended_reason(run_dir))
-        failed = [name for name in _failed(run_dir) if last_lines(run_dir.log(name), 1)]
+        failed = _failed(run_dir)
         for name in failed:
-            fail(last_lines(run_dir.log(name), 1)[0].decode("utf-8", "replace").removeprefix("iovirt: error: "))
-        return EXIT_FAILED if failed else code
+            fail(last_words(run_dir, name) or f"{name} failed without a word")
+        satisfied = plan.expect is not None and code == EXIT_DONE
+        return EXIT_FAILED if failed or (guest_failed(run_dir) and not satisfied) else code
     finally:
         take_down(run_dir)
+
+
+def guest_failed(run_dir: RunDir) -> bool:
+    """Whether the guest is over without having switched itself off: a triple fault, an error of its vCPU."""
+    status = read_status(run_dir).get(GUEST)
+    return status is not None and status.state == "stopped" and not status.reason.startswith(_ORDERLY)
 
 
 def _failed(run_dir: RunDir) -> list[str]:

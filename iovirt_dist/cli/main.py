@@ -167,7 +167,7 @@ def console(
     """Attach to a guest's terminal; Ctrl-] leaves.
 
     Without a terminal, stdin is sent as it is. At its end the console waits for --expect, or until the guest has been
-    quiet for a second.
+    quiet for a second; one that has printed nothing yet gets ten.
 
     Parameters
     ----------
@@ -209,7 +209,8 @@ def run(  # noqa: PLR0913 - a command's options are its parameters
 ) -> int:
     """Run one guest without a topology file, its terminal on this one.
 
-    Ends when the guest stops, with Ctrl-], or with --until or --timeout. Nothing stays but the disk image.
+    Ends when the guest stops, with Ctrl-], or with --until or --timeout; the end of a piped stdin does not end it.
+    Nothing stays but the disk image.
 
     Parameters
     ----------
@@ -243,7 +244,7 @@ def run(  # noqa: PLR0913 - a command's options are its parameters
         disk=disk,
         disk_size=disk_size,
     )
-    return run_guest(guest, ConsolePlan(expect=_pattern(until), timeout_s=timeout, history_bytes=None))
+    return run_guest(guest, ConsolePlan(expect=_pattern(until), timeout_s=timeout, history_bytes=None, quiet_s=None))
 
 
 @app.command(help_epilogue="Example: iovirt demo --json")

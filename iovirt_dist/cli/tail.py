@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 from iovirt_dist.cli.output import printable
+from iovirt_dist.runtime.rundir import RunDir
 
 _CHUNK_BYTES: Final = 1 << 16
 
@@ -132,6 +133,12 @@ def last_lines(path: Path, count: int) -> list[bytes]:
     except FileNotFoundError:
         return []
     return data.splitlines()[-count:]
+
+
+def last_words(run_dir: RunDir, name: str) -> str:
+    """Return the last line of a process's log, fit for an error message; empty if there is none."""
+    lines = last_lines(run_dir.log(name), 1)
+    return clean_line(name, lines[0]).text.removeprefix("iovirt: error: ") if lines else ""
 
 
 class LinePrinter:

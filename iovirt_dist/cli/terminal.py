@@ -41,7 +41,10 @@ EXPECT_WINDOW_BYTES: Final = 1 << 16
 """How far back a pattern may begin."""
 
 QUIET_S: Final = 1.0
-"""After the end of a piped stdin: leave once the guest has printed nothing for this long."""
+"""After the end of a piped stdin: leave once the guest has printed, and then nothing for this long."""
+
+SILENT_S: Final = 10.0
+"""After the end of a piped stdin: leave a guest that has not printed anything at all for this long."""
 
 _POLL_S: Final = 0.01
 _CHECK_S: Final = 0.25
@@ -56,14 +59,17 @@ class ConsolePlan:
         timeout_s: End after this long: with failure if something was expected; None for never.
         history_bytes: How much of what was shown before to show (and match); None for all.
         stdin: File descriptor of the keys; None for none.
-        quiet_s: After the end of stdin without a pattern: end once nothing has come for this long.
+        quiet_s: After the end of stdin without a pattern: end once nothing has come for this long since the last output
+            or input; None to go on.
+        silent_s: The same for a guest that has not printed anything yet: it may still be starting.
     """
 
     expect: re.Pattern[str] | None = None
     timeout_s: float | None = None
     history_bytes: int | None = HISTORY_BYTES
     stdin: int | None = 0
-    quiet_s: float = QUIET_S
+    quiet_s: float | None = QUIET_S
+    silent_s: float = SILENT_S
 
 
 class PtyInput:
@@ -142,6 +148,8 @@ class ConsoleSession:
         self._input = PtyInput(run_dir.console_tty(guest))
         self._stdin = plan.stdin
         self._window = b""
+        self._has_printed = False
+        self._last_traffic_s = 0.0
 
     def run(self) -> int:
         """Carry output and input until the session ends.
@@ -159,11 +167,12 @@ class ConsoleSession:
             self._input.close()
 
     def _run(self) -> int:
-        started = last_output = last_check = time.monotonic()
+        started = last_check = self._last_traffic_s = time.monotonic()
         while True:
             now = time.monotonic()
             if data := self._tail.read():
-                last_output = now
+                self._last_traffic_s = now
+                self._has_printed = True
                 if self._show(data):
                     return EXIT_DONE
                 continue
@@ -173,12 +182,17 @@ class ConsoleSession:
                 last_check = now
                 if (reason := self._check()) is not None:
                     return self._ended(reason)
-            quiet = self._stdin is None and self._plan.stdin is not None and self._input.is_empty
-            if quiet and self._plan.expect is None and now - last_output > self._plan.quiet_s:
-                return EXIT_DONE
-            if self._read_keys():
+            if self._is_answered(now) or self._read_keys():
                 return EXIT_DONE
             self._input.flush()
+
+    def _is_answered(self, now_s: float) -> bool:
+        """Whether all of a piped stdin is sent and the guest has been quiet since."""
+        plan = self._plan
+        at_end = self._stdin is None and plan.stdin is not None and self._input.is_empty
+        if not at_end or plan.expect is not None or plan.quiet_s is None:
+            return False
+        return now_s - self._last_traffic_s > (plan.quiet_s if self._has_printed else plan.silent_s)
 
     def _show(self, data: bytes) -> bool:
         """Pass output on; whether it completes the expected pattern."""
@@ -197,6 +211,7 @@ class ConsoleSession:
         if not select.select((self._stdin,), (), (), _POLL_S)[0]:
             return False
         keys = os.read(self._stdin, 4096)
+        self._last_traffic_s = time.monotonic()
         if not keys:
             self._stdin = None
         elif os.isatty(self._stdin) and ESCAPE in keys:

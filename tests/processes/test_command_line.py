@@ -203,10 +203,27 @@ def test_ps_table_fits_80_columns(iovirt: Iovirt) -> None:
 def test_run_ends_with_its_guest(folder: Path, environ: dict[str, str], iovirt: Iovirt) -> None:
     """A guest that powers off ends the command, and nothing of it stays."""
     environ["TMPDIR"] = str(folder)
-    write_service(folder, "guest", 'status.update(time.time_ns(), state="stopped", reason="power off")')
+    write_service(folder, "guest", 'status.update(time.time_ns(), state="stopped", reason="powered off by pm")')
     ended = iovirt("run", "--image", "t.toml")
-    assert (ended.returncode, ended.stderr) == (0, "iovirt: the guest stopped: power off\n")
+    assert (ended.returncode, ended.stderr) == (0, "iovirt: the guest stopped: powered off by pm\n")
     assert list(folder.glob("iovirt-*")) == []
+
+
+def test_run_of_a_guest_that_stops_by_a_fault_is_exit_1(folder: Path, environ: dict[str, str], iovirt: Iovirt) -> None:
+    """Its process lives on, idle, but the guest did not end as it wanted to."""
+    environ["TMPDIR"] = str(folder)
+    write_service(folder, "guest", 'status.update(time.time_ns(), state="stopped", reason="triple fault")')
+    ended = iovirt("run", "--image", "t.toml")
+    assert (ended.returncode, ended.stderr) == (1, "iovirt: the guest stopped: triple fault\n")
+
+
+def test_run_of_a_guest_that_fails_silently_is_exit_1(folder: Path, environ: dict[str, str], iovirt: Iovirt) -> None:
+    """An empty log is no success."""
+    environ["TMPDIR"] = str(folder)
+    write_service(folder, "guest", "os._exit(1)")
+    ended = iovirt("run", "--image", "t.toml")
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("iovirt: error: guest failed without a word\n")
 
 
 def test_run_of_a_failing_guest_shows_why(folder: Path, environ: dict[str, str], iovirt: Iovirt) -> None:

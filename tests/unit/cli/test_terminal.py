@@ -131,8 +131,39 @@ def test_piped_input_reaches_the_guest_and_its_end_waits_for_quiet(board: Board,
     """``echo help | iovirt console alice`` sends all and leaves after the answer."""
     os.write(pipe[0], b"help\n\x1d")
     os.close(pipe[0])
-    assert board.session(ConsolePlan(stdin=pipe[1], quiet_s=0.05), [None] * 99).run() == 0
+    assert board.session(ConsolePlan(stdin=pipe[1], silent_s=0.05), [None] * 99).run() == 0
     assert os.read(board.master, 99) == b"help\n\x1d"
+
+
+def test_end_of_input_waits_for_the_first_output(board: Board, pipe: tuple[int, int]) -> None:
+    """A guest that is still starting is not quiet: only what it prints starts the quiet period."""
+    os.close(pipe[0])
+    board.run_dir.console_log("alice").touch()
+
+    def boot() -> str | None:
+        board.show(b"booted")
+        return None
+
+    plan = ConsolePlan(stdin=pipe[1], quiet_s=0.01)
+    assert ConsoleSession(board.run_dir, "alice", plan, board.output.extend, boot).run() == 0
+    assert board.output == b"booted"
+
+
+def test_end_of_input_ends_a_session_with_a_silent_guest(board: Board, pipe: tuple[int, int]) -> None:
+    """A guest that never prints does not hold a script for ever."""
+    os.close(pipe[0])
+    assert board.session(ConsolePlan(stdin=pipe[1], quiet_s=9, silent_s=0.02), [None] * 9).run() == 0
+
+
+def test_end_of_input_without_a_quiet_period_goes_on(
+    board: Board, pipe: tuple[int, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``iovirt run < /dev/null`` ends with its guest."""
+    os.close(pipe[0])
+    board.show(b"working")
+    plan = ConsolePlan(stdin=pipe[1], history_bytes=None, quiet_s=None, silent_s=0.0)
+    assert board.session(plan, [None]).run() == 0
+    assert capsys.readouterr().err == "iovirt: the guest is gone\n"
 
 
 def test_escape_on_a_terminal_leaves(board: Board, keys: tuple[int, int]) -> None:
