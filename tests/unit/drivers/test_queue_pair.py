@@ -1,0 +1,307 @@
+"""A hypervisor's end of a queue pair."""
+
+from __future__ import annotations
+
+import pytest
+
+from iovirt_dist.drivers.queue_pair import MAX_IN_FLIGHT, QueuePair
+from iovirt_dist.errors import DecodeError
+from iovirt_dist.wire.codec import MAX_PAYLOAD_BYTES
+from iovirt_dist.wire.commands import (
+    MAX_BATCH,
+    Completion,
+    Opcode,
+    Status,
+    UnitIdentity,
+    pack_completions,
+    unpack_commands,
+)
+from iovirt_dist.wire.messages import Complete
+from tests.unit.drivers.support import DISK, Controller, Outcomes
+
+
+def opened(credits: int = 8, bound: int = 4096) -> tuple[QueuePair, Controller, Outcomes]:  # noqa: A002 - the protocol's word
+    """A queue pair with a unit that is identified."""
+    pair = QueuePair("disk0", bound)
+    pair.use("root")
+    controller = Controller(pair, {"root": DISK}, credits)
+    controller.open()
+    return pair, controller, Outcomes()
+
+
+def test_unit_is_identified_when_the_controller_comes() -> None:
+    """And knows its number and size then."""
+    pair = QueuePair("disk0")
+    unit = pair.use("root")
+    before = (unit.number, unit.identity)
+
+    Controller(pair, {"other": DISK, "root": DISK}).open()
+
+    assert before == (None, None)
+    assert (unit.number, unit.identity, unit.problem) == (1, DISK, "")
+
+
+def test_unit_that_is_used_later_is_identified_at_once() -> None:
+    """The controller is there already."""
+    pair, controller, _ = opened()
+    controller.units["second"] = DISK
+
+    unit = pair.use("second")
+    controller.take()
+
+    assert unit.number == 1
+
+
+def test_requests_leave_in_batches_as_far_as_credits_go() -> None:
+    """The rest follows as completions come."""
+    pair, controller, outcomes = opened(credits=3)
+    for sequence in range(5):
+        pair.submit(outcomes.request(sequence))
+
+    first = controller.take()
+    controller.complete(controller.commands[0], data=b"x" * 512)
+    second = controller.take()
+
+    assert (first, second) == ([3], [1])
+    assert pair.in_flight == 3
+    assert outcomes.told == [(0, Status.OK, b"x" * 512)]
+
+
+def test_batch_has_at_most_as_many_commands_as_a_message_may() -> None:
+    """Whatever the credits; and whatever they are, there are at most so many in flight."""
+    pair, controller, outcomes = opened(credits=60_000)
+    for sequence in range(4000):
+        pair.submit(outcomes.request(sequence))
+
+    assert controller.take() == [MAX_BATCH, MAX_BATCH]
+    assert pair.in_flight == MAX_IN_FLIGHT
+
+
+def test_batch_has_at_most_as_many_bytes_as_a_message_may() -> None:
+    """Writes of 4 MiB: three and a little more fit, the fifth goes with the next message."""
+    pair, controller, outcomes = opened()
+    quarter = bytes(MAX_PAYLOAD_BYTES // 4)
+    for sequence in range(5):
+        pair.submit(outcomes.request(sequence, Opcode.WRITE, data=quarter))
+
+    assert controller.take() == [4, 1]
+    assert [command.id.sequence for command in controller.commands] == [0, 1, 2, 3, 4]
+
+
+def test_full_queue_refuses() -> None:
+    """The bound counts what waits, also what waits for an identification."""
+    pair = QueuePair("disk0", bound=2)
+    pair.use("root")
+    controller = Controller(pair, {"root": DISK})
+    pair.opened(8, resumed=False)
+    outcomes = Outcomes()
+
+    first = pair.take_batch()  # IDENTIFY is under way
+    queued = [pair.submit(outcomes.request(0)), pair.submit(outcomes.request(1))]
+    parked = pair.take_batch()
+
+    assert first is not None
+    assert queued == [True, True]
+    assert parked is None
+    assert not pair.submit(outcomes.request(2))
+    assert controller.commands == []
+
+
+def test_refused_request_is_told_by_settle_only() -> None:
+    """A device is never called back from inside of its own submit."""
+    pair, _, outcomes = opened()
+
+    pair.refuse(outcomes.request(1), Status.QUEUE_FULL)
+    before = list(outcomes.told)
+    pending = pair.pending
+    pair.settle(7)
+
+    assert (before, pending) == ([], True)
+    assert outcomes.told == [(1, Status.QUEUE_FULL, b"")]
+    assert not pair.pending
+
+
+def test_restarted_controller_gets_everything_in_flight_again_under_the_same_ids() -> None:
+    """In their order, before what waited; units may have other numbers now."""
+    pair, controller, outcomes = opened(credits=2)
+    for sequence in range(3):
+        pair.submit(outcomes.request(sequence))
+    controller.take()
+    ids = [command.id for command in controller.commands]
+
+    pair.lost()
+    while_lost = pair.take_batch()
+    again = Controller(pair, {"new": DISK, "root": DISK}, credits=3)
+    again.open()
+
+    assert while_lost is None
+    assert [command.id for command in again.commands][:2] == ids
+    assert [command.id.sequence for command in again.commands] == [0, 1, 2]
+    assert {command.unit for command in again.commands} == {1}
+    assert pair.resubmitted == 2
+
+
+def test_controller_that_was_out_of_reach_gets_nothing_twice() -> None:
+    """A resumed session has lost nothing."""
+    pair, controller, outcomes = opened()
+    pair.submit(outcomes.request(1))
+    controller.take()
+
+    pair.lost()
+    controller.open(resumed=True)
+
+    assert len(controller.commands) == 1
+    assert (pair.in_flight, pair.resubmitted) == (1, 0)
+
+
+def test_restart_during_identification_identifies_once() -> None:
+    """The old question is not asked in addition to the new one."""
+    pair = QueuePair("disk0")
+    pair.use("root")
+    pair.opened(8, resumed=False)
+    pair.opened(8, resumed=False)
+    controller = Controller(pair, {"root": DISK})
+
+    assert controller.take() == [1]
+
+
+def test_unit_that_vanished_ends_requests_with_unknown_unit() -> None:
+    """Those under way at the restart and later ones; the log says it once."""
+    pair, controller, outcomes = opened()
+    pair.submit(outcomes.request(1))
+    controller.take()
+
+    Controller(pair, {}).open()
+    pair.settle(0)
+    pair.submit(outcomes.request(2))
+    pair.take_batch()
+    pair.settle(0)
+
+    assert outcomes.told == [(1, Status.UNKNOWN_UNIT, b""), (2, Status.UNKNOWN_UNIT, b"")]
+    assert pair.notes == ["controller disk0 has no unit 'root' (unknown_unit); requests to it end with an error"]
+    assert pair.in_flight == 0
+
+
+def test_unit_that_comes_back_is_used_again() -> None:
+    """A problem lasts as long as the controller's life that has it."""
+    pair, _, outcomes = opened()
+    Controller(pair, {}).open()
+    controller = Controller(pair, {"root": DISK})
+
+    controller.open()
+    pair.submit(outcomes.request(1))
+
+    assert pair.units["root"].problem == ""
+    assert controller.take() == [1]
+
+
+def test_unit_that_is_not_identified_yet_holds_nobody_else_up() -> None:
+    """Its requests wait beside the queue and keep their order."""
+    pair, _, outcomes = opened(credits=4)
+    pair.use("slow")
+    pair.take_batch()  # IDENTIFY of slow, which is not answered
+    for sequence in range(10):
+        pair.submit(outcomes.request(sequence, unit="slow"))
+    pair.submit(outcomes.request(100))
+
+    batch = pair.take_batch()
+
+    assert batch is not None
+    assert len(batch[0].commands) == 40
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (b"short", "bad-identity"),
+        (UnitIdentity(1, 0, False, "").pack(), "blocks of 0 bytes"),
+        (bytes(13) + b"\xff" * 20, "bad-identity"),
+    ],
+)
+def test_identity_that_makes_no_sense_is_a_problem(answer: bytes, problem: str) -> None:
+    """It raises nothing; the guest waits and the status says why."""
+    pair = QueuePair("disk0")
+    unit = pair.use("root")
+    pair.opened(8, resumed=False)
+    batch = pair.take_batch()
+    assert batch is not None
+
+    id_ = unpack_commands(batch[0].commands, 1)[0].id
+    pair.complete(Complete(1, pack_completions([Completion(id_, Status.OK, len(answer))])), [answer], 0)
+
+    assert problem in unit.problem
+    assert unit.number is None
+
+
+def test_completion_of_nothing_is_ignored() -> None:
+    """Unknown, or doubled."""
+    pair, controller, outcomes = opened()
+    pair.submit(outcomes.request(1))
+    controller.take()
+    command = controller.commands[0]
+
+    controller.send([Completion(command.id._replace(sequence=99), Status.OK)])
+    controller.complete(command)
+    controller.complete(command)
+
+    assert outcomes.told == [(1, Status.OK, b"")]
+    assert pair.completed == 2  # with the identification
+
+
+def test_malformed_batch_takes_nothing() -> None:
+    """Not even its first, good entry."""
+    pair, controller, outcomes = opened()
+    pair.submit(outcomes.request(1))
+    controller.take()
+
+    with pytest.raises(DecodeError):
+        pair.complete(Complete(5, pack_completions([Completion(controller.commands[0].id, Status.OK)]) + b"x"), [], 0)
+
+    assert outcomes.told == []
+    assert pair.in_flight == 1
+
+
+def test_interrupt_count_never_falls() -> None:
+    """A late message says nothing."""
+    pair, controller, _ = opened()
+    pair.complete(Complete(9, pack_completions([Completion(Outcomes().request(1).id, Status.OK)])), [], 0)
+
+    controller.send([Completion(Outcomes().request(1).id, Status.OK)])
+
+    assert pair.interrupts == 9
+
+
+def test_forgotten_guest_is_told_nothing_and_others_everything() -> None:
+    """Waiting, parked, refused and in flight."""
+    pair, controller, outcomes = opened(credits=2)
+    pair.submit(outcomes.request(1, guest=5))
+    pair.submit(outcomes.request(2, guest=6))
+    controller.take()
+    pair.submit(outcomes.request(3, guest=5))
+    pair.refuse(outcomes.request(4, guest=5), Status.QUEUE_FULL)
+    pair.refuse(outcomes.request(5, guest=6), Status.QUEUE_FULL)
+
+    pair.forget(5)
+    pair.settle(0)
+    for command in list(controller.commands):
+        controller.complete(command)
+
+    assert outcomes.told == [(5, Status.QUEUE_FULL, b""), (2, Status.OK, b"")]
+    assert controller.take() == []
+    assert pair.in_flight == 0
+
+
+def test_forgotten_guest_frees_the_queue_of_what_was_parked() -> None:
+    """The bound is not eaten up by guests that are gone."""
+    pair = QueuePair("disk0", bound=1)
+    pair.use("root")
+    pair.opened(8, resumed=False)
+    pair.take_batch()
+    pair.submit(Outcomes().request(1, guest=5))
+    pair.take_batch()
+    full = pair.submit(Outcomes().request(2, guest=6))
+
+    pair.forget(5)
+
+    assert not full
+    assert pair.submit(Outcomes().request(2, guest=6))
