@@ -48,7 +48,12 @@ def _guest(spec: MachineSpec) -> str:
 
 
 def show_config(topology: Topology, *, as_json: bool) -> int:
-    """The work of ``iovirt config``: 2 if a guest image is missing."""
+    """The work of ``iovirt config``: 2 if a guest image is missing.
+
+    Raises:
+        ConfigError: The topology is empty.
+    """
+    topology.require_processes()
     missing = topology.missing_images()
     if as_json:
         print_json(topology_json(topology))

@@ -20,7 +20,6 @@ from typing import Any, Final
 
 from iovirt_dist.cli.launch import start_detached, wait_ready
 from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED, fail, note, print_json, print_table, printable
-from iovirt_dist.cli.tail import last_lines
 from iovirt_dist.cli.terminal import exit_on_signals
 from iovirt_dist.errors import LocalError
 from iovirt_dist.runtime.rundir import RunDir
@@ -113,7 +112,7 @@ def _prepare(base: Path) -> Topology:
 def _watch(topology: Topology, run_dir: RunDir, base: Path) -> Outcome:
     """Follow the guest's console to the end of its programs, then compare."""
     for problem in wait_ready(topology):
-        raise LocalError(_reason(run_dir, problem), "demo")
+        raise LocalError(problem, "demo")
     started = time.monotonic()
     text = _follow_console(run_dir, started + TIMEOUT_S)
     job_s = time.monotonic() - started
@@ -133,12 +132,6 @@ def _watch(topology: Topology, run_dir: RunDir, base: Path) -> Outcome:
         "every trap was well-formed": not guest["malformed"],
     }
     return Outcome(checks, guest, status["controllers"], expected, digest, job_s)
-
-
-def _reason(run_dir: RunDir, problem: str) -> str:
-    """What the process itself said last, if it said anything."""
-    lines = last_lines(run_dir.log(problem.partition(":")[0]), 1)
-    return f"{problem}: {lines[0].decode('utf-8', 'replace')}" if lines else problem
 
 
 def _follow_console(run_dir: RunDir, deadline: float) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, note
-from iovirt_dist.cli.tail import LinePrinter, LineTail, LogLine
+from iovirt_dist.cli.tail import LinePrinter, LineTail, LogLine, last_words
 from iovirt_dist.errors import IovirtError, LocalError
 from iovirt_dist.runtime.child import PR_SET_PDEATHSIG
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
@@ -23,6 +23,9 @@ from iovirt_dist.topology import Topology
 
 READY_TIMEOUT_S: Final = 15.0
 
+MAX_TRIES: Final = 3
+"""A process that has failed so often at its start is not waited for; its supervisor goes on trying."""
+
 _FOLLOW_INTERVAL_S: Final = 0.05
 
 
@@ -30,9 +33,11 @@ def prepare(topology: Topology) -> RunDir:
     """Check what must exist and make the run directory.
 
     Raises:
+        ConfigError: The topology is empty.
         ImageError: A guest's image is missing.
         LocalError: The run directory cannot be made.
     """
+    topology.require_processes()
     for error in topology.missing_images():
         raise error
     run_dir = RunDir(topology.run_dir)
@@ -196,7 +201,8 @@ def wait_ready(
         sleep: For tests.
 
     Returns:
-        A line for each process that did not get so far; empty if all did.
+        A line for each process that did not get so far, or only for those that failed again and again; empty if all
+        did.
     """
     run_dir = RunDir(topology.run_dir)
     deadline = time.monotonic() + timeout_s
@@ -205,8 +211,10 @@ def wait_ready(
         missing = [process.name for process in topology.processes() if process.name not in alive]
         rows = _rows(run_dir)
         lost = [name for name in missing if rows is None or rows.get(name, {}).get("state") == "ended"]
-        if not missing or lost == missing or time.monotonic() > deadline:
-            return [_describe(name, (rows or {}).get(name, {})) for name in missing]
+        failing = [name for name in missing if _tries(rows, name) >= MAX_TRIES]
+        if not missing or lost == missing or failing or time.monotonic() > deadline:
+            chosen = [name for name in missing if name in failing or name in lost] if failing else missing
+            return [_describe(run_dir, name, (rows or {}).get(name, {})) for name in chosen]
         sleep(_FOLLOW_INTERVAL_S)
 
 
@@ -219,6 +227,16 @@ def _rows(run_dir: RunDir) -> dict[str, dict[str, object]] | None:
     return rows
 
 
-def _describe(name: str, row: dict[str, object]) -> str:
+def _tries(rows: dict[str, dict[str, object]] | None, name: str) -> int:
+    """How often a process has failed: each failure but the last for good was answered by a restart."""
+    restarts = (rows or {}).get(name, {}).get("restarts", 0)
+    return restarts if isinstance(restarts, int) else 0
+
+
+def _describe(run_dir: RunDir, name: str, row: dict[str, object]) -> str:
+    """Say why a process is not ready: its own last words if it failed and left any."""
     state, end = row.get("state", "not running"), row.get("exit", "")
+    words = last_words(run_dir, name) if end else ""
+    if words:
+        return f"{name}: {words.removeprefix(f'{name}: ')} ({state}, {end}; see 'iovirt logs {name}')"
     return f"{name}: {state}{f' ({end})' if end else ''}; see 'iovirt logs {name}'"

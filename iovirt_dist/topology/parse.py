@@ -7,6 +7,7 @@ from a float).
 
 from __future__ import annotations
 
+import ast
 import difflib
 import re
 import tomllib
@@ -19,6 +20,9 @@ from iovirt_dist.errors import ConfigError
 from iovirt_dist.topology import schema
 
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+_TWICE: Final = re.compile(r"Cannot declare (?P<key>\(.*\)) twice \(at (?P<line>line \d+), column \d+\)", re.DOTALL)
+"""tomllib's message for a table that is there already; the key is a tuple of its parts."""
 
 _TYPE_NAMES: Final[dict[Any, str]] = {str: "a string", int: "an integer", bool: "true or false", float: "a number"}
 
@@ -123,6 +127,17 @@ class _Walker:
         return self.table(raw, kinds[kind], path)
 
 
+def _toml_error(message: str, source: str) -> ConfigError:
+    """Turn tomllib's message into ours."""
+    twice = _TWICE.fullmatch(message)
+    if twice is None:
+        return ConfigError(f"not valid TOML: {message}", source)
+    path = ""
+    for key in ast.literal_eval(twice["key"]):
+        path = join_key(path, key)
+    return ConfigError(f"{path} is declared twice", f"{source}: {twice['line']}", "rename one, or merge the two tables")
+
+
 def parse_document(text: str, source: str) -> schema.Document:
     """Parse a topology file's text.
 
@@ -139,7 +154,7 @@ def parse_document(text: str, source: str) -> schema.Document:
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"not valid TOML: {error}", source) from None
+        raise _toml_error(str(error), source) from None
     document = _Walker(source).table(raw, schema.Document, "")
     assert isinstance(document, schema.Document)
     return document

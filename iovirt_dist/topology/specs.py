@@ -254,6 +254,16 @@ class Topology:
         consoles = [guest.console for guest in self.guests.values() if guest.console is not None]
         return [console.terminal for console in consoles if console.controller == controller]
 
+    def require_processes(self) -> None:
+        """Refuse a topology in which there is nothing to start.
+
+        Raises:
+            ConfigError: It has neither controllers nor hypervisors nor guests.
+        """
+        if not self.specs():
+            fix = "add some; 'iovirt config --toml' prints an example"
+            raise ConfigError("the topology has no guest, no hypervisor and no controller", self.label, fix)
+
     def missing_images(self) -> list[ImageError]:
         """Name every guest image that is not a readable file; disk images are created when absent."""
         errors: list[ImageError] = []

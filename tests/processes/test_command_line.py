@@ -44,9 +44,9 @@ TOPOLOGY = """
 [controller.tty0]
 kind = "console"
 [guest.alice]
-kind = "script"
+kind = "machine"
 hypervisor = "hv0"
-module = "a:b"
+image = "bundled:guestos"
 restart = "never"
 devices.console = "tty0"
 """
@@ -136,6 +136,17 @@ def test_detached_process_that_fails_is_named(folder: Path, iovirt: Iovirt) -> N
     assert up.returncode == 1
     assert "iovirt: error: alice: ended (exit status 2); see 'iovirt logs alice'\n" in up.stderr
     assert [row["state"] for row in processes(iovirt).values()] == ["running", "running", "ended"]
+
+
+def test_detached_process_that_fails_at_start_gives_its_reason(folder: Path, iovirt: Iovirt) -> None:
+    """Its own last words after three tries, not a state after 15 s."""
+    write_service(folder, "hypervisor", "sys.exit('iovirt: error: hv0: tcp://h:1: address is in use; change it')")
+    started_s = time.monotonic()
+    up = iovirt("up", "-d")
+    assert up.returncode == 1
+    assert "iovirt: error: hv0: tcp://h:1: address is in use; change it (" in up.stderr
+    assert "; see 'iovirt logs hv0')\n" in up.stderr
+    assert time.monotonic() - started_s < 12
 
 
 def test_detached_down_after_the_supervisor_was_killed(folder: Path, iovirt: Iovirt) -> None:

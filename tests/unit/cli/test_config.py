@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from iovirt_dist.cli.config import show_config
+from iovirt_dist.cli.main import main
 from iovirt_dist.topology import Origin, topology_from_text
 
 TEXT = """
@@ -50,3 +51,28 @@ def test_config_json_is_the_whole_topology(tmp_path: Path, capsys: pytest.Captur
     assert document["guests"]["alice"]["memory_bytes"] == 32 << 20
     assert document["controllers"]["disk0"]["image"] == f"{tmp_path}/d.img"
     assert document["missing_images"] == []
+
+
+@pytest.mark.parametrize("command", ["config", "up"])
+def test_missing_image_is_one_line_and_exit_2(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The check finds what the start would find, in the same words."""
+    (tmp_path / "t.toml").write_text(
+        '[hypervisor.hv0]\n[guest.a]\nkind = "machine"\nhypervisor = "hv0"\nimage = "nope.elf"\n'
+    )
+    assert main([command, "-f", str(tmp_path / "t.toml")]) == 2
+    assert capsys.readouterr().err == f"iovirt: error: guest a: {tmp_path}/nope.elf: no such image file; set image\n"
+
+
+@pytest.mark.parametrize("command", ["config", "up"])
+def test_empty_topology_is_an_error_and_exit_2(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is nothing to start."""
+    (tmp_path / "t.toml").write_text('[topology]\nname = "x"\n')
+    assert main([command, "-f", str(tmp_path / "t.toml")]) == 2
+    printed = capsys.readouterr()
+    assert printed.err == (
+        f"iovirt: error: {tmp_path}/t.toml: the topology has no guest, no hypervisor and no controller; "
+        "add some; 'iovirt config --toml' prints an example\n"
+    )
+    assert printed.out == ""
