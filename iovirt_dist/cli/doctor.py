@@ -6,11 +6,13 @@ import importlib
 import os
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import iovirt_dist
 from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED, print_json, print_table
 from iovirt_dist.errors import IovirtError
 from iovirt_dist.runtime.rundir import RunDir
@@ -24,6 +26,8 @@ FIRMWARE: Final = {
     "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_jump.elf": ("opensbi", "OpenSBI tests, deploy/uboot-virt.toml"),
 }
 """Third-party firmware as Debian packages it: file, package, what needs it."""
+
+DISTRIBUTION: Final = "iovirt-dist"
 
 MODULES: Final = {"pyzmq": "zmq", "pyelftools": "elftools"}
 """Import names that differ from the distribution's name."""
@@ -54,11 +58,19 @@ def check_python() -> Iterator[Finding]:
     )
 
 
+def requirements() -> list[str]:
+    """What the distribution depends on: of a source folder its pyproject.toml, as installed metadata may be older."""
+    project = Path(iovirt_dist.__file__).parent.with_name("pyproject.toml")
+    if project.is_file():
+        table = tomllib.loads(project.read_text("utf-8")).get("project", {})
+        if table.get("name") == DISTRIBUTION:
+            return list(table["dependencies"])
+    return [text for text in metadata.requires(DISTRIBUTION) or [] if "extra ==" not in text]
+
+
 def check_packages() -> Iterator[Finding]:
     """Every dependency that the distribution names is installed and can be imported."""
-    for requirement in metadata.requires("iovirt-dist") or []:
-        if "extra ==" in requirement:
-            continue
+    for requirement in requirements():
         match = re.match(r"[A-Za-z0-9_.-]+", requirement)
         assert match is not None
         name = match[0]

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnknownCommandError
+from cyclopts.validators import Number
 
 import iovirt_dist
 from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, note, print_json
 from iovirt_dist.errors import ConfigError, ImageError, IovirtError
 from iovirt_dist.topology import ENVIRONMENT_KEY, Topology, default_text, load_topology
+from iovirt_dist.topology.parse import suggestion
 
 _TOPOLOGY_HELP = f"Topology file. Default: ${ENVIRONMENT_KEY}, else the built-in topology."
 
@@ -33,7 +35,10 @@ Expect = Annotated[
 ]
 Text = Annotated[str, Parameter(show_default=False)]
 Timeout = Annotated[
-    float | None, Parameter(help="Seconds after which to end: with 1 if a pattern was waited for, else with 0.")
+    float | None,
+    Parameter(
+        help="Seconds after which to end: with 1 if a pattern was waited for, else with 0.", validator=Number(gte=0)
+    ),
 ]
 
 app = App(
@@ -290,6 +295,19 @@ def _pattern(text: str) -> re.Pattern[str] | None:
         raise ConfigError(f"not a regular expression: {error}", f"'{text}'") from None
 
 
+def _usage(error: CycloptsError) -> str:
+    """Say what is wrong with a command line: Cyclopts' own words but where they are cut or not the user's."""
+    if isinstance(error, UnknownCommandError) and error.unused_tokens:
+        word = error.unused_tokens[0]
+        names = [name for name in app if not name.startswith("-")]
+        hint = suggestion(word, names)
+        return f"unknown command '{word}'; {hint}{'' if hint.endswith('?') else ';'} try 'iovirt --help'"
+    command = " ".join(("iovirt", *(error.command_chain or ()), "--help"))
+    if isinstance(error, MissingArgumentError) and error.argument is not None and error.argument.name == "--guest":
+        return f"name a guest; try '{command}'"
+    return f"{str(error).rstrip('.')}; try '{command}'"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line.
 
@@ -303,7 +321,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        fail(f"{str(error).rstrip('.')}; try 'iovirt --help'")
+        fail(_usage(error))
         return EXIT_USAGE
     except IovirtError as error:
         fail(str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -21,7 +22,7 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a plain table without borders: 80 columns on a terminal that does not say, all of it into a pipe."""
+    """Print a plain table without borders, as wide as the terminal or COLUMNS says; into a pipe all of it."""
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - a quarter of the start-up time, and --json needs none of it
     from rich.console import Console  # noqa: PLC0415 - as above
     from rich.table import Table  # noqa: PLC0415 - as above
@@ -32,7 +33,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    columns_text = os.environ.get("COLUMNS", "")
+    wanted = int(columns_text) if columns_text.isascii() and columns_text.isdecimal() else 0
+    Console(width=wanted or (None if sys.stdout.isatty() else 200)).print(table)
 
 
 def note(text: str) -> None:

@@ -73,21 +73,15 @@ def show_processes(topology: Topology, *, as_json: bool) -> int:
             str(row["pid"] or "-"),
             str(row["restarts"]),
             "-" if row["uptime_s"] is None else format_age(row["uptime_s"]),
-            _short_epoch(row["epoch"]),
             row["where"],
         )
         for row in rows
     ]
-    print_table(("NAME", "KIND", "STATE", "PID", "RST", "UP", "EPOCH", "WHERE"), cells)
+    print_table(("NAME", "KIND", "STATE", "PID", "RST", "UP", "WHERE"), cells)
     for row in rows:
         if row["reason"]:
             print(f"{row['name']}: {row['reason']}")
     return EXIT_DONE
-
-
-def _short_epoch(epoch: int | None) -> str:
-    """Epochs are start times in nanoseconds; seconds tell lives apart as well."""
-    return "-" if epoch is None else str(epoch // 1_000_000_000 or epoch)
 
 
 def show_logs(topology: Topology, names: Sequence[str], *, follow: bool, lines: int, as_json: bool) -> int:

@@ -29,6 +29,9 @@ from iovirt_dist.runtime.status import StatusWriter, read_status, start_ticks
 from iovirt_dist.topology import ENVIRONMENT_KEY
 from iovirt_dist.topology.specs import KINDS, Kind, ProcessSpec
 
+EXIT_FAILED: Final = 1
+"""Stands for the exit status of a process that could not be started."""
+
 GRACE_S: Final = 5.0
 """How long processes of one kind may take to end after SIGTERM before SIGKILL."""
 
@@ -134,7 +137,6 @@ class Supervisor:
         while not self._stopping.is_set():
             started_ns = time.monotonic_ns()
             code = await self._run_once(managed)
-            managed.exit = describe_exit(code)
             if self._stopping.is_set():
                 self._note(managed, "stopped", f"stopped ({managed.exit})")
                 return
@@ -146,11 +148,32 @@ class Supervisor:
             await _wait(self._stopping, delay_ns / 1e9)
 
     async def _run_once(self, managed: Managed) -> int:
-        """Start a process and wait for its end; its exit status, negative for a signal."""
-        log = self._run_dir.open_log(managed.spec.name)
+        """Start a process and wait for its end; its exit status, negative for a signal.
+
+        What the system refuses (EAGAIN, ENOMEM, ENOSPC for its log) is a failed start: it may be different soon.
+        """
         try:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", child.__file__, str(os.getpid()), *managed.spec.argv),
+            process = await self._spawn(managed.spec)
+        except OSError as error:
+            managed.exit = f"cannot start: {error.strerror or error}"
+            return EXIT_FAILED
+        managed.pid = process.pid
+        managed.start_ticks = start_ticks(process.pid) or 0
+        self._note(managed, "up", f"started (pid {process.pid})")
+        if self._stopping.is_set():  # asked to stop while the process was being made, so nobody signalled it
+            _signal_group(managed.pid, signal.SIGTERM)
+        code = await process.wait()
+        _signal_group(managed.pid, signal.SIGKILL)  # what it may have started itself
+        managed.pid = 0
+        managed.exit = describe_exit(code)
+        return code
+
+    async def _spawn(self, spec: ProcessSpec) -> asyncio.subprocess.Process:
+        """Start a process in a group of its own, its output in its log; OSError if the system refuses."""
+        log = self._run_dir.open_log(spec.name)
+        try:
+            return await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", child.__file__, str(os.getpid()), *spec.argv),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -160,15 +183,6 @@ class Supervisor:
             )
         finally:
             os.close(log)
-        managed.pid = process.pid
-        managed.start_ticks = start_ticks(process.pid) or 0
-        self._note(managed, "up", f"started (pid {process.pid})")
-        if self._stopping.is_set():  # asked to stop while the process was being made, so nobody signalled it
-            _signal_group(managed.pid, signal.SIGTERM)
-        code = await process.wait()
-        _signal_group(managed.pid, signal.SIGKILL)  # what it may have started itself
-        managed.pid = 0
-        return code
 
     async def _stop_kind(self, kind: Kind, hurry: asyncio.Event) -> None:
         """SIGTERM to all processes of a kind, SIGKILL to those that are still there after the grace."""
@@ -182,10 +196,11 @@ class Supervisor:
         hurried = asyncio.create_task(hurry.wait())
         await asyncio.wait((ended, hurried), timeout=self._grace_s, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
+        why = "second interrupt" if hurry.is_set() else "does not end"
         while not ended.done():
             for managed in running:
                 if managed.pid:
-                    self._report(managed.spec.name, "does not end: killed")
+                    self._report(managed.spec.name, f"{why}: killed")
                     _signal_group(managed.pid, signal.SIGKILL)
             await asyncio.wait((ended,), timeout=self._grace_s)
 

@@ -208,7 +208,9 @@ def test_ps_after_a_kill_says_dead(folder: Path, iovirt: Iovirt) -> None:
 
 def test_ps_table_fits_80_columns(iovirt: Iovirt) -> None:
     """On the terminal that everybody has."""
-    assert max(len(line.rstrip()) for line in iovirt("ps").stdout.splitlines()) <= 80
+    lines = iovirt("ps").stdout.splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    assert lines[0].split() == ["NAME", "KIND", "STATE", "PID", "RST", "UP", "WHERE"]
 
 
 def test_run_ends_with_its_guest(folder: Path, environ: dict[str, str], iovirt: Iovirt) -> None:

@@ -57,8 +57,17 @@ def test_run_dir_in_use_is_fine(topology: Topology) -> None:
         assert [finding.verdict for finding in doctor.check_run_dir(topology)] == ["ok", "ok"]
 
 
+def test_requirements_of_a_source_folder_are_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An editable installation's metadata may name what is no dependency any more."""
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "iovirt-dist"\ndependencies = ["a>=1"]\n')
+    monkeypatch.setattr("iovirt_dist.__file__", str(tmp_path / "iovirt_dist" / "__init__.py"))
+    monkeypatch.setattr("importlib.metadata.requires", lambda _: ["stale"])
+    assert doctor.requirements() == ["a>=1"]
+
+
 def test_package_absent_is_bad_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A dependency that cannot be imported comes with the command that installs it."""
+    monkeypatch.setattr("iovirt_dist.__file__", "/nowhere/iovirt_dist/__init__.py")
     monkeypatch.setattr(
         "importlib.metadata.requires", lambda _: ["absent-package>=1; python_version>'3'", "x; extra == 'y'"]
     )

@@ -37,10 +37,17 @@ def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["dwon"], 'iovirt: error: Unknown command "dwon". Did you mean "down"?'),
+        (["dwon"], "iovirt: error: unknown command 'dwon'; did you mean 'down'? try 'iovirt --help'"),
+        (
+            ["xyzzy"],
+            "iovirt: error: unknown command 'xyzzy'; "
+            "known: bench, config, console, demo, doctor, down, logs, ps, run, up;",
+        ),
+        (["run", "--timeout", "-1"], 'iovirt: error: Invalid value "-1.0" for --timeout. Must be >= 0'),
+        (["console", "guest", "--timeout=-0.5"], "iovirt: error: Invalid value"),
         (["ps", "--jsno"], "iovirt: error: Unknown option"),
         (["run", "--machine", "x"], 'iovirt: error: Invalid value "x" for --machine.'),
-        (["console"], "iovirt: error: "),
+        (["console"], "iovirt: error: name a guest; try 'iovirt console --help'"),
         (["console", "carol"], "iovirt: error: built-in topology: no guest 'carol'; guests: guest"),
         (["console", "guest", "--expect", "("], "iovirt: error: '(': not a regular expression: missing )"),
         (

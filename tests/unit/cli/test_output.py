@@ -37,6 +37,19 @@ def test_print_table_takes_cells_literally(capsys: pytest.CaptureFixture[str]) -
     assert "[red]x" in capsys.readouterr().out
 
 
+def test_print_table_into_a_pipe_honours_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without it a pipe gets all of a line."""
+    monkeypatch.setenv("COLUMNS", "40")
+    print_table(("A",), [("x" * 100,)])
+    narrow = capsys.readouterr().out
+    monkeypatch.delenv("COLUMNS")
+    print_table(("A",), [("x" * 100,)])
+    assert max(map(len, narrow.splitlines())) == 40
+    assert "x" * 100 in capsys.readouterr().out
+
+
 def test_printable_replaces_escape_sequences() -> None:
     """A guest cannot steer the terminal through a log line."""
     assert printable("a\x1b[2J\tb\u202e") == "a�[2J\tb�"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,6 +143,27 @@ async def test_hurry_kills_without_waiting_for_the_grace(harness: Harness) -> No
     harness.stop.set()
     harness.hurry.set()
     assert await asyncio.wait_for(running, 10)
+    assert await harness.until(lambda _, text: text == "second interrupt: killed")
+
+
+async def test_start_that_the_system_refuses_is_tried_again(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many processes for the moment is no reason to end the supervisor."""
+    spawn = asyncio.create_subprocess_exec
+    refusals = [BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))]
+
+    async def refuse_once(*argv: str, **options: Any) -> asyncio.subprocess.Process:
+        for refusal in refusals[:]:
+            refusals.clear()
+            raise refusal
+        return await spawn(*argv, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse_once)
+    running = harness.run(process("hv0", "hypervisor", IDLE))
+    assert await harness.until(lambda _, text: text.startswith("started"))
+    refused = "ended (cannot start: Resource temporarily unavailable); starts again in 0.1 s"
+    assert harness.seen[0] == ("hv0", refused)
+    harness.stop.set()
+    assert await running
 
 
 async def test_grandchild_dies_with_its_crashed_parent(harness: Harness) -> None:
