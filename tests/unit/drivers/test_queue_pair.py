@@ -8,6 +8,7 @@ from iovirt_dist.drivers.queue_pair import MAX_IN_FLIGHT, QueuePair
 from iovirt_dist.errors import DecodeError
 from iovirt_dist.wire.codec import MAX_PAYLOAD_BYTES
 from iovirt_dist.wire.commands import (
+    COMMAND_BYTES,
     MAX_BATCH,
     Completion,
     Opcode,
@@ -195,6 +196,20 @@ def test_unit_that_comes_back_is_used_again() -> None:
     assert controller.take() == [1]
 
 
+def test_request_during_identification_waits_for_the_answer_whatever_the_last_life_said() -> None:
+    """The unit may be back: nothing is refused before the controller has said so."""
+    pair, _, outcomes = opened()
+    Controller(pair, {}).open()
+    pair.opened(8, resumed=False)
+    pair.submit(outcomes.request(1))
+
+    batch = pair.take_batch()
+
+    assert batch is not None
+    assert len(batch[0].commands) == COMMAND_BYTES  # the question
+    assert pair.refused == []
+
+
 def test_unit_that_is_not_identified_yet_holds_nobody_else_up() -> None:
     """Its requests wait beside the queue and keep their order."""
     pair, _, outcomes = opened(credits=4)
@@ -207,7 +222,7 @@ def test_unit_that_is_not_identified_yet_holds_nobody_else_up() -> None:
     batch = pair.take_batch()
 
     assert batch is not None
-    assert len(batch[0].commands) == 40
+    assert len(batch[0].commands) == COMMAND_BYTES
 
 
 @pytest.mark.parametrize(
