@@ -1,0 +1,101 @@
+"""A core on an event loop: events in, actions out, its timer kept."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from iovirt_dist.runtime.reactor import Reactor
+
+MS = 1_000_000
+PATIENCE_S = 2.0
+
+
+class Core:
+    """Echoes events; is due when told.
+
+    Attributes:
+        due_ns: Monotonic deadline, cleared by the timer event.
+        fired: Times at which the timer event came.
+    """
+
+    def __init__(self) -> None:
+        self.due_ns: int | None = None
+        self.fired: list[int] = []
+        self.ticked = asyncio.Event()
+
+    def handle(self, event: str, now_ns: int) -> list[str]:
+        """Echo, twice."""
+        if event == "timer":
+            self.due_ns = None
+            self.fired.append(now_ns)
+            self.ticked.set()
+        return [event, event.upper()]
+
+    def deadline_ns(self) -> int | None:
+        """As told."""
+        return self.due_ns
+
+
+class Bench:
+    """A reactor with what it did."""
+
+    def __init__(self) -> None:
+        self.core = Core()
+        self.done: list[str] = []
+        self.reactor: Reactor[str, str] = Reactor(self.core, self.done.append, "timer", self.after)
+
+    def after(self) -> None:
+        """After the timer."""
+        self.done.append("settled")
+        self.reactor.settle()
+
+
+async def test_reactor_performs_actions_in_order() -> None:
+    """At once, in the caller's turn."""
+    bench = Bench()
+
+    bench.reactor.handle("a")
+    bench.reactor.handle("b")
+
+    assert bench.done == ["a", "A", "b", "B"]
+
+
+async def test_reactor_fires_at_the_deadline_and_not_before() -> None:
+    """And settles afterwards."""
+    bench = Bench()
+    due_ns = bench.core.due_ns = time.monotonic_ns() + 20 * MS
+    bench.reactor.settle()
+
+    await asyncio.wait_for(bench.core.ticked.wait(), PATIENCE_S)
+
+    assert bench.done == ["timer", "TIMER", "settled"]
+    assert bench.core.fired[0] >= due_ns - 2 * MS  # the loop's clock has a resolution of its own
+
+
+async def test_reactor_takes_a_deadline_that_was_brought_forward() -> None:
+    """The first one would come too late."""
+    bench = Bench()
+    bench.core.due_ns = time.monotonic_ns() + 3600 * 1000 * MS
+    bench.reactor.settle()
+    bench.core.due_ns = time.monotonic_ns()
+
+    bench.reactor.settle()
+    await asyncio.wait_for(bench.core.ticked.wait(), PATIENCE_S)
+
+    assert len(bench.core.fired) == 1
+    bench.reactor.close()
+
+
+async def test_reactor_without_a_deadline_never_fires_and_a_closed_one_no_more() -> None:
+    """Nothing is left on the loop."""
+    bench = Bench()
+    bench.reactor.settle()
+    bench.core.due_ns = time.monotonic_ns()
+    bench.reactor.settle()
+
+    bench.reactor.close()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    assert bench.done == []
