@@ -218,3 +218,17 @@ def test_more_than_was_asked_for_is_cut_off() -> None:
     bench.end(Opcode.CONSOLE_RECEIVE, Status.OK, bytes(RECEIVE_BYTES + 1))
 
     assert bench.driver.bytes_in == len(bench.uart.received) == RECEIVE_BYTES
+
+
+def test_restarted_controller_gets_the_transmit_and_the_receive_again() -> None:
+    """Under the ids that they had."""
+    bench = Bench()
+    bench.driver.transmit(b"hello")
+    bench.flush()
+    before = {command.id for command in bench.controller.commands}
+
+    again = Controller(bench.pair, {"alice": TERMINAL})
+    again.open()
+
+    assert {command.id for command in again.commands} == before
+    assert b"hello" in again.data.values()
