@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,12 +64,14 @@ def write_service(folder: Path, kind: str, body: str = "pass") -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A topology ``t.toml`` and stand-ins for its services."""
-    (tmp_path / "t.toml").write_text(TOPOLOGY)
-    for kind in ("hypervisor", "console", "guest", "block"):
-        write_service(tmp_path, kind)
-    return tmp_path
+def folder() -> Iterator[Path]:
+    """A topology ``t.toml`` and stand-ins for its services, where socket paths stay short."""
+    with tempfile.TemporaryDirectory(prefix="iv") as name:
+        path = Path(name)
+        (path / "t.toml").write_text(TOPOLOGY)
+        for kind in ("hypervisor", "console", "guest", "block"):
+            write_service(path, kind)
+        yield path
 
 
 @pytest.fixture

@@ -126,6 +126,7 @@ def test_socket_of_a_live_process_without_a_lock_is_left_alone(tmp_path: Path) -
         with pytest.raises(EndpointError, match="in use"):
             IpcClaim(f"ipc://{tmp_path}/a.sock")
     assert [path.name for path in tmp_path.iterdir()] == ["a.sock"]
+    (tmp_path / "a.sock").unlink()
 
 
 def test_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
