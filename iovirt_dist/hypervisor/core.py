@@ -9,12 +9,12 @@ identified yet is kept waiting: its traps stay in a bounded backlog and are walk
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.errors import ConfigError, DecodeError, WindowFullError
-from iovirt_dist.hypervisor.backlog import Backlog
+from iovirt_dist.hypervisor.guest import Guest
 from iovirt_dist.hypervisor.virtual_machine import GuestPlan, VirtualMachine
 from iovirt_dist.step import Record
 from iovirt_dist.wire.acceptor import Acceptor
@@ -105,31 +105,6 @@ class HypervisorConfig:
     wall_minus_monotonic_ns: int
     plans: Mapping[str, GuestPlan]
     controllers: Mapping[str, QueuePair]
-
-
-@dataclass(slots=True)
-class Guest:
-    """A guest with a session: where it is and what waits for its machine.
-
-    Attributes:
-        vm: Its machine, drivers and counts.
-        peer: Its address.
-        connected: Whether its session is open.
-        epoch: Its life.
-        waiting: Why it has no machine yet, one line.
-        off: Its hardware switched it off: it has no machine for the rest of its life.
-        deaf: It acknowledges nothing, so what it should get is dropped.
-        backlog: What waits for its machine.
-    """
-
-    vm: VirtualMachine
-    peer: bytes = b""
-    connected: bool = False
-    epoch: int = 0
-    waiting: str = ""
-    off: bool = False
-    deaf: bool = False
-    backlog: Backlog = field(default_factory=Backlog)
 
 
 GUEST_CREDITS = 64

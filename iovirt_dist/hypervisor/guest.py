@@ -1,0 +1,33 @@
+"""A guest as its hypervisor knows it: the session, and the machine behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from iovirt_dist.hypervisor.backlog import Backlog
+from iovirt_dist.hypervisor.virtual_machine import VirtualMachine
+
+
+@dataclass(slots=True)
+class Guest:
+    """A guest with a session: where it is and what waits for its machine.
+
+    Attributes:
+        vm: Its machine, drivers and counts.
+        peer: Its address.
+        connected: Whether its session is open.
+        epoch: Its life.
+        waiting: Why it has no machine yet, one line.
+        off: Its hardware switched it off: it has no machine for the rest of its life.
+        deaf: It acknowledges nothing, so what it should get is dropped.
+        backlog: What waits for its machine.
+    """
+
+    vm: VirtualMachine
+    peer: bytes = b""
+    connected: bool = False
+    epoch: int = 0
+    waiting: str = ""
+    off: bool = False
+    deaf: bool = False
+    backlog: Backlog = field(default_factory=Backlog)
