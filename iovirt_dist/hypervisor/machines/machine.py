@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from iovirt_dist.drivers.backend import DiskBackend, TerminalBackend
 from iovirt_dist.hypervisor.address_map import AddressMap
@@ -59,7 +59,6 @@ class Machine:
     terminal_name: str
     disk: Disk | None
     acknowledge: Callable[[], int] | None = None
-    post_codes: list[int] = field(default_factory=list)
 
     def deadline_ns(self) -> int | None:
         """Earliest deadline of any device."""
