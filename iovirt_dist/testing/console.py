@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from collections.abc import Callable
@@ -27,6 +28,7 @@ class ConsoleHandle:
         self._explain = explain
         self._read_bytes = 0
         self._unread = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     @property
     def text(self) -> str:
@@ -87,12 +89,14 @@ class ConsoleHandle:
             with self._run_dir.console_log(self._guest).open("rb") as log:
                 if log.seek(0, os.SEEK_END) < self._read_bytes:
                     self._read_bytes = 0
+                    self._decoder.reset()
                 log.seek(self._read_bytes)
                 data = log.read()
         except FileNotFoundError:
             return
         self._read_bytes += len(data)
-        self._unread += data.decode("utf-8", "replace").replace("\r\n", "\n")
+        # The log may be read in the middle of a character or of a line's end, so both wait for their second half.
+        self._unread = (self._unread + self._decoder.decode(data)).replace("\r\n", "\n")
 
     def _tail(self) -> str:
         shown = self.text[-TAIL_CHARACTERS:]

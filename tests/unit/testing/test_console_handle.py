@@ -59,6 +59,21 @@ async def test_expect_reads_a_log_that_was_started_anew(run_dir: RunDir) -> None
     assert (await console.expect("second"))[0] == "second"
 
 
+async def test_expect_finds_a_line_whose_end_comes_in_two_parts(run_dir: RunDir) -> None:
+    """The log may be read between a carriage return and its line feed, or in the middle of a character."""
+    log = run_dir.console_log("alice")
+    line = "echo: \u00e9\r\n".encode()
+    console = _console(run_dir)
+
+    for end in range(len(line)):
+        log.write_bytes(line[:end])
+        with pytest.raises(AssertionError):
+            await console.expect(r"^echo: \u00e9$\n", timeout=0)
+    log.write_bytes(line)
+
+    assert (await console.expect(r"^echo: (.)$", timeout=0))[1] == "\u00e9"
+
+
 def test_send_line_ends_with_enter(run_dir: RunDir) -> None:
     """Enter is a carriage return."""
     master, slave = os.openpty()
