@@ -39,7 +39,7 @@ class DiskBackend(Protocol):
     serial: str
 
     def submit(self, request: DiskRequest) -> None:
-        """Take a request; its completion comes later through `DiskClient.complete`. Never blocks or raises."""
+        """Take a request; its completion comes later through `DiskClient.complete`. Never blocks."""
         ...
 
 
@@ -72,4 +72,20 @@ class TerminalClient(Protocol):
 
     def resume(self, now_ns: int) -> None:
         """The backend has `space` again after it had none."""
+        ...
+
+
+class EntropyBackend(Protocol):
+    """The source of randomness behind a virtual entropy device."""
+
+    def request(self, tag: int, length: int) -> None:
+        """Ask for bytes, 1 <= length <= 65536; they come later through `EntropyClient.supply`. Never blocks."""
+        ...
+
+
+class EntropyClient(Protocol):
+    """Who asked for randomness."""
+
+    def supply(self, tag: int, status: Status, data: bytes | memoryview, now_ns: int) -> None:
+        """Take the outcome of the request with this tag: with OK at least one byte, at most what was asked for."""
         ...

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.messages import Message, Report, Trap, TrapKind
+from iovirt_dist.wire.syscall_messages import ProgramStarted, SystemCall
 
 MAX_STORES = 4096
 """Posted stores that wait; as many as a guest may have unacknowledged. Later ones are lost, and counted."""
@@ -31,13 +32,16 @@ class Backlog:
         return len(self._entries)
 
     def add(self, body: Message, payload: Sequence[Buffer]) -> bool:
-        """Keep a message; False if it is lost: one store too many, a second trap that waits, or neither of both."""
+        """Keep a message; False if it is lost: one store too many, a second one that waits, or none of these."""
         if isinstance(body, Report):
             self._add_report(body)
             return True
-        if not isinstance(body, Trap):
+        if not isinstance(body, Trap | SystemCall | ProgramStarted):
             return False
-        if body.kind is TrapKind.MMIO_STORE:
+        if isinstance(body, ProgramStarted):
+            if any(isinstance(known, ProgramStarted) for known, _ in self._entries):
+                return False
+        elif isinstance(body, Trap) and body.kind is TrapKind.MMIO_STORE:
             if payload or self._stores >= MAX_STORES:
                 return False
             self._stores += 1

@@ -233,6 +233,7 @@ class Hypervisor:
             return
         for body, payload in guest.backlog.take():
             self._guest_message(guest, body, payload, now_ns)
+        self._send_outgoing(guest, now_ns)
         self._touched.append(guest)
 
     def _guest_message(self, guest: Guest, body: Message, payload: Sequence[Buffer], now_ns: int) -> None:
@@ -250,6 +251,10 @@ class Hypervisor:
         elif isinstance(body, Report):
             vm.reported(body)
             self._touched.append(guest)
+        else:
+            vm.message(body, payload, now_ns)
+            self._touched.append(guest)
+            self._send_outgoing(guest, now_ns)
 
     def _trap(self, guest: Guest, trap: Trap, payload: Sequence[Buffer], now_ns: int) -> None:
         vm = guest.vm
@@ -257,6 +262,7 @@ class Hypervisor:
         assert machine is not None
         self._touched.append(guest)
         reply, data = vm.trap(trap, payload, now_ns)
+        self._send_outgoing(guest, now_ns)
         if vm.power is not None:
             self._power(guest, vm.power, now_ns)
         elif reply is None:
@@ -273,6 +279,11 @@ class Hypervisor:
         guest.off = power.action is PowerAction.POWER_OFF
         if not guest.off:
             self._try_power_on(guest, now_ns)
+
+    def _send_outgoing(self, guest: Guest, now_ns: int) -> None:
+        """Send what the guest's interceptors have for it, before anything that could tell of it."""
+        for body, payload in guest.vm.outgoing(now_ns):
+            self._send(guest, body, payload, now_ns)
 
     def _send_lines(self, guest: Guest, now_ns: int) -> None:
         """Send the interrupt lines that changed with no reply to ride on; they wait while the guest is away."""
@@ -332,6 +343,7 @@ class Hypervisor:
         for guest in self.guests.values():
             vm = guest.vm
             if vm.machine is not None:
+                self._send_outgoing(guest, now_ns)
                 self._send_lines(guest, now_ns)
                 if vm.terminal_driver is not None:
                     vm.terminal_driver.flush(now_ns)
@@ -367,6 +379,7 @@ class Hypervisor:
             due = guest.vm.deadline_ns()
             if due is not None and due <= now_ns:
                 guest.vm.advance(now_ns)
+            self._send_outgoing(guest, now_ns)
             self._send_lines(guest, now_ns)
             self._lower_deadline(guest.vm.deadline_ns())
 

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 from iovirt_dist.drivers.disk import DiskDriver
 from iovirt_dist.drivers.queue_pair import QueuePair, Unit
 from iovirt_dist.drivers.terminal import TerminalDriver
 from iovirt_dist.hypervisor import privilege
 from iovirt_dist.hypervisor.intercept import operation
+from iovirt_dist.hypervisor.intercept.interceptor import Interceptor, Outgoing
 from iovirt_dist.hypervisor.machines.machine import Machine, MachineParts
 from iovirt_dist.hypervisor.machines.registry import BUILDERS
 from iovirt_dist.hypervisor.prefetch import Prefetch
+from iovirt_dist.platform.level import Level
 from iovirt_dist.wire.codec import Buffer
-from iovirt_dist.wire.messages import GuestState, Power, PowerAction, PrefetchRead, Report, Trap, TrapKind, TrapReply
+from iovirt_dist.wire.messages import (
+    GuestState,
+    Message,
+    Power,
+    PowerAction,
+    PrefetchRead,
+    Report,
+    Trap,
+    TrapKind,
+    TrapReply,
+)
+from iovirt_dist.wire.queue_messages import Doorbell
+from iovirt_dist.wire.syscall_messages import SystemCall
 
 DISK_QUEUE = 0
 TERMINAL_QUEUE = 1
@@ -50,6 +65,7 @@ class GuestPlan:
         disk: First disk, None without one.
         console: First serial port, None without one.
         prefetch: Whether data port reads may come ahead of the INs that ask for them.
+        level: Where its disk is intercepted.
     """
 
     name: str
@@ -58,6 +74,7 @@ class GuestPlan:
     disk: Attachment | None
     console: Attachment | None
     prefetch: bool = True
+    level: Level = Level.OPERATION
 
 
 @dataclass(slots=True)
@@ -96,6 +113,9 @@ class VirtualMachine:
         """What a device of the machine asked for and nobody carried out yet."""
         self.disk_driver: DiskDriver | None = None
         self.terminal_driver: TerminalDriver | None = None
+        self._interceptors: tuple[Interceptor, ...] = ()
+        self._interceptor_of: dict[type[Message], Interceptor] = {}
+        self._next_generation = count(1).__next__
         self._power_on_ns = 0
         self._prefetch = Prefetch()
         self._interrupts_raised = 0
@@ -136,8 +156,18 @@ class VirtualMachine:
             assert identity is not None
             self.disk_driver = DiskDriver(plan.disk.queue_pair, plan.disk.unit, identity, instance, DISK_QUEUE)
         terminal = self.terminal_driver or _Unconnected()
-        parts = MachineParts(plan.name, plan.memory_bytes, self.disk_driver, terminal, wall_ns, self._ask_power)
+        parts = MachineParts(
+            guest=plan.name,
+            memory_bytes=plan.memory_bytes,
+            disk=self.disk_driver,
+            terminal=terminal,
+            wall_ns=wall_ns,
+            power=self._ask_power,
+            level=plan.level,
+            next_generation=self._next_generation,
+        )
         self.machine = machine = BUILDERS[plan.machine](parts)
+        self._intercept(machine.interceptors)
         if self.disk_driver is not None:
             self.disk_driver.attach(machine.disk, now_ns)
         if self.terminal_driver is not None:
@@ -152,6 +182,7 @@ class VirtualMachine:
         if self.terminal_driver is not None:
             self.terminal_driver.attach(None, 0)
         self.machine = None
+        self._intercept(())
         self.power = None
         self._prefetch.withdraw()
 
@@ -212,6 +243,22 @@ class VirtualMachine:
             read = self._prefetch.offer(trap, touched)
         return TrapReply(trap.number, value, _NO_FAULT, 0, machine.lines.take_changes()), read
 
+    def message(self, body: Message, payload: Sequence[Buffer], now_ns: int) -> None:
+        """Take a message that is no single operation: a doorbell, a system call, what belongs to them."""
+        counts = self.counts
+        interceptor = self._interceptor_of.get(type(body))
+        if isinstance(body, Doorbell):
+            counts.traps[TrapKind.DOORBELL] += body.notifications
+        elif isinstance(body, SystemCall):
+            counts.traps[TrapKind.SYSTEM_CALL] += 1
+        if interceptor is None or not interceptor.message(body, payload, now_ns - self._power_on_ns):
+            counts.malformed += 1
+
+    def outgoing(self, now_ns: int) -> list[Outgoing]:
+        """Return what the interceptors have for the guest now."""
+        machine_ns = now_ns - self._power_on_ns
+        return [message for interceptor in self._interceptors for message in interceptor.flush(machine_ns)]
+
     def trap_while_off(self, trap: Trap) -> None:
         """Count a trap that the guest raised before it heard that its machine was switched off, which voids it."""
         self.counts.traps[trap.kind] += 1
@@ -246,6 +293,10 @@ class VirtualMachine:
         if driver is not None and self.machine is not None and touched == self.machine.terminal_name:
             driver.feed(now_ns)
             driver.flush(now_ns)
+
+    def _intercept(self, interceptors: tuple[Interceptor, ...]) -> None:
+        self._interceptors = interceptors
+        self._interceptor_of = {kind: interceptor for interceptor in interceptors for kind in interceptor.takes}
 
     def _ask_power(self, action: PowerAction, reason: str) -> None:
         self.power = Power(action, reason)

@@ -19,6 +19,8 @@ import msgspec
 
 from iovirt_dist.errors import DecodeError, LocalError
 from iovirt_dist.wire.messages import Complete, Envelope, Message, Submit, Trap, TrapReply
+from iovirt_dist.wire.queue_messages import Completions, Doorbell
+from iovirt_dist.wire.syscall_messages import SystemCall, SystemCallReply
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 Frames: TypeAlias = list[Buffer]
@@ -29,7 +31,7 @@ MAX_PAYLOAD_FRAMES = 1024
 MAX_PAYLOAD_BYTES = 16 << 20
 """Sum over the payload frames of one message."""
 
-_MAY_CARRY_PAYLOAD = (Trap, TrapReply, Submit, Complete)
+_MAY_CARRY_PAYLOAD = (Trap, TrapReply, Submit, Complete, Doorbell, Completions, SystemCall, SystemCallReply)
 _decode = msgspec.msgpack.Decoder(Envelope).decode
 _pack = msgpack.Packer().pack
 _fields = msgspec.structs.astuple

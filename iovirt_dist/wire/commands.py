@@ -39,6 +39,8 @@ class Opcode(enum.IntEnum):
     """Payload: bytes for the terminal."""
     CONSOLE_RECEIVE = 17
     """Completes when the terminal has input; at most `length` bytes come back."""
+    ENTROPY_GET = 24
+    """Completes with random bytes: at least one, at most `length`."""
 
 
 class Status(enum.IntEnum):

@@ -15,17 +15,19 @@ from typing import Annotated, TypeAlias
 
 from msgspec import Meta, Struct
 
+from iovirt_dist.wire.fields import U8, U16, U63, U64, Name, Text
+from iovirt_dist.wire.queue_messages import (
+    ArmQueue,
+    Completions,
+    DisarmQueue,
+    Doorbell,
+    QueueBroken,
+    QueueInterrupt,
+)
+from iovirt_dist.wire.syscall_messages import InterceptCalls, ProgramStarted, SystemCall, SystemCallReply
+
 PROTOCOL_VERSION = 1
 """Version that HELLO offers; a peer with another one is refused with both numbers named."""
-
-U8: TypeAlias = Annotated[int, Meta(ge=0, le=0xFF)]
-U16: TypeAlias = Annotated[int, Meta(ge=0, le=0xFFFF)]
-U32: TypeAlias = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
-U63: TypeAlias = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
-U64: TypeAlias = Annotated[int, Meta(ge=0)]
-"""msgpack itself bounds it at 2**64-1."""
-Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z")]
-Text: TypeAlias = Annotated[str, Meta(max_length=256)]
 
 
 class Role(enum.IntEnum):
@@ -46,6 +48,10 @@ class TrapKind(enum.IntEnum):
     INTERRUPT_ACKNOWLEDGE = 5
     """The CPU's INTA cycle: which vector does the interrupt controller present (8259A data sheet, "Interrupt
     Sequence")."""
+    DOORBELL = 6
+    """A store to the notify register of an armed queue; the message is `Doorbell`."""
+    SYSTEM_CALL = 7
+    """A program's system call that the hypervisor takes; the message is `SystemCall`."""
 
 
 class GuestState(enum.IntEnum):
@@ -200,7 +206,7 @@ class Report(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, t
     Attributes:
         state: Life of the guest.
         reason: Why it is in that state, one line.
-        traps: Traps raised so far, indexed by `TrapKind` value (index 0 unused, 5 kinds).
+        traps: Traps raised so far, indexed by `TrapKind` value (index 0 unused, 7 kinds).
         bytes_in: Bytes read by traps.
         bytes_out: Bytes written by traps.
         interrupts: Interrupts that the CPU took since power-on.
@@ -250,7 +256,7 @@ class PrefetchRead(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 class Submit(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=32):
     """A batch of commands for a controller's queue pair (layout: `wire.commands`).
 
-    One payload frame follows for each command that carries data out, in the order of the commands.
+    Payload: the data that commands carry out, in their order; a frame holds the data of whole commands.
     """
 
     commands: Annotated[bytes, Meta(min_length=1, max_length=1 << 16)]
@@ -259,7 +265,7 @@ class Submit(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, t
 class Complete(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=33):
     """A batch of completions, and the controller's interrupt.
 
-    One payload frame follows for each completion that carries data in, in the order of the completions.
+    Payload: the data that completions carry in, in their order; a frame holds the data of whole completions.
 
     Attributes:
         interrupts: Monotone count of interrupts on this queue pair; one is raised per batch.
@@ -271,7 +277,10 @@ class Complete(Struct, frozen=True, array_like=True, forbid_unknown_fields=True,
 
 
 SessionMessage: TypeAlias = Hello | Welcome | Refuse | Ping | Pong | Bye
-GuestMessage: TypeAlias = Trap | TrapReply | Interrupt | Report | Power | PrefetchRead
+TrapMessage: TypeAlias = Trap | TrapReply | Interrupt | Report | Power | PrefetchRead
+QueueMessage: TypeAlias = ArmQueue | DisarmQueue | Doorbell | Completions | QueueInterrupt | QueueBroken
+SystemCallMessage: TypeAlias = InterceptCalls | ProgramStarted | SystemCall | SystemCallReply
+GuestMessage: TypeAlias = TrapMessage | QueueMessage | SystemCallMessage
 ControllerMessage: TypeAlias = Submit | Complete
 Message: TypeAlias = SessionMessage | GuestMessage | ControllerMessage
 

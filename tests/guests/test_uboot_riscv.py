@@ -25,7 +25,7 @@ async def test_uboot_in_machine_mode_helps_and_powers_off(iovirt: TopologyFactor
     """`help` lists its commands, `poweroff` stops the guest, and both sides say which device asked."""
     topology = await _at_prompt(iovirt, UBOOT_RISCV_M)
 
-    text = await typed(topology, "riscv", "help\r", r"^version +- print")
+    text = await typed(topology, "riscv", "help\r", r"^version +- print[^=]*^=> ")
     topology.console().send_line("poweroff")
     status = await topology.guest().wait_state("stopped")
     hypervisor = await topology.hypervisor().wait_status(lambda s: s.content["guests"]["riscv"]["state"] == "stopped")

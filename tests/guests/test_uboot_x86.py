@@ -34,7 +34,7 @@ async def test_uboot_reads_and_writes_the_disk_and_boots_again(iovirt: TopologyF
 
     reset = await typed(topology, "uboot", "ide reset\r", PROMPT)
     read = await typed(topology, "uboot", f"ide read {ADDRESS} 0 {LENGTH // 512:x}\r", r"blocks read: \w+\s+=> ")
-    checked = await typed(topology, "uboot", f"crc32 {ADDRESS} {LENGTH:x}\r", r"==> [0-9a-f]{8}$")
+    checked = await typed(topology, "uboot", f"crc32 {ADDRESS} {LENGTH:x}\r", r"==> [0-9a-f]{8}\s+=> ")
     await typed(topology, "uboot", f"ide write {ADDRESS} 1000 {SECTORS:x}\r", r"blocks written: OK\s+=> ")
     written = disk(topology).read_bytes()[0x1000 * 512 :]
     again = await typed(topology, "uboot", "reset\r", r"Hit any key to stop autoboot", BOOT_S)

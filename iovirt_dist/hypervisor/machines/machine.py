@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 
-from iovirt_dist.drivers.backend import DiskBackend, TerminalBackend
+from iovirt_dist.drivers.backend import DiskBackend, EntropyBackend, TerminalBackend
 from iovirt_dist.hypervisor.address_map import AddressMap
+from iovirt_dist.hypervisor.intercept.interceptor import Interceptor
 from iovirt_dist.hypervisor.irqchip.lines import InterruptLines
 from iovirt_dist.hypervisor.vdev.device import Device, Disk, Terminal
+from iovirt_dist.platform.level import Level
 from iovirt_dist.wire.messages import PowerAction
 
 RequestPower = Callable[[PowerAction, str], None]
@@ -26,6 +29,10 @@ class MachineParts:
         terminal: Backend of the first serial port.
         wall_ns: Wall clock at power-on, ns since 1970 UTC.
         power: How a device switches the machine off.
+        level: Where the guest's disk is intercepted, and so which virtual device stands for it.
+        console: Backend of the virtio console, None without one.
+        entropy: Backend of the virtio entropy device, None without one.
+        next_generation: Gives each armed queue its number, over all lives of the machine.
     """
 
     guest: str
@@ -34,6 +41,10 @@ class MachineParts:
     terminal: TerminalBackend
     wall_ns: int
     power: RequestPower
+    level: Level = Level.OPERATION
+    console: TerminalBackend | None = None
+    entropy: EntropyBackend | None = None
+    next_generation: Callable[[], int] = count(1).__next__
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +60,7 @@ class Machine:
         terminal_name: Name of that device's range.
         disk: The device in front of the disk backend, None without one.
         acknowledge: The interrupt controller's INTA cycle; absent on machines without one.
+        interceptors: What takes messages besides traps.
     """
 
     address_map: AddressMap
@@ -59,6 +71,7 @@ class Machine:
     terminal_name: str
     disk: Disk | None
     acknowledge: Callable[[], int] | None = None
+    interceptors: tuple[Interceptor, ...] = ()
 
     def deadline_ns(self) -> int | None:
         """Earliest deadline of any device."""

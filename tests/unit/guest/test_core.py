@@ -248,7 +248,7 @@ def test_new_life_of_the_hypervisor_is_a_power_on() -> None:
         SetLines(0),
         PowerOn("connected to hypervisor hv"),
     ]
-    assert bench.core.counts.traps == [0] * 6
+    assert bench.core.counts.traps == [0] * 8
     assert bench.say(TrapReply(1, 7)) == []
 
 
@@ -266,7 +266,7 @@ def test_report_comes_at_most_twice_a_second_and_only_after_a_change() -> None:
     bench.tick(600 * MS)
 
     assert [body.state for body in soon if isinstance(body, Report)] == [GuestState.STARTING]
-    assert later[1:] == [Report(GuestState.RUNNING, "", (0, 1, 1, 0, 0, 0), 1, 1, 2, 1)]
+    assert later[1:] == [Report(GuestState.RUNNING, "", (0, 1, 1, 0, 0, 0, 0, 0), 1, 1, 2, 1)]
     assert bench.bodies(Report) == later
 
 

@@ -1,0 +1,82 @@
+"""Payload of a batch: the data of its entries in their order, in frames that each hold the data of whole entries.
+
+Small pieces share a frame, because each frame costs as much as copying some ten kilobytes; large ones have
+their own and are not copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from iovirt_dist.errors import DecodeError
+from iovirt_dist.wire.codec import Buffer
+
+JOIN_BYTES = 16384
+"""Pieces up to this length share frames."""
+SHARED_FRAME_BYTES = 1 << 20
+"""Most bytes of a shared frame."""
+
+
+class PayloadReader:
+    """Takes the pieces of a batch's payload out of its frames, without copying.
+
+    Args:
+        frames: As received.
+    """
+
+    __slots__ = ("_at", "_frame", "_frames", "_next")
+
+    def __init__(self, frames: Sequence[Buffer]) -> None:
+        self._frames = frames
+        self._next = 0
+        self._frame: memoryview = memoryview(b"")
+        self._at = 0
+
+    def take(self, length: int) -> memoryview:
+        """Return the next piece.
+
+        Raises:
+            DecodeError: Reason ``payload-frames``: it is not there, or runs across the end of a frame.
+        """
+        if self._at == len(self._frame):
+            if self._next == len(self._frames):
+                if not length:
+                    return self._frame[:0]
+                raise DecodeError("payload-frames", "less payload than the entries say")
+            self._frame, self._at = memoryview(self._frames[self._next]), 0
+            self._next += 1
+        end = self._at + length
+        if end > len(self._frame):
+            raise DecodeError("payload-frames", "an entry's data runs across the end of a frame")
+        piece = self._frame[self._at : end]
+        self._at = end
+        return piece
+
+    def end(self) -> None:
+        """Check that everything was taken.
+
+        Raises:
+            DecodeError: Reason ``payload-frames``.
+        """
+        if self._at != len(self._frame) or self._next != len(self._frames):
+            raise DecodeError("payload-frames", "more payload than the entries say")
+
+
+def join_pieces(pieces: Sequence[Buffer]) -> list[Buffer]:
+    """Return the frames for pieces of payload, none of them empty."""
+    frames: list[Buffer] = []
+    shared: list[Buffer] = []
+    shared_bytes = 0
+    for piece in pieces:
+        size = len(piece)
+        if shared and (size > JOIN_BYTES or shared_bytes + size > SHARED_FRAME_BYTES):
+            frames.append(shared[0] if len(shared) == 1 else b"".join(shared))
+            shared, shared_bytes = [], 0
+        if size > JOIN_BYTES:
+            frames.append(piece)
+        elif size:
+            shared.append(piece)
+            shared_bytes += size
+    if shared:
+        frames.append(shared[0] if len(shared) == 1 else b"".join(shared))
+    return frames
