@@ -15,7 +15,8 @@ from typing import NamedTuple, TypeAlias
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.errors import ConfigError, DecodeError, WindowFullError
 from iovirt_dist.hypervisor.guest import Guest
-from iovirt_dist.hypervisor.virtual_machine import GuestPlan, VirtualMachine
+from iovirt_dist.hypervisor.plan import GuestPlan
+from iovirt_dist.hypervisor.virtual_machine import VirtualMachine
 from iovirt_dist.step import Record
 from iovirt_dist.wire.acceptor import Acceptor
 from iovirt_dist.wire.codec import Buffer, Frames
@@ -219,7 +220,7 @@ class Hypervisor:
 
     def _try_power_on(self, guest: Guest, now_ns: int) -> None:
         """Build the guest's machine if all its units are known, then walk what waited for it."""
-        waiting = guest.vm.waiting_for()
+        waiting = guest.vm.drivers.waiting_for()
         if not waiting:
             self._next_instance += 1
             try:
@@ -345,9 +346,8 @@ class Hypervisor:
             if vm.machine is not None:
                 self._send_outgoing(guest, now_ns)
                 self._send_lines(guest, now_ns)
-                if vm.terminal_driver is not None:
-                    vm.terminal_driver.flush(now_ns)
-                    self._lower_deadline(vm.terminal_driver.retry_ns)
+                vm.drivers.flush(now_ns)
+                self._lower_deadline(vm.drivers.retry_ns)
             elif guest.connected and not guest.off:
                 self._try_power_on(guest, now_ns)
 

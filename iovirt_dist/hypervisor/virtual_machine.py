@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from iovirt_dist.drivers.disk import DiskDriver
-from iovirt_dist.drivers.queue_pair import QueuePair, Unit
-from iovirt_dist.drivers.terminal import TerminalDriver
 from iovirt_dist.hypervisor import privilege
+from iovirt_dist.hypervisor.host_drivers import HostDrivers
 from iovirt_dist.hypervisor.intercept import operation
 from iovirt_dist.hypervisor.intercept.interceptor import Interceptor, Outgoing
 from iovirt_dist.hypervisor.machines.machine import Machine, MachineParts
 from iovirt_dist.hypervisor.machines.registry import BUILDERS
+from iovirt_dist.hypervisor.plan import GuestPlan
 from iovirt_dist.hypervisor.prefetch import Prefetch
-from iovirt_dist.platform.level import Level
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.messages import (
     GuestState,
@@ -31,50 +29,7 @@ from iovirt_dist.wire.messages import (
 from iovirt_dist.wire.queue_messages import Doorbell
 from iovirt_dist.wire.syscall_messages import SystemCall
 
-DISK_QUEUE = 0
-TERMINAL_QUEUE = 1
-
 _NO_FAULT = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """A device of a guest and the unit behind it.
-
-    Attributes:
-        queue_pair: Way to the controller.
-        unit: Name of the extent or terminal there.
-    """
-
-    queue_pair: QueuePair
-    unit: str
-
-    def use(self) -> Unit:
-        """The unit's state with the controller; asks for its identification the first time."""
-        return self.queue_pair.use(self.unit)
-
-
-@dataclass(frozen=True, slots=True)
-class GuestPlan:
-    """What the topology says of a guest.
-
-    Attributes:
-        name: The guest.
-        machine: ``pc`` or ``virt``.
-        memory_bytes: RAM.
-        disk: First disk, None without one.
-        console: First serial port, None without one.
-        prefetch: Whether data port reads may come ahead of the INs that ask for them.
-        level: Where its disk is intercepted.
-    """
-
-    name: str
-    machine: str
-    memory_bytes: int
-    disk: Attachment | None
-    console: Attachment | None
-    prefetch: bool = True
-    level: Level = Level.OPERATION
 
 
 @dataclass(slots=True)
@@ -111,8 +66,7 @@ class VirtualMachine:
         self.instance = 0
         self.power: Power | None = None
         """What a device of the machine asked for and nobody carried out yet."""
-        self.disk_driver: DiskDriver | None = None
-        self.terminal_driver: TerminalDriver | None = None
+        self.drivers = HostDrivers(plan, terminal_instance)
         self._interceptors: tuple[Interceptor, ...] = ()
         self._interceptor_of: dict[type[Message], Interceptor] = {}
         self._next_generation = count(1).__next__
@@ -120,20 +74,6 @@ class VirtualMachine:
         self._prefetch = Prefetch()
         self._interrupts_raised = 0
         self._stopped = False
-        console = plan.console
-        if console is not None:
-            self.terminal_driver = TerminalDriver(console.queue_pair, console.unit, terminal_instance, TERMINAL_QUEUE)
-
-    def waiting_for(self) -> str:
-        """What must be identified before the machine can be built, one line; empty for nothing."""
-        attachments = [attachment for attachment in (self.plan.disk, self.plan.console) if attachment is not None]
-        units = [attachment.use() for attachment in attachments]  # all at once: each takes a round trip
-        for attachment, unit in zip(attachments, units, strict=True):
-            if unit.problem:
-                return unit.problem
-            if unit.number is None:
-                return f"waiting for controller {attachment.queue_pair.controller}"
-        return ""
 
     def power_on(self, instance: int, wall_ns: int, now_ns: int) -> None:
         """Build the machine anew; all its units must have been identified.
@@ -150,37 +90,28 @@ class VirtualMachine:
         self.instance = instance
         self._power_on_ns = now_ns
         self._stopped = False
-        plan = self.plan
-        if plan.disk is not None:
-            identity = plan.disk.use().identity
-            assert identity is not None
-            self.disk_driver = DiskDriver(plan.disk.queue_pair, plan.disk.unit, identity, instance, DISK_QUEUE)
-        terminal = self.terminal_driver or _Unconnected()
+        plan, drivers = self.plan, self.drivers
+        drivers.power_on(instance)
         parts = MachineParts(
             guest=plan.name,
             memory_bytes=plan.memory_bytes,
-            disk=self.disk_driver,
-            terminal=terminal,
+            disk=drivers.disk,
+            terminal=drivers.serial,
             wall_ns=wall_ns,
             power=self._ask_power,
             level=plan.level,
+            console=drivers.virtio_terminal,
             next_generation=self._next_generation,
         )
         self.machine = machine = BUILDERS[plan.machine](parts)
         self._intercept(machine.interceptors)
-        if self.disk_driver is not None:
-            self.disk_driver.attach(machine.disk, now_ns)
-        if self.terminal_driver is not None:
-            self.terminal_driver.attach(machine.terminal, now_ns)
+        drivers.attach(machine.disk, machine.terminal, machine.console, now_ns)
 
     def power_off(self) -> None:
         """Take the machine down; requests that are on their way complete into nothing."""
         if self.machine is not None:
             self._interrupts_raised += self.machine.lines.raised()
-            if self.plan.disk is not None:
-                self.plan.disk.queue_pair.forget(self.instance)
-        if self.terminal_driver is not None:
-            self.terminal_driver.attach(None, 0)
+        self.drivers.power_off(self.instance)
         self.machine = None
         self._intercept(())
         self.power = None
@@ -198,8 +129,7 @@ class VirtualMachine:
 
     def deadline_ns(self) -> int | None:
         """When `advance` must be called next, monotonic."""
-        driver, machine = self.terminal_driver, self.machine
-        retry = driver.retry_ns if driver is not None else None
+        machine, retry = self.machine, self.drivers.retry_ns
         due = machine.deadline_ns() if machine is not None and not self._stopped else None
         if due is None:
             return retry
@@ -210,8 +140,7 @@ class VirtualMachine:
         """Let the machine's timers run up to now, and try again what failed at the console."""
         if self.machine is not None and not self._stopped:
             self.machine.advance(now_ns - self._power_on_ns)
-        if self.terminal_driver is not None:
-            self.terminal_driver.flush(now_ns)
+        self.drivers.flush(now_ns)
 
     def trap(self, trap: Trap, payload: Sequence[Buffer], now_ns: int) -> tuple[TrapReply | None, bytes]:
         """Walk one trap through privilege, address map, interception and virtual device.
@@ -253,6 +182,7 @@ class VirtualMachine:
             counts.traps[TrapKind.SYSTEM_CALL] += 1
         if interceptor is None or not interceptor.message(body, payload, now_ns - self._power_on_ns):
             counts.malformed += 1
+        self.drivers.flush(now_ns)
 
     def outgoing(self, now_ns: int) -> list[Outgoing]:
         """Return what the interceptors have for the guest now."""
@@ -289,10 +219,8 @@ class VirtualMachine:
         else:
             counts.bytes_out += size
         counts.touched[touched] = counts.touched.get(touched, 0) + 1
-        driver = self.terminal_driver
-        if driver is not None and self.machine is not None and touched == self.machine.terminal_name:
-            driver.feed(now_ns)
-            driver.flush(now_ns)
+        if self.machine is not None and touched == self.machine.terminal_name:
+            self.drivers.flush(now_ns)
 
     def _intercept(self, interceptors: tuple[Interceptor, ...]) -> None:
         self._interceptors = interceptors
@@ -300,14 +228,3 @@ class VirtualMachine:
 
     def _ask_power(self, action: PowerAction, reason: str) -> None:
         self.power = Power(action, reason)
-
-
-class _Unconnected:
-    """Terminal backend of a guest without a console: takes everything, brings nothing."""
-
-    def transmit(self, data: bytes) -> None:
-        """Drop the bytes: the line is not connected."""
-
-    def space(self) -> int:
-        """Always room."""
-        return 4096

@@ -11,7 +11,7 @@ from typing import Any
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.hypervisor import core as hv
 from iovirt_dist.hypervisor.guest import Guest
-from iovirt_dist.hypervisor.virtual_machine import Attachment, GuestPlan
+from iovirt_dist.hypervisor.plan import Attachment, GuestPlan
 from iovirt_dist.runtime.reactor import Reactor
 from iovirt_dist.runtime.telemetry import Telemetry
 from iovirt_dist.topology.specs import HypervisorSpec, MachineSpec, Topology
@@ -128,7 +128,7 @@ class HypervisorProcess:
 def _guest_status(guest: Guest, stream: Stream | None) -> dict[str, Any]:
     vm, counts = guest.vm, guest.vm.counts
     report = counts.reported
-    disk, terminal = vm.disk_driver, vm.terminal_driver
+    disk, terminal = vm.drivers.disk, vm.drivers.terminal
     return {
         "connected": guest.connected,
         "waiting": guest.waiting,

@@ -15,7 +15,7 @@ from iovirt_dist.controllers import front as cf
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.errors import LocalError
 from iovirt_dist.hypervisor import core as hv
-from iovirt_dist.hypervisor.virtual_machine import GuestPlan
+from iovirt_dist.hypervisor.plan import GuestPlan
 from iovirt_dist.testing.clock import VirtualClock
 from iovirt_dist.testing.trace import MessageTrace
 from iovirt_dist.transport.memory import MemoryDialler, MemoryListener, MemoryNetwork

@@ -31,7 +31,8 @@ from iovirt_dist.faults.link import Faults
 from iovirt_dist.guest.bus import Bus
 from iovirt_dist.guest.vcpu import VirtualCpu
 from iovirt_dist.hypervisor.core import Hypervisor
-from iovirt_dist.hypervisor.virtual_machine import Attachment, GuestPlan, VirtualMachine
+from iovirt_dist.hypervisor.plan import Attachment, GuestPlan
+from iovirt_dist.hypervisor.virtual_machine import VirtualMachine
 from iovirt_dist.ids import GuestName, ProcessName
 from iovirt_dist.testing.guest import RigGuest
 from iovirt_dist.testing.nodes import ControllerNode, HypervisorNode, Node

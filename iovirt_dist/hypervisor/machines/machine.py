@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
 
-from iovirt_dist.drivers.backend import DiskBackend, EntropyBackend, TerminalBackend
+from iovirt_dist.drivers.backend import DiskBackend, EntropyBackend, EntropyClient, TerminalBackend, TerminalClient
 from iovirt_dist.hypervisor.address_map import AddressMap
 from iovirt_dist.hypervisor.intercept.interceptor import Interceptor
 from iovirt_dist.hypervisor.irqchip.lines import InterruptLines
@@ -61,6 +61,8 @@ class Machine:
         disk: The device in front of the disk backend, None without one.
         acknowledge: The interrupt controller's INTA cycle; absent on machines without one.
         interceptors: What takes messages besides traps.
+        console: The device in front of the virtio console's backend, None without one.
+        entropy: The device in front of the entropy backend, None without one.
     """
 
     address_map: AddressMap
@@ -72,6 +74,8 @@ class Machine:
     disk: Disk | None
     acknowledge: Callable[[], int] | None = None
     interceptors: tuple[Interceptor, ...] = ()
+    console: TerminalClient | None = None
+    entropy: EntropyClient | None = None
 
     def deadline_ns(self) -> int | None:
         """Earliest deadline of any device."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.hypervisor import core as hv
-from iovirt_dist.hypervisor.virtual_machine import Attachment, GuestPlan
+from iovirt_dist.hypervisor.plan import Attachment, GuestPlan
 from iovirt_dist.wire.acceptor import Acceptor
 from iovirt_dist.wire.codec import Buffer, Frames
 from iovirt_dist.wire.commands import (

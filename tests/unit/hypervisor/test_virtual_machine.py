@@ -6,7 +6,8 @@ import pytest
 
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.errors import ConfigError
-from iovirt_dist.hypervisor.virtual_machine import Attachment, GuestPlan, VirtualMachine
+from iovirt_dist.hypervisor.plan import Attachment, GuestPlan
+from iovirt_dist.hypervisor.virtual_machine import VirtualMachine
 from iovirt_dist.wire.commands import UnitIdentity
 from iovirt_dist.wire.messages import GuestState, Power, PowerAction, Trap, TrapKind, TrapReply
 from tests.unit.drivers.support import Controller
@@ -27,10 +28,10 @@ class Bench:
 
     def on(self) -> VirtualMachine:
         """Identify everything and power on."""
-        self.vm.waiting_for()
+        self.vm.drivers.waiting_for()
         self.disk.open()
         self.tty.open()
-        assert self.vm.waiting_for() == ""
+        assert self.vm.drivers.waiting_for() == ""
         self.vm.power_on(5, SECOND, SECOND)
         return self.vm
 
@@ -39,19 +40,19 @@ def test_vm_waits_for_its_units_one_after_the_other() -> None:
     """And says for whom."""
     bench = Bench()
 
-    first = bench.vm.waiting_for()
+    first = bench.vm.drivers.waiting_for()
     bench.disk.open()
-    second = bench.vm.waiting_for()
+    second = bench.vm.drivers.waiting_for()
     bench.tty.open()
 
     assert (first, second) == ("waiting for controller disk0", "waiting for controller tty0")
-    assert bench.vm.waiting_for() == ""
+    assert bench.vm.drivers.waiting_for() == ""
 
 
 def test_vm_without_devices_waits_for_nobody() -> None:
     """A guest needs neither disk nor console; its UART is not connected then, and takes everything."""
     vm = VirtualMachine(GuestPlan("alice", "pc", 32 << 20, None, None), 1)
-    waiting = vm.waiting_for()
+    waiting = vm.drivers.waiting_for()
     vm.power_on(1, 0, 0)
 
     reply, _ = vm.trap(trap(OUT, 0x3F8, 1, 65), (), 0)
@@ -156,8 +157,8 @@ def test_vm_powered_off_forgets_requests_and_keeps_its_counts() -> None:
 
     assert vm.machine is None
     assert vm.counts.traps[OUT] == 3
-    assert vm.disk_driver is not None
-    assert vm.disk_driver.bytes_read == 0
+    assert vm.drivers.disk is not None
+    assert vm.drivers.disk.bytes_read == 0
 
 
 def test_vm_interrupts_are_counted_over_resets_and_from_0_in_a_new_life() -> None:

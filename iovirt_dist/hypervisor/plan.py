@@ -1,0 +1,56 @@
+"""What the topology says of a guest, as its hypervisor needs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from iovirt_dist.drivers.queue_pair import QueuePair, Unit
+from iovirt_dist.platform.level import Level
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A device of a guest and the unit behind it.
+
+    Attributes:
+        queue_pair: Way to the controller.
+        unit: Name of the extent or terminal there.
+    """
+
+    queue_pair: QueuePair
+    unit: str
+
+    def use(self) -> Unit:
+        """The unit's state with the controller; asks for its identification the first time."""
+        return self.queue_pair.use(self.unit)
+
+
+@dataclass(frozen=True, slots=True)
+class GuestPlan:
+    """What a guest is to have.
+
+    Attributes:
+        name: The guest.
+        machine: ``pc``, ``virt``, or ``none`` for a program, which has no machine under it.
+        memory_bytes: RAM.
+        disk: First disk, None without one.
+        console: First serial port, or a program's terminal; None without one.
+        prefetch: Whether data port reads may come ahead of the INs that ask for them.
+        level: Where its disk is intercepted.
+        virtio_console: Virtio console, None without one.
+        rng: Source of entropy, None without one.
+    """
+
+    name: str
+    machine: str
+    memory_bytes: int
+    disk: Attachment | None
+    console: Attachment | None
+    prefetch: bool = True
+    level: Level = Level.OPERATION
+    virtio_console: Attachment | None = None
+    rng: Attachment | None = None
+
+    def attachments(self) -> list[Attachment]:
+        """Everything that must be identified before the guest can have power."""
+        return [a for a in (self.disk, self.console, self.virtio_console, self.rng) if a is not None]
