@@ -9,8 +9,8 @@ argument 2, and that length.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
@@ -57,13 +57,63 @@ class Argument(NamedTuple):
         kind: What it is.
         bytes: Pointers to a fixed structure: its size; else 0.
         length: Pointers whose length is another argument: that argument's index; else -1. For vectors the index of the
-            argument that counts the entries.
+            argument that counts the entries. With `bytes`, too, that argument counts structures of that size.
     """
 
     name: str
     kind: ArgumentKind = ArgumentKind.VALUE
     bytes: int = 0
     length: int = -1
+
+    def extent(self, registers: Sequence[int]) -> int:
+        """Return the bytes behind this pointer, cut to `MAX_BUFFER_BYTES`; strings and vectors are measured in memory.
+
+        Args:
+            registers: Argument registers of the call, as unsigned words.
+        """
+        if self.length < 0:
+            return self.bytes
+        return min(registers[self.length] * (self.bytes or 1), MAX_BUFFER_BYTES)
+
+
+def value(name: str) -> Argument:
+    """A number."""
+    return Argument(name)
+
+
+def fd(name: str = "fd") -> Argument:
+    """A file descriptor."""
+    return Argument(name, ArgumentKind.FD)
+
+
+def string(name: str) -> Argument:
+    """A string that the call reads."""
+    return Argument(name, ArgumentKind.STRING_IN)
+
+
+def buffer_in(name: str, bytes: int = 0, length: int = -1) -> Argument:  # noqa: A002 - the field's name
+    """Memory that the call reads."""
+    return Argument(name, ArgumentKind.BUFFER_IN, bytes, length)
+
+
+def buffer_out(name: str, bytes: int = 0, length: int = -1) -> Argument:  # noqa: A002 - the field's name
+    """Memory that the call writes."""
+    return Argument(name, ArgumentKind.BUFFER_OUT, bytes, length)
+
+
+def buffer_in_out(name: str, bytes: int = 0, length: int = -1) -> Argument:  # noqa: A002 - the field's name
+    """Memory that the call reads and writes."""
+    return Argument(name, ArgumentKind.BUFFER_IN_OUT, bytes, length)
+
+
+def vector_in(name: str, length: int) -> Argument:
+    """Buffers that the call reads."""
+    return Argument(name, ArgumentKind.VECTOR_IN, 0, length)
+
+
+def vector_out(name: str, length: int) -> Argument:
+    """Buffers that the call writes."""
+    return Argument(name, ArgumentKind.VECTOR_OUT, 0, length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +124,21 @@ class Call:
         number: In the ABI's numbering.
         name: As in the manual page.
         arguments: In register order; at most six.
+        selector: Index of an argument whose value decides what the others mean, as with ioctl; -1 for none.
+        variants: The arguments for values of the selector that are known; for others `arguments` holds.
     """
 
     number: int
     name: str
     arguments: tuple[Argument, ...] = ()
+    selector: int = -1
+    variants: Mapping[int, tuple[Argument, ...]] = field(default_factory=dict)
+
+    def signature(self, registers: Sequence[int]) -> tuple[Argument, ...]:
+        """Return the arguments of a call with these argument registers; both ends must use this."""
+        if self.selector < 0:
+            return self.arguments
+        return self.variants.get(registers[self.selector] & 0xFFFF_FFFF, self.arguments)
 
 
 @dataclass(frozen=True, slots=True)
