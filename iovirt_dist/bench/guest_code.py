@@ -12,7 +12,7 @@ from unicorn.unicorn_py3 import Uc
 from iovirt_dist.bench.report import Result, Target
 from iovirt_dist.bench.sampling import Effort, in_turns
 from iovirt_dist.errors import LocalError
-from iovirt_dist.guest.bus import IoPrivilege
+from iovirt_dist.guest.bus import IoPrivilege, WithoutSystemCalls
 from iovirt_dist.guest.loader.image import ImageFormat, LoadedImage, Segment
 from iovirt_dist.guest.unicorn.x86 import UnicornX86
 from iovirt_dist.guest.vcpu import ExitReason
@@ -39,7 +39,7 @@ LOOPS = {
 """By key: title, code, instructions that it executes."""
 
 
-class _SilentBus:
+class _SilentBus(WithoutSystemCalls):
     """A bus that nobody uses."""
 
     def port_in(self, port: int, width: int, count: int, privilege: IoPrivilege) -> bytes:  # noqa: ARG002 - Bus

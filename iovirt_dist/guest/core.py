@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from iovirt_dist.errors import WindowFullError
-from iovirt_dist.guest.bus import IoPrivilege
+from iovirt_dist.guest.bus import IoPrivilege, SystemCallOutcome
 from iovirt_dist.guest.prefetch import EMPTY, PrefetchBuffer
 from iovirt_dist.step import Record
 from iovirt_dist.wire.codec import Buffer, Frames
@@ -31,11 +31,15 @@ from iovirt_dist.wire.messages import (
 )
 from iovirt_dist.wire.opener import Opener
 from iovirt_dist.wire.session import Delivered, Lost, Opened, Rejected, SendFrames, SessionConfig, SessionOutput
+from iovirt_dist.wire.syscall_messages import InterceptCalls, ProgramStarted, SystemCall, SystemCallReply
 
 REPORT_INTERVAL_NS = 500_000_000
 
 MAX_LINE = 63
 """Highest interrupt input of any CPU: the bits of ``mip`` on a 64-bit RISC-V."""
+
+MAX_TEXT = 256
+"""Characters of a `wire.fields.Text`."""
 
 
 class Started(NamedTuple):
@@ -55,6 +59,25 @@ class TrapRaised(Record, frozen=True):
     value: int
     data: bytes
     privilege: IoPrivilege
+
+
+class SystemCallRaised(Record, frozen=True):
+    """A program made a system call that the hypervisor takes; fields as in `Bus.system_call`."""
+
+    process: int
+    call: int
+    arguments: tuple[int, ...]
+    buffers: tuple[int, ...]
+    data: bytes
+
+
+class ProgramLoaded(NamedTuple):
+    """A program will now run; fields as in `wire.syscall_messages.ProgramStarted`."""
+
+    process: int
+    name: str
+    break_start: int
+    map_top: int
 
 
 class FramesReceived(Record, frozen=True):
@@ -82,7 +105,9 @@ class StopRequested(NamedTuple):
     reason: str
 
 
-Event: TypeAlias = Started | TrapRaised | FramesReceived | StateChanged | TimerFired | StopRequested
+Event: TypeAlias = (
+    Started | TrapRaised | SystemCallRaised | ProgramLoaded | FramesReceived | StateChanged | TimerFired | StopRequested
+)
 
 
 class Send(Record, frozen=True):
@@ -98,6 +123,12 @@ class CompleteTrap(Record, frozen=True):
     data: Buffer
     fault: int
     error_code: int
+
+
+class CompleteCall(NamedTuple):
+    """Let the program that waits for its system call go on as the outcome says."""
+
+    outcome: SystemCallOutcome
 
 
 class SetLines(NamedTuple):
@@ -124,7 +155,7 @@ class Note(NamedTuple):
     text: str
 
 
-Action: TypeAlias = Send | CompleteTrap | SetLines | PowerOn | PowerOff | Note
+Action: TypeAlias = Send | CompleteTrap | CompleteCall | SetLines | PowerOn | PowerOff | Note
 
 
 @dataclass(slots=True)
@@ -146,12 +177,19 @@ class GuestCore:
     Args:
         config: Who we are.
         hypervisor: Name of the one hypervisor that we talk to.
+
+    Attributes:
+        counts: What we count of ourselves.
+        lines: The CPU's interrupt inputs, bit per line.
+        intercepted_calls: ABI and numbers of the system calls that the hypervisor takes, as in
+            `Bus.intercepted_calls`; None for none. It outlives a reset, not the hypervisor.
     """
 
     def __init__(self, config: SessionConfig, hypervisor: str) -> None:
         self.opener = Opener(config, hypervisor)
         self.counts = Counts()
         self.lines = 0
+        self.intercepted_calls: tuple[str, frozenset[int]] | None = None
         self.state = GuestState.STARTING
         self.reason = f"waiting for hypervisor {hypervisor}"
         self._line_counts: dict[int, int] = {}
@@ -178,6 +216,11 @@ class GuestCore:
         elif isinstance(event, StateChanged):
             self.state, self.reason, self._interrupts, self._faults = event
             self._changed = True
+        elif isinstance(event, SystemCallRaised):
+            self._system_call(event, now_ns)
+        elif isinstance(event, ProgramLoaded):
+            process, name, break_start, map_top = event
+            self._send(ProgramStarted(process, name[:MAX_TEXT], break_start, map_top), (), now_ns)
         elif isinstance(event, Started):
             self._outputs(self.opener.start(now_ns), now_ns)
         else:
@@ -212,18 +255,32 @@ class GuestCore:
         if kind is not TrapKind.MMIO_STORE:
             self._waiting_for = number
             self._raised = event
-        if self._prefetch.held:
-            self._tell_prefetched(now_ns)
-            self._prefetch.clear()
+        self._void_prefetched(now_ns)
         data = event.data
         trap = Trap(number, kind, address, width, count, event.value, *event.privilege)
         self._send(trap, (data,) if data else (), now_ns)
+
+    def _system_call(self, event: SystemCallRaised, now_ns: int) -> None:
+        self._number = self._waiting_for = number = self._number + 1
+        self._changed = True
+        self.counts.traps[TrapKind.SYSTEM_CALL] += 1
+        data = event.data
+        self.counts.bytes_out += len(data)
+        self._void_prefetched(now_ns)
+        call = SystemCall(number, event.process, event.call, event.arguments, event.buffers)
+        self._send(call, (data,) if data else (), now_ns)
 
     def _send(self, body: Message, payload: Sequence[Buffer], now_ns: int) -> None:
         try:
             self._actions.append(Send(self.opener.send(body, payload, now_ns).frames))
         except WindowFullError as error:
             self._actions.append(PowerOff(str(error)))
+
+    def _void_prefetched(self, now_ns: int) -> None:
+        """Something else happens than further INs: what was sent ahead is void."""
+        if self._prefetch.held:
+            self._tell_prefetched(now_ns)
+            self._prefetch.clear()
 
     def _tell_prefetched(self, now_ns: int) -> None:
         """Say how many INs needed nobody, before anything that shows it."""
@@ -248,10 +305,7 @@ class GuestCore:
 
     def _message(self, body: Message, payload: Sequence[Buffer]) -> None:
         if isinstance(body, TrapReply):
-            if body.lines:
-                for at in range(0, len(body.lines) - 1, 2):
-                    self._line(body.lines[at], body.lines[at + 1])
-                self._actions.append(SetLines(self.lines))
+            self._set_lines(body.lines)
             if body.number == self._waiting_for:
                 self._waiting_for = 0
                 data = payload[0] if payload else b""
@@ -262,12 +316,29 @@ class GuestCore:
         elif isinstance(body, Interrupt):
             self._line(body.line, body.count)
             self._actions.append(SetLines(self.lines))
+        elif isinstance(body, SystemCallReply):
+            self._set_lines(body.lines)
+            if body.number == self._waiting_for:
+                self._waiting_for = 0
+                data = payload[0] if len(payload) == 1 else b"".join(payload)
+                self.counts.bytes_in += len(data)
+                outcome = SystemCallOutcome(body.disposition, body.result, body.outputs, data, body.effects)
+                self._actions.append(CompleteCall(outcome))
+        elif isinstance(body, InterceptCalls):
+            self.intercepted_calls = body.abi, frozenset(body.calls)
         elif isinstance(body, Power):
             if body.action is PowerAction.RESET:
                 self._forget_devices()
                 self._actions.append(PowerOn(f"reset by {body.reason}"))
             else:
                 self._actions.append(PowerOff(f"powered off by {body.reason}"))
+
+    def _set_lines(self, changes: tuple[int, ...]) -> None:
+        """Take pairs of line and count."""
+        if changes:
+            for at in range(0, len(changes) - 1, 2):
+                self._line(changes[at], changes[at + 1])
+            self._actions.append(SetLines(self.lines))
 
     def _line(self, line: int, count: int) -> None:
         """Take a line's count; one that is not newer than what we have says nothing, nor does a line no CPU has."""
@@ -280,6 +351,7 @@ class GuestCore:
             self._actions.append(Note(f"hypervisor {opened.name} is back"))
             return
         self._forget_devices()
+        self.intercepted_calls = None
         self.counts = Counts()
         self._changed, self._report_due_ns = True, now_ns
         self._actions.append(PowerOn(f"connected to hypervisor {opened.name}"))
@@ -300,7 +372,7 @@ class GuestCore:
         counts = self.counts
         report = Report(
             self.state,
-            self.reason[:256],
+            self.reason[:MAX_TEXT],
             tuple(counts.traps),
             counts.bytes_in,
             counts.bytes_out,

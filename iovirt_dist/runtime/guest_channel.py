@@ -18,8 +18,8 @@ from collections.abc import Callable
 
 from iovirt_dist.errors import GuestFault
 from iovirt_dist.guest import core as guest_core
-from iovirt_dist.guest.bus import BusClosedError, IoPrivilege
-from iovirt_dist.guest.core import GuestCore, StateChanged, TrapRaised
+from iovirt_dist.guest.bus import BusClosedError, IoPrivilege, SystemCallOutcome
+from iovirt_dist.guest.core import GuestCore, ProgramLoaded, StateChanged, SystemCallRaised, TrapRaised
 from iovirt_dist.transport.port import Port
 from iovirt_dist.wire.messages import GuestState, TrapKind
 
@@ -52,7 +52,7 @@ class GuestChannel:
         self._power_off_reason = ""
         self._port = port
         self._lock = threading.Lock()
-        self._completion: guest_core.CompleteTrap | None = None
+        self._completion: guest_core.CompleteTrap | SystemCallOutcome | None = None
         self._lines = 0
         self._epoll = select.epoll()
         self._fileno = port.fileno()
@@ -85,14 +85,7 @@ class GuestChannel:
 
     def store(self, address: int, width: int, value: int, privilege: IoPrivilege) -> None:
         """Posted store; see `Bus`. Waits only while the session's window is nearly full."""
-        self._check_alive()
-        with self._lock:
-            self._handle(TrapRaised(TrapKind.MMIO_STORE, address, width, 1, value, b"", privilege))
-            self._drain()  # a send may have consumed the socket's edge
-            crowded = self._crowded()
-        if crowded:
-            self.pump_until(lambda: not self._crowded())
-            self._check_alive()
+        self._post(TrapRaised(TrapKind.MMIO_STORE, address, width, 1, value, b"", privilege))
 
     def acknowledge_interrupt(self) -> int:
         """INTA cycle; see `Bus`."""
@@ -101,6 +94,22 @@ class GuestChannel:
     def lines(self) -> int:
         """Asserted interrupt inputs; see `Bus`."""
         return self._lines
+
+    def intercepted_calls(self) -> tuple[str, frozenset[int]] | None:
+        """Which system calls to hand over; see `Bus`."""
+        return self.core.intercepted_calls
+
+    def program_started(self, process: int, name: str, break_start: int, map_top: int) -> None:
+        """Tell of a program; see `Bus`."""
+        self._post(ProgramLoaded(process, name, break_start, map_top))
+
+    def system_call(
+        self, process: int, call: int, arguments: tuple[int, ...], buffers: tuple[int, ...], data: bytes
+    ) -> SystemCallOutcome:
+        """System call; see `Bus`."""
+        outcome = self._ask(SystemCallRaised(process, call, arguments, buffers, data))
+        assert isinstance(outcome, SystemCallOutcome)
+        return outcome
 
     # --- the vCPU thread: life
 
@@ -131,7 +140,26 @@ class GuestChannel:
             self._drain()
 
     def _trap(self, event: TrapRaised) -> guest_core.CompleteTrap:
-        """Raise a trap and wait for its completion. The message leaves first; the rest is done while it travels."""
+        """Raise a trap and wait for its completion."""
+        done = self._ask(event)
+        assert isinstance(done, guest_core.CompleteTrap)
+        if done.fault >= 0:
+            raise GuestFault(done.fault, done.error_code)
+        return done
+
+    def _post(self, event: guest_core.Event) -> None:
+        """Raise what nobody answers. Waits only while the session's window is nearly full."""
+        self._check_alive()
+        with self._lock:
+            self._handle(event)
+            self._drain()  # a send may have consumed the socket's edge
+            crowded = self._crowded()
+        if crowded:
+            self.pump_until(lambda: not self._crowded())
+            self._check_alive()
+
+    def _ask(self, event: TrapRaised | SystemCallRaised) -> guest_core.CompleteTrap | SystemCallOutcome:
+        """Raise what is answered and wait. The message leaves first; the rest is done while it travels."""
         if self.interrupted:
             raise BusClosedError
         with self._lock:
@@ -145,8 +173,6 @@ class GuestChannel:
             self.kick()  # the CPU looks at its lines before it starts the engine, and we are inside the engine
         if done is None:
             raise BusClosedError
-        if done.fault >= 0:
-            raise GuestFault(done.fault, done.error_code)
         return done
 
     def _crowded(self) -> bool:
@@ -190,6 +216,8 @@ class GuestChannel:
         for action in actions:
             if isinstance(action, guest_core.CompleteTrap):
                 self._completion = action
+            elif isinstance(action, guest_core.CompleteCall):
+                self._completion = action.outcome
             elif isinstance(action, guest_core.Send):
                 self._port.send(b"", action.frames)
             elif isinstance(action, guest_core.SetLines):

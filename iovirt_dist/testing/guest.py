@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from iovirt_dist.errors import GuestFault, LocalError
 from iovirt_dist.guest import core as gc
-from iovirt_dist.guest.bus import BusClosedError, IoPrivilege
+from iovirt_dist.guest.bus import BusClosedError, IoPrivilege, SystemCallOutcome
 from iovirt_dist.testing.nodes import Node, World
 from iovirt_dist.transport.port import ONLY_PEER
 from iovirt_dist.wire.messages import Role, TrapKind
@@ -55,7 +55,7 @@ class RigGuest(Node):
         self, name: str, world: World, hypervisor: str, drive: Callable[[Callable[[], bool], int, str], None]
     ) -> None:
         super().__init__(name, world)
-        self.completion: gc.CompleteTrap | None = None
+        self.completion: gc.CompleteTrap | SystemCallOutcome | None = None
         self.line_changes = 0
         self.powered = False
         self.after_trap: Callable[[], None] = _nothing
@@ -122,11 +122,7 @@ class RigGuest(Node):
 
     def store(self, address: int, width: int, value: int, privilege: IoPrivilege = SYSTEM) -> None:
         """Posted store; see `Bus`. It is under way when this returns: `Rig.settle` waits for it."""
-        self._check_alive()
-        self.raise_trap(gc.TrapRaised(TrapKind.MMIO_STORE, address, width, 1, value, b"", privilege))
-        if self.core.opener.stream.unacknowledged() > _CROWDED:
-            self._drive(lambda: self.core.opener.stream.unacknowledged() <= _CROWDED, TRAP_LIMIT_NS, "posted stores")
-        self.after_trap()
+        self._post(gc.TrapRaised(TrapKind.MMIO_STORE, address, width, 1, value, b"", privilege))
 
     def acknowledge_interrupt(self) -> int:
         """INTA cycle; see `Bus`."""
@@ -136,9 +132,25 @@ class RigGuest(Node):
         """Asserted interrupt inputs; see `Bus`."""
         return self._lines
 
+    def intercepted_calls(self) -> tuple[str, frozenset[int]] | None:
+        """Which system calls to hand over; see `Bus`."""
+        return self.core.intercepted_calls
+
+    def program_started(self, process: int, name: str, break_start: int, map_top: int) -> None:
+        """Tell of a program; see `Bus`."""
+        self._post(gc.ProgramLoaded(process, name, break_start, map_top))
+
+    def system_call(
+        self, process: int, call: int, arguments: tuple[int, ...], buffers: tuple[int, ...], data: bytes
+    ) -> SystemCallOutcome:
+        """System call; see `Bus`."""
+        outcome = self._ask(gc.SystemCallRaised(process, call, arguments, buffers, data), f"system call {call}")
+        assert isinstance(outcome, SystemCallOutcome)
+        return outcome
+
     # --- what tests and the attached CPU need besides
 
-    def raise_trap(self, trap: gc.TrapRaised) -> None:
+    def raise_trap(self, trap: gc.TrapRaised | gc.SystemCallRaised) -> None:
         """Begin a trap and return at once: drive the rig yourself until `completion` is there."""
         self.completion = None
         self.handle(trap)
@@ -180,6 +192,8 @@ class RigGuest(Node):
         for action in self.core.handle(event, self.world.clock.now_ns):
             if isinstance(action, gc.CompleteTrap):
                 self.completion = action
+            elif isinstance(action, gc.CompleteCall):
+                self.completion = action.outcome
             elif isinstance(action, gc.Send):
                 self._port.send(ONLY_PEER, action.frames)
             elif isinstance(action, gc.SetLines):
@@ -193,19 +207,31 @@ class RigGuest(Node):
                 self.log(action.text)
 
     def _trap(self, trap: gc.TrapRaised) -> gc.CompleteTrap:
+        done = self._ask(trap, trap.kind.name)
+        assert isinstance(done, gc.CompleteTrap)
+        if done.fault >= 0:
+            raise GuestFault(done.fault, done.error_code)
+        return done
+
+    def _post(self, event: gc.Event) -> None:
         self._check_alive()
-        self.raise_trap(trap)
+        self.handle(event)
+        if self.core.opener.stream.unacknowledged() > _CROWDED:
+            self._drive(lambda: self.core.opener.stream.unacknowledged() <= _CROWDED, TRAP_LIMIT_NS, "posted stores")
+        self.after_trap()
+
+    def _ask(self, event: gc.TrapRaised | gc.SystemCallRaised, what: str) -> gc.CompleteTrap | SystemCallOutcome:
+        self._check_alive()
+        self.raise_trap(event)
         self._waiting = True
         try:
-            self._drive(lambda: self.completion is not None or self.interrupted, TRAP_LIMIT_NS, f"{trap.kind.name}")
+            self._drive(lambda: self.completion is not None or self.interrupted, TRAP_LIMIT_NS, what)
         finally:
             self._waiting = False
         done = self.completion
         self.after_trap()
         if done is None:
             raise BusClosedError
-        if done.fault >= 0:
-            raise GuestFault(done.fault, done.error_code)
         return done
 
     def _check_alive(self) -> None:

@@ -9,7 +9,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from iovirt_dist.guest.bus import IoPrivilege
+from iovirt_dist.guest.bus import IoPrivilege, WithoutSystemCalls
 from iovirt_dist.guest.riscv.traps import MSIP, MTIP
 from iovirt_dist.guest.riscv.vcpu import RiscvCpu
 from iovirt_dist.guest.vcpu import ExitReason
@@ -20,7 +20,7 @@ _MTIMECMP, _MTIME = CLINT_BASE + 0x4000, CLINT_BASE + 0xBFF8
 
 
 @dataclass
-class LocalBoard:
+class LocalBoard(WithoutSystemCalls):
     """The devices, and a loop that runs a CPU on them.
 
     Attributes:

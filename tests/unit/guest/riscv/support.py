@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass, field
 
 from iovirt_dist.errors import GuestFault
-from iovirt_dist.guest.bus import IoPrivilege
+from iovirt_dist.guest.bus import IoPrivilege, WithoutSystemCalls
 from iovirt_dist.guest.loader.image import ImageFormat, LoadedImage, Segment
 from iovirt_dist.guest.riscv.vcpu import RiscvCpu
 from iovirt_dist.guest.unicorn.riscv import UnicornRiscv
@@ -63,7 +63,7 @@ M, S, U = 3, 1, 0
 
 
 @dataclass
-class RecordingBus:
+class RecordingBus(WithoutSystemCalls):
     """Answers loads from a table, records every access, and kicks the CPU when DONE is written.
 
     Attributes:

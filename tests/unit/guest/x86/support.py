@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from iovirt_dist.errors import GuestFault
-from iovirt_dist.guest.bus import IoPrivilege
+from iovirt_dist.guest.bus import IoPrivilege, WithoutSystemCalls
 from iovirt_dist.guest.loader.image import ImageFormat, LoadedImage, Segment
 from iovirt_dist.guest.unicorn.x86 import UnicornX86
 from iovirt_dist.guest.x86.vcpu import X86Cpu
@@ -17,7 +17,7 @@ MIB = 1 << 20
 
 
 @dataclass
-class RecordingBus:
+class RecordingBus(WithoutSystemCalls):
     """Answers IN with 1, 2, 3..., loads with ones, and records every access.
 
     Attributes:
@@ -79,7 +79,7 @@ _TIMER_HZ = 1_193_182
 _SERIAL_READY = 0x60
 
 
-class FirmwareBus:
+class FirmwareBus(WithoutSystemCalls):
     """The least that U-Boot for QEMU's `pc` needs: 16550, 8254, CMOS memory size, PCI bridges; no disk.
 
     Attributes:
