@@ -8,18 +8,27 @@ identified yet is kept waiting: its traps stay in a bounded backlog and are walk
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeAlias
+from collections.abc import Sequence
+from dataclasses import replace
 
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.errors import ConfigError, DecodeError, WindowFullError
+from iovirt_dist.hypervisor.events import (
+    Action,
+    ControllerFramesReceived,
+    Event,
+    GuestFramesReceived,
+    HypervisorConfig,
+    Note,
+    SendToController,
+    Started,
+    TimerFired,
+)
 from iovirt_dist.hypervisor.guest import Guest
-from iovirt_dist.hypervisor.plan import GuestPlan
+from iovirt_dist.hypervisor.tracing import submit_points
 from iovirt_dist.hypervisor.virtual_machine import VirtualMachine
-from iovirt_dist.step import Record
 from iovirt_dist.wire.acceptor import Acceptor
-from iovirt_dist.wire.codec import Buffer, Frames
+from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.messages import (
     Complete,
     Hello,
@@ -34,79 +43,6 @@ from iovirt_dist.wire.messages import (
 )
 from iovirt_dist.wire.opener import Opener
 from iovirt_dist.wire.session import Delivered, Lost, Opened, Rejected, SendFrames, SessionConfig, SessionOutput
-
-
-class Started(NamedTuple):
-    """The process runs; sessions may begin."""
-
-
-class GuestFramesReceived(Record, frozen=True):
-    """A message came from a guest's socket."""
-
-    peer: bytes
-    frames: Sequence[Buffer]
-
-
-class ControllerFramesReceived(Record, frozen=True):
-    """A message came from a controller's socket."""
-
-    controller: str
-    frames: Sequence[Buffer]
-
-
-class TimerFired(NamedTuple):
-    """The deadline that the core gave has come, or any earlier time."""
-
-
-class StopRequested(NamedTuple):
-    """The process is about to end."""
-
-    reason: str
-
-
-Event: TypeAlias = Started | GuestFramesReceived | ControllerFramesReceived | TimerFired | StopRequested
-
-
-SendToGuest = SendFrames
-"""Send frames to a guest: what its session says goes out as it is."""
-
-
-class SendToController(Record, frozen=True):
-    """Send frames to a controller."""
-
-    controller: str
-    frames: Frames
-
-
-class Note(NamedTuple):
-    """Log one line of life cycle."""
-
-    text: str
-
-
-Action: TypeAlias = SendToGuest | SendToController | Note
-
-
-@dataclass(frozen=True, slots=True)
-class HypervisorConfig:
-    """What a hypervisor serves.
-
-    Attributes:
-        name: Its name in the topology.
-        epoch: This life.
-        lease_ms: Silence after which a peer counts as lost.
-        wall_minus_monotonic_ns: Wall clock minus monotonic clock, so that the core needs no clock.
-        plans: Guests by name; their attachments name queue pairs of `controllers`.
-        controllers: Queue pairs by controller name.
-    """
-
-    name: str
-    epoch: int
-    lease_ms: int
-    wall_minus_monotonic_ns: int
-    plans: Mapping[str, GuestPlan]
-    controllers: Mapping[str, QueuePair]
-
 
 GUEST_CREDITS = 64
 
@@ -140,6 +76,7 @@ class Hypervisor:
         self._by_peer: dict[bytes, Guest] = {}
         self._next_instance = len(self.guests) + 1
         self._deadline_ns: int | None = None
+        self._tracing = False
         self._touched: list[Guest] = []
         self._actions: list[Action] = []
 
@@ -163,6 +100,8 @@ class Hypervisor:
                 self._controller_outputs(name, opener.close(event.reason, now_ns), now_ns)
             return self._actions
         submits = self._submit_batches(now_ns)
+        if self._tracing:
+            self._actions += [point for guest in self.guests.values() for point in guest.vm.tracer.take()]
         if isinstance(event, GuestFramesReceived):
             return submits + self._actions  # a device starts before the answer to its register's write travels
         return self._actions + submits
@@ -175,6 +114,12 @@ class Hypervisor:
             self._lower_deadline(guest.vm.deadline_ns())  # and so may any trap
         self._touched.clear()
         return self._deadline_ns
+
+    def trace(self, on: bool) -> None:
+        """Give a `TracePoint` for each trap, request and command from now on, or no more."""
+        self._tracing = on
+        for guest in self.guests.values():
+            guest.vm.tracer.on = on
 
     # --- guests
 
@@ -363,6 +308,8 @@ class Hypervisor:
                 if batch is None:
                     break
                 submits.append(SendToController(name, opener.send(*batch, now_ns).frames))
+                if self._tracing:
+                    self._actions += submit_points(name, batch[0])
             if queue_pair.refused:
                 queue_pair.settle(now_ns)
                 self._completed(now_ns)

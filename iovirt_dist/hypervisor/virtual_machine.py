@@ -14,6 +14,7 @@ from iovirt_dist.hypervisor.machines.machine import Machine, MachineParts
 from iovirt_dist.hypervisor.machines.registry import BUILDERS
 from iovirt_dist.hypervisor.plan import GuestPlan
 from iovirt_dist.hypervisor.prefetch import Prefetch
+from iovirt_dist.step import Tracer
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.messages import (
     GuestState,
@@ -67,6 +68,7 @@ class VirtualMachine:
         self.power: Power | None = None
         """What a device of the machine asked for and nobody carried out yet."""
         self.drivers = HostDrivers(plan, terminal_instance)
+        self.tracer = Tracer(plan.name)
         self._interceptors: tuple[Interceptor, ...] = ()
         self._interceptor_of: dict[type[Message], Interceptor] = {}
         self._next_generation = count(1).__next__
@@ -102,6 +104,7 @@ class VirtualMachine:
             level=plan.level,
             console=drivers.virtio_terminal,
             next_generation=self._next_generation,
+            tracer=self.tracer,
         )
         self.machine = machine = BUILDERS[plan.machine](parts)
         self._intercept(machine.interceptors)
@@ -165,7 +168,10 @@ class VirtualMachine:
             counts.refused += 1
             return TrapReply(trap.number, 0, fault), b""
         value, read, touched = operation.perform(machine.address_map, trap, data, now_ns - self._power_on_ns)
-        self._count(kind, trap.width * trap.count, touched.name if touched else "-", now_ns)
+        name = touched.name if touched else "-"
+        self._count(kind, trap.width * trap.count, name, now_ns)
+        if self.tracer.on:
+            self._trace_trap(trap, name)
         if kind is TrapKind.MMIO_STORE:
             return None, b""
         if kind is TrapKind.PORT_IN and trap.count == 1 and self.plan.prefetch:
@@ -221,6 +227,19 @@ class VirtualMachine:
         counts.touched[touched] = counts.touched.get(touched, 0) + 1
         if self.machine is not None and touched == self.machine.terminal_name:
             self.drivers.flush(now_ns)
+
+    def _trace_trap(self, trap: Trap, device: str) -> None:
+        """All that the hypervisor knows at the operation level."""
+        self.tracer.number = trap.number
+        self.tracer.point(
+            "trap",
+            kind=trap.kind.name.lower(),
+            address=trap.address,
+            width=trap.width,
+            count=trap.count,
+            value=trap.value,
+            device=device,
+        )
 
     def _intercept(self, interceptors: tuple[Interceptor, ...]) -> None:
         self._interceptors = interceptors

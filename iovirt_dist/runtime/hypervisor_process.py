@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from iovirt_dist.drivers.queue_pair import QueuePair
-from iovirt_dist.hypervisor import core as hv
-from iovirt_dist.hypervisor.guest import Guest
+from iovirt_dist.hypervisor import events as hv
+from iovirt_dist.hypervisor.core import Hypervisor
 from iovirt_dist.hypervisor.plan import Attachment, GuestPlan
+from iovirt_dist.runtime.hypervisor_status import guest_status, pair_status
 from iovirt_dist.runtime.reactor import Reactor
+from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.runtime.telemetry import Telemetry
+from iovirt_dist.runtime.trace_log import TraceLog
 from iovirt_dist.topology.specs import HypervisorSpec, MachineSpec, Topology
-from iovirt_dist.transport.pump import Pump, attach
+from iovirt_dist.transport.pump import attach
 from iovirt_dist.transport.zeromq import dial, listen
 from iovirt_dist.wire.codec import Buffer
-from iovirt_dist.wire.messages import GuestState, TrapKind
-from iovirt_dist.wire.stream import Stream
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ class HypervisorProcess:
         self._topology = topology
         self._spec = spec
         self._epoch = time.time_ns()
-        self.core = hv.Hypervisor(hypervisor_config(topology, spec, self._epoch))
+        self.core = Hypervisor(hypervisor_config(topology, spec, self._epoch))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then say goodbye and close every socket.
@@ -64,106 +66,87 @@ class HypervisorProcess:
         Raises:
             EndpointError: The guests' endpoint cannot be bound.
         """
-        loop = asyncio.get_running_loop()
-        guests = listen(self._spec.endpoint)
-        controllers = {name: dial(self._topology.controller(name).endpoint) for name in self.core.openers}
-        stirred: set[str] = set()
-
-        def perform(action: hv.Action) -> None:
-            if isinstance(action, hv.SendToGuest):
-                guests.send(action.peer, action.frames)
-                stirred.add(_GUESTS)
-            elif isinstance(action, hv.SendToController):
-                controllers[action.controller].send(b"", action.frames)
-                stirred.add(action.controller)
-            else:
-                log.info("%s", action.text)
-
-        pumps: dict[str, Pump] = {}
-
-        def settle(drained: str | None = None) -> None:
-            """Sending on a socket that is not being drained may consume its edge: look again."""
-            reactor.settle()
-            if drained is not None:
-                stirred.discard(drained)
-            while stirred:
-                pumps[stirred.pop()].kick()
-
-        reactor: Reactor[hv.Event, hv.Action] = Reactor(self.core, perform, hv.TimerFired(), settle)
-        handle = reactor.handle
-
-        def from_guest(peer: bytes, frames: list[Buffer]) -> None:
-            handle(hv.GuestFramesReceived(peer, frames))
-
-        pumps[_GUESTS] = attach(loop, guests, from_guest, partial(settle, _GUESTS))
-        for name, port in controllers.items():
-
-            def from_controller(_: bytes, frames: list[Buffer], name: str = name) -> None:
-                handle(hv.ControllerFramesReceived(name, frames))
-
-            pumps[name] = attach(loop, port, from_controller, partial(settle, name))
+        trace = TraceLog(RunDir(self._topology.run_dir), self._spec.name, self.core.trace)
+        controllers = {name: self._topology.controller(name).endpoint for name in self.core.openers}
+        sockets = _Sockets(self.core, self._spec.endpoint, controllers, trace)
         log.info("listening at %s", self._spec.endpoint)
-        handle(hv.Started())
-        settle()
-        async with Telemetry(self._topology, self._spec, self._epoch, self.status):
+        sockets.start()
+        async with Telemetry(self._topology, self._spec, self._epoch, self.status, trace):
             await stop.wait()
-        handle(hv.StopRequested("shutting down"))
-        reactor.close()
-        for pump in pumps.values():
-            pump.close()
-        for port in (guests, *controllers.values()):
-            port.close()
+        sockets.close("shutting down")
 
     def status(self) -> dict[str, Any]:
         """What the status file tells: guests with both sides' counts, controllers with their queue pairs."""
         core = self.core
         return {
             "state": "running",
-            "guests": {name: _guest_status(guest, core.acceptor.stream(name)) for name, guest in core.guests.items()},
-            "controllers": {name: _pair_status(pair) for name, pair in core.config.controllers.items()},
+            "guests": {name: guest_status(guest, core.acceptor.stream(name)) for name, guest in core.guests.items()},
+            "controllers": {name: pair_status(pair) for name, pair in core.config.controllers.items()},
             "rejects": dict(core.acceptor.rejects),
         }
 
 
-def _guest_status(guest: Guest, stream: Stream | None) -> dict[str, Any]:
-    vm, counts = guest.vm, guest.vm.counts
-    report = counts.reported
-    disk, terminal = vm.drivers.disk, vm.drivers.terminal
-    return {
-        "connected": guest.connected,
-        "waiting": guest.waiting,
-        "state": (report.state if report else GuestState.STARTING).name.lower(),
-        "reason": report.reason if report else "",
-        "traps": {kind.name.lower(): counts.traps[kind] for kind in TrapKind},
-        "traps_at_report": {kind.name.lower(): n for kind, n in zip(TrapKind, counts.at_report[1:], strict=False)},
-        "guest_traps": {kind.name.lower(): n for kind, n in zip(TrapKind, report.traps[1:], strict=False)}
-        if report
-        else {},
-        "touched": dict(counts.touched),
-        "refused": counts.refused,
-        "malformed": counts.malformed,
-        "messages_in": stream.last_in if stream else 0,
-        "messages_out": stream.last_out if stream else 0,
-        "bytes_in": counts.bytes_in,
-        "bytes_out": counts.bytes_out,
-        "interrupts_raised": vm.interrupts_raised,
-        "interrupts_taken": report.interrupts if report else 0,
-        "faults_taken": report.faults if report else 0,
-        "disk_requests": disk.requests if disk else 0,
-        "disk_bytes_read": disk.bytes_read if disk else 0,
-        "disk_bytes_written": disk.bytes_written if disk else 0,
-        "console_bytes_out": terminal.bytes_out if terminal else 0,
-        "console_bytes_in": terminal.bytes_in if terminal else 0,
-    }
+class _Sockets:
+    """A hypervisor's core on the running loop, between its sockets.
 
+    Args:
+        core: What decides.
+        endpoint: Where guests connect.
+        controllers: Endpoints by controller name.
+        trace: Takes trace points.
 
-def _pair_status(pair: QueuePair) -> dict[str, Any]:
-    return {
-        "connected": pair.connected,
-        "submitted": pair.submitted,
-        "completed": pair.completed,
-        "resubmitted": pair.resubmitted,
-        "in_flight": pair.in_flight,
-        "batches": pair.batches,
-        "interrupts": pair.interrupts,
-    }
+    Raises:
+        EndpointError: The guests' endpoint cannot be bound.
+    """
+
+    def __init__(self, core: Hypervisor, endpoint: str, controllers: Mapping[str, str], trace: TraceLog) -> None:
+        loop = asyncio.get_running_loop()
+        self._guests = listen(endpoint)
+        self._controllers = {name: dial(address) for name, address in controllers.items()}
+        self._trace = trace
+        self._stirred: set[str] = set()
+        self._reactor: Reactor[hv.Event, hv.Action] = Reactor(core, self._perform, hv.TimerFired(), self._settle)
+        self._pumps = {_GUESTS: attach(loop, self._guests, self._from_guest, partial(self._settle, _GUESTS))}
+        for name, port in self._controllers.items():
+            receive = partial(self._from_controller, name)
+            self._pumps[name] = attach(loop, port, receive, partial(self._settle, name))
+
+    def start(self) -> None:
+        """Begin the sessions with the controllers."""
+        self._reactor.handle(hv.Started())
+        self._settle()
+
+    def close(self, reason: str) -> None:
+        """Say goodbye and close every socket."""
+        self._reactor.handle(hv.StopRequested(reason))
+        self._reactor.close()
+        for pump in self._pumps.values():
+            pump.close()
+        for port in (self._guests, *self._controllers.values()):
+            port.close()
+
+    def _from_guest(self, peer: bytes, frames: list[Buffer]) -> None:
+        self._reactor.handle(hv.GuestFramesReceived(peer, frames))
+
+    def _from_controller(self, name: str, _: bytes, frames: list[Buffer]) -> None:
+        self._reactor.handle(hv.ControllerFramesReceived(name, frames))
+
+    def _perform(self, action: hv.Action) -> None:
+        if isinstance(action, hv.SendToGuest):
+            self._guests.send(action.peer, action.frames)
+            self._stirred.add(_GUESTS)
+        elif isinstance(action, hv.SendToController):
+            self._controllers[action.controller].send(b"", action.frames)
+            self._stirred.add(action.controller)
+        elif isinstance(action, hv.Note):
+            log.info("%s", action.text)
+        else:
+            self._trace.add(action)
+
+    def _settle(self, drained: str | None = None) -> None:
+        """Sending on a socket that is not being drained may consume its edge: look again."""
+        self._reactor.settle()
+        if drained is not None:
+            self._stirred.discard(drained)
+        while self._stirred:
+            self._pumps[self._stirred.pop()].kick()

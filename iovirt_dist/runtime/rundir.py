@@ -6,8 +6,9 @@
       console/GUEST.log what the guest's terminal showed; stays
       console/GUEST.tty link to the terminal's PTY
       status/NAME.json  what the process says about itself
+      trace/NAME.jsonl  its trace points, while trace/_on exists; stays
 
-Sockets, locks, links and status files go when the topology goes; logs and disk images stay.
+Sockets, locks, links, status files and the trace's switch go when the topology goes; logs and disk images stay.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Final
 from iovirt_dist.errors import EndpointError, LocalError
 from iovirt_dist.topology.endpoint import check_socket_path
 
-FOLDERS: Final = ("sock", "log", "console", "status")
+FOLDERS: Final = ("sock", "log", "console", "status", "trace")
 
 SUPERVISOR: Final = "_up"
 """Name of the supervisor's own files; no process name starts with an underscore."""
@@ -81,6 +82,15 @@ class RunDir:
     def status(self, name: str) -> Path:
         """Path of a process's status file."""
         return self.path / "status" / f"{name}.json"
+
+    @property
+    def trace_switch(self) -> Path:
+        """Path of the file that switches tracing on in all processes."""
+        return self.path / "trace" / "_on"
+
+    def trace_file(self, name: str) -> Path:
+        """Path of a process's trace points, a JSON object a line."""
+        return self.path / "trace" / f"{name}.jsonl"
 
     def open_log(self, name: str) -> int:
         """Open a log for appending; one that has grown too long is put aside first.
@@ -160,7 +170,7 @@ class RunDir:
 
     def leftovers(self) -> list[Path]:
         """Everything that `clean` would remove."""
-        patterns = ("sock/*", "status/*", "console/*.tty")
+        patterns = ("sock/*", "status/*", "console/*.tty", "trace/_on")
         return sorted(path for pattern in patterns for path in self.path.glob(pattern))
 
 

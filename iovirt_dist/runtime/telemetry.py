@@ -1,4 +1,4 @@
-"""Keeps a process's status file true while the process runs."""
+"""Keeps a process's status file true while the process runs, and its trace where it is wanted."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.runtime.status import MIN_INTERVAL_NS, StatusWriter
+from iovirt_dist.runtime.trace_log import TraceLog
 from iovirt_dist.topology.specs import AnySpec, Topology
 
 
@@ -22,13 +23,22 @@ class Telemetry:
         spec: The process.
         epoch: Which life of it this is.
         status: Gathers ``state`` and whatever else is worth telling, as JSON values; cheap.
+        trace: Its trace points.
     """
 
-    def __init__(self, topology: Topology, spec: AnySpec, epoch: int, status: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        spec: AnySpec,
+        epoch: int,
+        status: Callable[[], dict[str, Any]],
+        trace: TraceLog | None = None,
+    ) -> None:
         run_dir = RunDir(topology.run_dir)
         run_dir.create()
         self._status = status
         self._writer = StatusWriter(run_dir, spec.name, spec.kind, epoch, time.time_ns())
+        self._trace = trace
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> None:
@@ -42,6 +52,8 @@ class Telemetry:
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
+        if self._trace is not None:
+            self._trace.poll()
         self._writer.remove()
 
     async def _keep(self) -> None:
@@ -51,3 +63,5 @@ class Telemetry:
 
     def _write(self) -> None:
         self._writer.update(time.time_ns(), force=True, **self._status())
+        if self._trace is not None:
+            self._trace.poll()

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 from iovirt_dist.controllers import front as cf
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.errors import LocalError
-from iovirt_dist.hypervisor import core as hv
+from iovirt_dist.hypervisor import events as hv
+from iovirt_dist.hypervisor.core import Hypervisor
 from iovirt_dist.hypervisor.plan import GuestPlan
+from iovirt_dist.step import TracePoint
 from iovirt_dist.testing.clock import VirtualClock
 from iovirt_dist.testing.trace import MessageTrace
 from iovirt_dist.transport.memory import MemoryDialler, MemoryListener, MemoryNetwork
@@ -48,6 +50,7 @@ class World(NamedTuple):
     network: MemoryNetwork
     messages: MessageTrace
     log: list[LogLine]
+    points: list[TracePoint]
     lease_ms: int
 
 
@@ -150,7 +153,7 @@ class HypervisorNode(Node):
         wall_ns: Wall clock at virtual time 0.
     """
 
-    core: hv.Hypervisor
+    core: Hypervisor
 
     def __init__(
         self,
@@ -208,7 +211,7 @@ class HypervisorNode(Node):
         config = hv.HypervisorConfig(
             self.name, self.lives, self.world.lease_ms, self._wall_ns, self._plans(pairs), pairs
         )
-        self.core = hv.Hypervisor(config)
+        self.core = Hypervisor(config)
         self._guests = self.world.network.listen(self.name)
         self._ports = {name: self.world.network.dial(name, self.name) for name in self._controllers}
         self._handle(hv.Started())
@@ -226,8 +229,10 @@ class HypervisorNode(Node):
                 self._guests.send(action.peer, action.frames)
             elif isinstance(action, hv.SendToController):
                 self._ports[action.controller].send(ONLY_PEER, action.frames)
-            else:
+            elif isinstance(action, hv.Note):
                 self.log(action.text)
+            else:
+                self.world.points.append(action)
 
 
 class _Later(NamedTuple):

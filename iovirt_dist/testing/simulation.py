@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from iovirt_dist.errors import LocalError
 from iovirt_dist.faults.link import Faults
+from iovirt_dist.step import TracePoint
 from iovirt_dist.testing.clock import VirtualClock
 from iovirt_dist.testing.nodes import LogLine, Node, World
 from iovirt_dist.testing.trace import MessageTrace
@@ -42,7 +43,9 @@ class Simulation:
         self.messages = MessageTrace(capacity)
         self.log: list[LogLine] = []
         self.nodes: dict[str, Node] = {}
-        self.world = World(self.clock, self.network, self.messages, self.log, lease_ms)
+        self.points: list[TracePoint] = []
+        """Trace points of the cores that are traced."""
+        self.world = World(self.clock, self.network, self.messages, self.log, self.points, lease_ms)
         self._ticked_ns = -1
 
     # --- time

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 from iovirt_dist.drivers.backend import DiskBackend, EntropyBackend, EntropyClient, TerminalBackend, TerminalClient
@@ -12,6 +12,7 @@ from iovirt_dist.hypervisor.intercept.interceptor import Interceptor
 from iovirt_dist.hypervisor.irqchip.lines import InterruptLines
 from iovirt_dist.hypervisor.vdev.device import Device, Disk, Terminal
 from iovirt_dist.platform.level import Level
+from iovirt_dist.step import Tracer
 from iovirt_dist.wire.messages import PowerAction
 
 RequestPower = Callable[[PowerAction, str], None]
@@ -33,6 +34,7 @@ class MachineParts:
         console: Backend of the virtio console, None without one.
         entropy: Backend of the virtio entropy device, None without one.
         next_generation: Gives each armed queue its number, over all lives of the machine.
+        tracer: Takes what a person may want to see of the guest's I/O.
     """
 
     guest: str
@@ -45,6 +47,7 @@ class MachineParts:
     console: TerminalBackend | None = None
     entropy: EntropyBackend | None = None
     next_generation: Callable[[], int] = count(1).__next__
+    tracer: Tracer = field(default_factory=Tracer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from iovirt_dist.drivers.queue_pair import QueuePair
-from iovirt_dist.hypervisor import core as hv
+from iovirt_dist.hypervisor import events as hv
+from iovirt_dist.hypervisor.core import Hypervisor
 from iovirt_dist.hypervisor.plan import Attachment, GuestPlan
 from iovirt_dist.wire.acceptor import Acceptor
 from iovirt_dist.wire.codec import Buffer, Frames
@@ -175,7 +176,7 @@ class Bench:
             )
             for name in guests
         }
-        self.core = hv.Hypervisor(hv.HypervisorConfig("hv", 7, LEASE_MS, 0, plans, self.pairs))
+        self.core = Hypervisor(hv.HypervisorConfig("hv", 7, LEASE_MS, 0, plans, self.pairs))
         self.names = guests
         self.log: list[str] = []
         self.guests: dict[bytes, GuestPeer] = {}
@@ -191,7 +192,7 @@ class Bench:
                 controller = self.controllers.get(action.controller)
                 if controller is not None and action.frames:
                     self._answer_controller(controller, controller.take(action.frames))
-            elif action.peer in self.guests and action.frames:
+            elif isinstance(action, hv.SendToGuest) and action.peer in self.guests and action.frames:
                 guest = self.guests[action.peer]
                 self._answer_guest(guest, guest.take(action.frames))
 
