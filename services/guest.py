@@ -6,14 +6,18 @@ import asyncio
 import os
 import sys
 
+from iovirt_dist.errors import ConfigError
 from iovirt_dist.runtime.guest_process import GuestProcess
 from iovirt_dist.runtime.service import run_service
 from iovirt_dist.topology.selection import select
+from iovirt_dist.topology.specs import MachineSpec
 
 
 async def serve(stop: asyncio.Event) -> None:
     """Find out which process this is and run it until `stop`."""
     topology, spec = select("guest", sys.argv[1:], os.environ)
+    if not isinstance(spec, MachineSpec):
+        raise ConfigError(f"a {spec.guest_kind} guest cannot run yet", f"guest {spec.name}")
     await GuestProcess(topology, spec).run(stop)
 
 

@@ -9,8 +9,11 @@ from iovirt_dist.cli.output import EXIT_DONE, EXIT_USAGE, fail, print_json, prin
 from iovirt_dist.topology import (
     BlockSpec,
     ExtentSpec,
+    GuestBase,
+    GuestSpec,
     HypervisorSpec,
     MachineSpec,
+    ProgramSpec,
     Topology,
 )
 from iovirt_dist.topology.specs import AnySpec
@@ -31,10 +34,8 @@ def summary(spec: AnySpec) -> str:
     if isinstance(spec, BlockSpec):
         mode = "read-only" if spec.read_only else "write-through" if spec.write_through else "write-back"
         return f"{spec.image.name} {format_size(spec.size_bytes)} {mode}: {', '.join(map(_extent, spec.extents))}"
-    if isinstance(spec, MachineSpec):
-        disk = f" disk={spec.disk.controller}/{spec.disk.extent.name}" if spec.disk else ""
-        console = f" console={spec.console.controller}" if spec.console else ""
-        return f"{_guest(spec)} on {spec.hypervisor}{disk}{console}"
+    if isinstance(spec, GuestBase):
+        return f"{_guest(spec)} on {spec.hypervisor}{_devices(spec)}"
     return ""
 
 
@@ -43,8 +44,20 @@ def _extent(extent: ExtentSpec) -> str:
     return f"{extent.name} {format_size(extent.size_bytes)}@{format_size(extent.offset_bytes)}{mode}"
 
 
-def _guest(spec: MachineSpec) -> str:
-    return f"{spec.machine} {format_size(spec.memory_bytes)} {spec.image_name}"
+def _guest(spec: GuestSpec) -> str:
+    size = format_size(spec.memory_bytes)
+    if isinstance(spec, MachineSpec):
+        return f"{spec.machine} {size} {spec.image_name} {spec.level.value}"
+    if isinstance(spec, ProgramSpec):
+        return f"program {size} {spec.image_name} {spec.abi} {spec.level.value}"
+    return f"script {size} {spec.script} {spec.level.value}"
+
+
+def _devices(spec: GuestSpec) -> str:
+    words = [f"disk={spec.disk.controller}/{spec.disk.extent.name}"] if spec.disk else []
+    attached = {"console": spec.console, "virtio_console": spec.virtio_console, "rng": spec.rng}
+    words += [f"{name}={attachment.controller}" for name, attachment in attached.items() if attachment]
+    return "".join(f" {word}" for word in words)
 
 
 def show_config(topology: Topology, *, as_json: bool) -> int:

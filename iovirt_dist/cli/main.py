@@ -177,7 +177,7 @@ def console(
     Parameters
     ----------
     guest
-        The guest's name, as in 'iovirt ps'.
+        The guest's name, as in 'iovirt ps'; GUEST.hvc0 for its virtio console.
     history
         Begin with everything that the terminal has ever shown. Default: its last screenful for people, nothing for
         scripts.
@@ -186,16 +186,12 @@ def console(
     from iovirt_dist.runtime.rundir import RunDir  # noqa: PLC0415 - as above
 
     topology = _running(file)
-    spec = topology.guest(guest)
-    if spec.console is None:
-        raise ConfigError(
-            f"guest '{guest}' has no console", topology.label, f'set guest.{guest}.devices.console = "..."'
-        )
+    terminal = topology.terminal(guest).terminal
     pattern = _pattern(expect)
     scripted = pattern is not None or not sys.stdin.isatty()
     history_bytes = None if history else 0 if scripted else HISTORY_BYTES
     plan = ConsolePlan(expect=pattern, timeout_s=timeout, history_bytes=history_bytes)
-    return attach(RunDir(topology.run_dir), guest, plan)
+    return attach(RunDir(topology.run_dir), terminal, plan)
 
 
 @app.command(help_epilogue="Example: iovirt run --image bundled:guestos --disk disk.img --command-line run=job")

@@ -13,7 +13,7 @@ from iovirt_dist.cli.tail import LinePrinter, LineTail, clean_line, last_lines
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
 from iovirt_dist.runtime.status import read_status, read_status_file
-from iovirt_dist.topology import MachineSpec, Topology
+from iovirt_dist.topology import GuestBase, Topology
 
 _FOLLOW_INTERVAL_S = 0.05
 
@@ -40,7 +40,10 @@ def process_rows(topology: Topology, now_ns: int) -> list[dict[str, Any]]:
         alive = status is not None and status.alive
         row: dict[str, Any] = {"name": spec.name, "kind": spec.kind, "state": "down", "reason": "", "pid": None}
         row |= {"restarts": under.get("restarts", 0), "uptime_s": None, "epoch": None}
-        row["where"] = f"on {spec.hypervisor}" if isinstance(spec, MachineSpec) else _short(spec.endpoint, topology)
+        if isinstance(spec, GuestBase):
+            row |= {"guest": spec.guest_kind, "level": spec.level.value, "where": f"on {spec.hypervisor}"}
+        else:
+            row |= {"guest": None, "level": None, "where": _short(spec.endpoint, topology)}
         if under.get("state") in ("backoff", "ended", "stopped"):
             row |= {"state": under["state"], "reason": under["exit"]}
         elif status is not None and alive:
@@ -68,7 +71,8 @@ def show_processes(topology: Topology, *, as_json: bool) -> int:
     cells = [
         (
             row["name"],
-            row["kind"],
+            row["guest"] or row["kind"],
+            row["level"] or "-",
             row["state"],
             str(row["pid"] or "-"),
             str(row["restarts"]),
@@ -77,7 +81,7 @@ def show_processes(topology: Topology, *, as_json: bool) -> int:
         )
         for row in rows
     ]
-    print_table(("NAME", "KIND", "STATE", "PID", "RST", "UP", "WHERE"), cells)
+    print_table(("NAME", "KIND", "LEVEL", "STATE", "PID", "RST", "UP", "WHERE"), cells)
     for row in rows:
         if row["reason"]:
             print(f"{row['name']}: {row['reason']}")

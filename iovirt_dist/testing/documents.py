@@ -15,7 +15,7 @@ Tables: TypeAlias = Mapping[str, Any]
 Source: TypeAlias = str | Path | Tables | None
 """TOML text, a file, the tables of a document, or None for the built-in topology."""
 
-_IMAGE_KEYS = ("image", "payload")
+_IMAGE_KEYS = ("image", "payload", "script")
 _BUNDLED = "bundled:"
 
 
@@ -74,7 +74,7 @@ def merged(tables: Tables, overrides: Tables) -> dict[str, Any]:
 
 
 def to_toml(tables: Tables, prefix: str = "") -> str:
-    """Write tables as TOML text: strings, integers, booleans and tables, which is all that a topology has."""
+    """Write tables as TOML text: strings, numbers, booleans, lists of them, and tables."""
     lines = [
         f"{json.dumps(key)} = {json.dumps(value)}\n" for key, value in tables.items() if not isinstance(value, Mapping)
     ]
@@ -94,9 +94,18 @@ def free_port() -> int:
 
 
 def _place_images(entry: dict[str, Any], base: Path, folder: Path, *, named: bool) -> None:
-    """Make image paths absolute."""
+    """Make the paths of images, scripts and a program's files absolute."""
+
+    def place(written: str) -> str:
+        relative = written and not written.startswith(_BUNDLED) and not Path(written).is_absolute()
+        if not relative:
+            return written
+        return str(base / written if named else folder / Path(written).name)
+
     for key in _IMAGE_KEYS:
-        image = entry.get(key, "")
-        if not image or image.startswith(_BUNDLED) or Path(image).is_absolute():
-            continue
-        entry[key] = str(base / image if named else folder / Path(image).name)
+        written = entry.get(key, "")
+        is_module = key == "script" and not written.rpartition(":")[0].endswith(".py")
+        if written and not is_module:
+            entry[key] = place(written)
+    for path, source in entry.get("files", {}).items():
+        entry["files"][path] = place(source)

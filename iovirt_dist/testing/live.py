@@ -15,7 +15,7 @@ from iovirt_dist.testing.console import ConsoleHandle
 from iovirt_dist.testing.documents import Source, write_topology
 from iovirt_dist.testing.processes import ProcessHandle, eventually
 from iovirt_dist.topology import ENVIRONMENT_KEY, Topology
-from iovirt_dist.topology.specs import KINDS
+from iovirt_dist.topology.specs import CONTROLLER_KINDS, KINDS
 
 GRACE_S = 5.0
 """Time that each kind of process has for an orderly end."""
@@ -69,11 +69,11 @@ class LiveTopology:
 
     def controller(self, name: str) -> ProcessHandle:
         """Return a controller of any kind."""
-        return self._of_kind(("block", "console"), name)
+        return self._of_kind(CONTROLLER_KINDS, name)
 
     def console(self, guest: str = "") -> ConsoleHandle:
-        """Return a guest's terminal, always the same object; without a name the first guest's."""
-        name = self.guest(guest).name
+        """Return a terminal by its name or its guest's, always the same object; without a name the first guest's."""
+        name = self.topology.terminal(guest or self.guest().name).terminal
         if name not in self._consoles:
             self._consoles[name] = ConsoleHandle(name, self.run_dir, self.explain)
         return self._consoles[name]

@@ -12,7 +12,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable
-from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -52,15 +52,22 @@ def _seen(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def _alternatives(words: Iterable[str]) -> str:
+    """List words as in ``"a", "b" or "c"``."""
+    quoted = [f'"{word}"' for word in words]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
+
+
 def _type_name(hint: Any) -> str:
     """Say what a leaf expects, in words."""
+    if get_origin(hint) is Union:  # a key that may be absent: TOML has no null
+        hint = get_args(hint)[0]
     if get_origin(hint) is Annotated:
         for note in get_args(hint)[1:]:
             if isinstance(note, msgspec.Meta) and note.description:
                 return note.description
     if get_origin(hint) is Literal:
-        words = [f'"{word}"' for word in get_args(hint)]
-        return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+        return _alternatives(get_args(hint))
     return _TYPE_NAMES.get(hint, str(hint))
 
 
@@ -99,13 +106,20 @@ class _Walker:
         if isinstance(hint, type) and issubclass(hint, schema.Table):
             return self.table(raw, hint, path)
         if get_origin(hint) is dict:
-            if not isinstance(raw, dict):
-                raise self._fail(path, f"expected a table of tables, got {_seen(raw)}")
-            return {name: self._member(value, get_args(hint)[1], join_key(path, name)) for name, value in raw.items()}
+            return self._dictionary(raw, get_args(hint)[1], path)
         try:
             return msgspec.convert(raw, hint)
         except msgspec.ValidationError:
             raise self._fail(path, f"expected {_type_name(hint)}, got {_seen(raw)}") from None
+
+    def _dictionary(self, raw: object, hint: Any, path: str) -> dict[str, Any]:
+        """Convert a table whose keys are the user's: named tables, words, or anything."""
+        leaves = hint is Any or hint is str
+        if not isinstance(raw, dict):
+            what = "a table" if hint is Any else "a table of strings" if leaves else "a table of tables"
+            raise self._fail(path, f"expected {what}, got {_seen(raw)}")
+        convert = self._value if leaves else self._member
+        return {name: convert(value, hint, join_key(path, name)) for name, value in raw.items()}
 
     def _member(self, raw: object, hint: Any, path: str) -> schema.Table:
         """Convert one named table; where the section has kinds its ``kind`` decides."""
@@ -114,7 +128,7 @@ class _Walker:
             return self.table(raw, hint, path)
         if not isinstance(raw, dict):
             raise self._fail(path, f"expected a table, got {_seen(raw)}")
-        words = " or ".join(f'"{kind}"' for kind in kinds)
+        words = _alternatives(kinds)
         if "kind" not in raw:
             near = difflib.get_close_matches("kind", raw, n=1, cutoff=0.7)
             raise self._fail(

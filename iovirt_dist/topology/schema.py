@@ -13,6 +13,7 @@ import msgspec
 Size = Annotated[int | str, msgspec.Meta(description='a size such as 512, "64KiB" or "1GiB"')]
 Duration = Annotated[str, msgspec.Meta(description='a duration such as "500ms" or "2s"')]
 Replicas = Annotated[int, msgspec.Meta(ge=1, le=1024, description="an integer from 1 to 1024")]
+Words = Annotated[list[str], msgspec.Meta(description="a list of strings")]
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,22 +68,47 @@ class ConsoleTable(Table, frozen=True, kw_only=True):
     endpoint: str = ""
 
 
-class DevicesTable(Table, frozen=True, kw_only=True):
-    """``guest.NAME.devices``: which controller stands behind each virtual device; empty for none."""
+class RngTable(Table, frozen=True, kw_only=True):
+    """``[controller.NAME]`` with ``kind = "rng"``: a source of random bytes."""
+
+    kind: Literal["rng"]
+    endpoint: str = ""
+
+
+class ProgramDevicesTable(Table, frozen=True, kw_only=True):
+    """``guest.NAME.devices`` of a program: which controller stands behind each file in /dev; empty for none."""
 
     disk: str = ""
     """``CONTROLLER/EXTENT``, or ``CONTROLLER`` when it has one extent; ``{name}`` and ``{n}`` stand for the replica."""
     console: str = ""
     """``CONTROLLER``; the terminal has the guest's name."""
+    rng: str = ""
+    """``CONTROLLER``."""
 
 
-class MachineTable(Table, frozen=True, kw_only=True):
+class DevicesTable(ProgramDevicesTable, frozen=True, kw_only=True):
+    """``guest.NAME.devices`` of a machine: which controller stands behind each virtual device; empty for none."""
+
+    virtio_console: str = ""
+    """``CONTROLLER``; the terminal has the guest's name and ``.hvc0``."""
+
+
+class GuestTable(Table, frozen=True, kw_only=True):
+    """Keys of ``[guest.NAME]`` that every kind has."""
+
+    hypervisor: str
+    memory: Size = "32MiB"
+    count: Replicas = 1
+    restart: Literal["on-failure", "always", "never"] = "on-failure"
+
+
+class MachineTable(GuestTable, frozen=True, kw_only=True):
     """``[guest.NAME]`` with ``kind = "machine"``: machine code on an emulated CPU."""
 
     kind: Literal["machine"]
-    hypervisor: str
     machine: Literal["pc", "virt"] = "pc"
-    memory: Size = "32MiB"
+    level: Literal["operation", "driver", "syscall"] | None = None
+    """Where its disk is intercepted; without it ``operation`` on ``pc`` and ``driver`` on ``virt``."""
     image: str
     """``bundled:NAME``, or a file relative to the topology file's folder."""
     format: Literal["auto", "elf", "multiboot", "flat", "rom"] = "auto"
@@ -91,16 +117,44 @@ class MachineTable(Table, frozen=True, kw_only=True):
     command_line: str = ""
     prefetch: bool = True
     """Data port reads may come ahead of the INs that ask for them, as with the PIIX3; false: each IN is a message."""
-    count: Replicas = 1
-    restart: Literal["on-failure", "always", "never"] = "on-failure"
     devices: DevicesTable = DevicesTable()
 
 
-ControllerTable = BlockTable | ConsoleTable
+class ProgramTable(GuestTable, frozen=True, kw_only=True):
+    """``[guest.NAME]`` with ``kind = "program"``: an unmodified static program, of which the system calls trap."""
+
+    kind: Literal["program"]
+    image: str
+    """Static ELF file, relative to the topology file's folder."""
+    memory: Size = "64MiB"
+    """Most memory that it may have mapped."""
+    arguments: Words = []
+    """Its command line with its own name in front; without it the image's file name alone."""
+    environment: dict[str, str] = {}
+    abi: str = "auto"
+    """Operating system and architecture, such as ``linux_x86_64``; ``auto`` looks at the image."""
+    files: dict[str, str] = {}
+    """What it sees of the file system, read-only: path there to a file or folder here."""
+    devices: ProgramDevicesTable = ProgramDevicesTable()
+
+
+class ScriptTable(GuestTable, frozen=True, kw_only=True):
+    """``[guest.NAME]`` with ``kind = "script"``: a Python coroutine that drives the devices of a ``virt`` machine."""
+
+    kind: Literal["script"]
+    script: str
+    """``PACKAGE.MODULE:FUNCTION``, or ``FILE.py:FUNCTION`` with the file relative to the topology file's folder."""
+    parameters: dict[str, Any] = {}
+    """For the script: anything that TOML can say."""
+    devices: DevicesTable = DevicesTable()
+
+
+ControllerTable = BlockTable | ConsoleTable | RngTable
+AnyGuestTable = MachineTable | ProgramTable | ScriptTable
 
 KINDS: Final[dict[Any, dict[str, type[Table]]]] = {
-    ControllerTable: {"block": BlockTable, "console": ConsoleTable},
-    MachineTable: {"machine": MachineTable},
+    ControllerTable: {"block": BlockTable, "console": ConsoleTable, "rng": RngTable},
+    AnyGuestTable: {"machine": MachineTable, "program": ProgramTable, "script": ScriptTable},
 }
 """The tables whose keys depend on their ``kind``, by the type of a table in its section."""
 
@@ -111,4 +165,4 @@ class Document(Table, frozen=True, kw_only=True):
     topology: TopologyTable = TopologyTable()
     hypervisor: dict[str, HypervisorTable] = {}
     controller: dict[str, ControllerTable] = {}
-    guest: dict[str, MachineTable] = {}
+    guest: dict[str, AnyGuestTable] = {}

@@ -7,7 +7,16 @@ from typing import Final, Generic, Literal, NamedTuple, TypeVar, overload
 
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.topology.load import topology_from_environment
-from iovirt_dist.topology.specs import AnySpec, BlockSpec, ConsoleSpec, HypervisorSpec, Kind, MachineSpec, Topology
+from iovirt_dist.topology.specs import (
+    AnySpec,
+    BlockSpec,
+    ConsoleSpec,
+    GuestSpec,
+    HypervisorSpec,
+    Kind,
+    RngSpec,
+    Topology,
+)
 
 HONCHO_KEY: Final = "HONCHO_PROCESS_NAME"
 """Set by honcho for each process of a Procfile: ``TYPE.NUMBER``, NUMBER from 1."""
@@ -36,7 +45,9 @@ def select(kind: Literal["block"], argv: Sequence[str], environ: Mapping[str, st
 @overload
 def select(kind: Literal["console"], argv: Sequence[str], environ: Mapping[str, str]) -> Selection[ConsoleSpec]: ...
 @overload
-def select(kind: Literal["guest"], argv: Sequence[str], environ: Mapping[str, str]) -> Selection[MachineSpec]: ...
+def select(kind: Literal["rng"], argv: Sequence[str], environ: Mapping[str, str]) -> Selection[RngSpec]: ...
+@overload
+def select(kind: Literal["guest"], argv: Sequence[str], environ: Mapping[str, str]) -> Selection[GuestSpec]: ...
 def select(kind: Kind, argv: Sequence[str], environ: Mapping[str, str]) -> Selection[AnySpec]:
     """Load the topology of IOVIRT_TOPOLOGY and find the caller in it.
 

@@ -13,15 +13,50 @@ from typing import ClassVar, Final, Literal, NamedTuple
 
 from iovirt_dist.errors import ConfigError, ImageError
 from iovirt_dist.ids import GuestName, ProcessName
+from iovirt_dist.topology.extent import ExtentSpec
+from iovirt_dist.topology.guest_specs import (
+    ConsoleAttachment,
+    DiskAttachment,
+    GuestBase,
+    GuestSpec,
+    MachineSpec,
+    ProgramSpec,
+    Restart,
+    RngAttachment,
+    ScriptSpec,
+)
 
-Kind = Literal["hypervisor", "block", "console", "guest"]
+__all__ = [
+    "CONTROLLER_KINDS",
+    "KINDS",
+    "AnySpec",
+    "BlockSpec",
+    "ConsoleAttachment",
+    "ConsoleSpec",
+    "ControllerSpec",
+    "DiskAttachment",
+    "ExtentSpec",
+    "GuestBase",
+    "GuestSpec",
+    "HypervisorSpec",
+    "Kind",
+    "MachineSpec",
+    "ProcessSpec",
+    "ProgramSpec",
+    "Restart",
+    "RngAttachment",
+    "RngSpec",
+    "ScriptSpec",
+    "Topology",
+]
+
+Kind = Literal["hypervisor", "block", "console", "rng", "guest"]
 """Process types: one entry point ``services/KIND.py`` and one Procfile line each."""
 
-KINDS: Final[tuple[Kind, ...]] = ("block", "console", "hypervisor", "guest")
-"""In starting order; stopping goes the other way, so that no request loses its server."""
+CONTROLLER_KINDS: Final[tuple[Kind, ...]] = ("block", "console", "rng")
 
-Restart = Literal["on-failure", "always", "never"]
-"""What supervision does when a process ends; controllers and hypervisors are always restarted."""
+KINDS: Final[tuple[Kind, ...]] = (*CONTROLLER_KINDS, "hypervisor", "guest")
+"""In starting order; stopping goes the other way, so that no request loses its server."""
 
 
 class ProcessSpec(NamedTuple):
@@ -47,28 +82,6 @@ class HypervisorSpec:
     kind: ClassVar[Kind] = "hypervisor"
     name: ProcessName
     endpoint: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExtentSpec:
-    """A byte range of a block controller's image, presented as one virtual disk.
-
-    Attributes:
-        name: Unique in its controller.
-        offset_bytes: Start in the image, a multiple of 512.
-        size_bytes: Length, a positive multiple of 512.
-        read_only: Writes are refused by the controller.
-    """
-
-    name: str
-    offset_bytes: int
-    size_bytes: int
-    read_only: bool
-
-    @property
-    def end_bytes(self) -> int:
-        """First byte behind the extent."""
-        return self.offset_bytes + self.size_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,73 +121,17 @@ class ConsoleSpec:
     endpoint: str
 
 
-class DiskAttachment(NamedTuple):
-    """The extent behind a guest's disk.
-
-    Attributes:
-        controller: Name of the block controller.
-        extent: Which range, and whether writes are allowed.
-    """
-
-    controller: ProcessName
-    extent: ExtentSpec
-
-
-class ConsoleAttachment(NamedTuple):
-    """The terminal behind a guest's serial port.
-
-    Attributes:
-        controller: Name of the console controller.
-        terminal: The terminal's name there: the guest's.
-    """
-
-    controller: ProcessName
-    terminal: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MachineSpec:
-    """A guest that is machine code; one per replica.
+class RngSpec:
+    """One entropy controller process: random bytes for any guest."""
 
-    Attributes:
-        name: Unique in the topology.
-        hypervisor: Name of the one hypervisor that this guest talks to.
-        restart: Supervision policy.
-        machine: ``pc`` (x86) or ``virt`` (riscv64).
-        memory_bytes: RAM size, a multiple of 4 KiB.
-        image: Absolute path of the image that runs first.
-        image_name: As written, for people: ``bundled:guestos`` or a path.
-        image_format: ``auto`` looks at the file.
-        payload: Absolute path of the image that the first one starts; None for none.
-        command_line: For the image's kernel; may be empty.
-        prefetch: Whether data port reads may come ahead of the INs that ask for them.
-        disk: What stands behind its disk; None for no disk.
-        console: What stands behind its serial port; None for an unconnected port.
-    """
-
-    kind: ClassVar[Kind] = "guest"
-    name: GuestName
-    hypervisor: ProcessName
-    restart: Restart
-    machine: Literal["pc", "virt"]
-    memory_bytes: int
-    image: Path
-    image_name: str
-    image_format: Literal["auto", "elf", "multiboot", "flat", "rom"]
-    payload: Path | None
-    command_line: str
-    prefetch: bool
-    disk: DiskAttachment | None = None
-    console: ConsoleAttachment | None = None
-
-    @property
-    def controllers(self) -> tuple[ProcessName, ...]:
-        """The controllers that this guest's requests reach."""
-        return tuple(attached.controller for attached in (self.disk, self.console) if attached is not None)
+    kind: ClassVar[Kind] = "rng"
+    name: ProcessName
+    endpoint: str
 
 
-ControllerSpec = BlockSpec | ConsoleSpec
-AnySpec = HypervisorSpec | BlockSpec | ConsoleSpec | MachineSpec
+ControllerSpec = BlockSpec | ConsoleSpec | RngSpec
+AnySpec = HypervisorSpec | ControllerSpec | GuestSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +154,7 @@ class Topology:
     lease_ns: int
     hypervisors: dict[ProcessName, HypervisorSpec]
     controllers: dict[ProcessName, ControllerSpec]
-    guests: dict[GuestName, MachineSpec]
+    guests: dict[GuestName, GuestSpec]
     label: str = field(default="built-in topology")
 
     def specs(self) -> list[AnySpec]:
@@ -210,7 +167,7 @@ class Topology:
         for spec in self.specs():
             # -P: a folder "services" in the user's current folder is not ours
             argv = (sys.executable, "-P", "-m", f"services.{spec.kind}", spec.name)
-            restart: Restart = spec.restart if isinstance(spec, MachineSpec) else "always"
+            restart: Restart = spec.restart if isinstance(spec, GuestBase) else "always"
             result.append(ProcessSpec(ProcessName(spec.name), spec.kind, argv, restart))
         return result
 
@@ -222,7 +179,7 @@ class Topology:
         """Names of the processes of one kind, in the file's order."""
         return [spec.name for spec in self.specs() if spec.kind == kind]
 
-    def guest(self, name: str) -> MachineSpec:
+    def guest(self, name: str) -> GuestSpec:
         """Return one guest.
 
         Raises:
@@ -240,7 +197,7 @@ class Topology:
         """Return one controller; KeyError if there is none, as references are checked when loading."""
         return self.controllers[ProcessName(name)]
 
-    def guests_of(self, hypervisor: str) -> list[MachineSpec]:
+    def guests_of(self, hypervisor: str) -> list[GuestSpec]:
         """The guests that one hypervisor serves."""
         return [guest for guest in self.guests.values() if guest.hypervisor == hypervisor]
 
@@ -250,9 +207,23 @@ class Topology:
         return [controller for name, controller in self.controllers.items() if name in wanted]
 
     def terminals_of(self, controller: str) -> list[str]:
-        """The terminals of one console controller, by guest name."""
-        consoles = [guest.console for guest in self.guests.values() if guest.console is not None]
+        """Names of the terminals of one console controller."""
+        consoles = [console for guest in self.guests.values() for console in guest.terminals]
         return [console.terminal for console in consoles if console.controller == controller]
+
+    def terminal(self, name: str) -> ConsoleAttachment:
+        """Return the terminal of that name; a guest's name stands for its first.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        terminals = {console.terminal: console for guest in self.guests.values() for console in guest.terminals}
+        if name in terminals:
+            return terminals[name]
+        guest = self.guest(name)
+        if not guest.terminals:
+            raise ConfigError(f"guest '{name}' has no console", self.label, f'set guest.{name}.devices.console = "..."')
+        return guest.terminals[0]
 
     def require_processes(self) -> None:
         """Refuse a topology in which there is nothing to start.
@@ -265,11 +236,5 @@ class Topology:
             raise ConfigError("the topology has no guest, no hypervisor and no controller", self.label, fix)
 
     def missing_images(self) -> list[ImageError]:
-        """Name every guest image that is not a readable file; disk images are created when absent."""
-        errors: list[ImageError] = []
-        for guest in self.guests.values():
-            if isinstance(guest, MachineSpec):
-                for key, path in (("image", guest.image), ("payload", guest.payload)):
-                    if path is not None and not path.is_file():
-                        errors.append(ImageError("no such image file", f"guest {guest.name}: {path}", f"set {key}"))
-        return errors
+        """Name everything that a guest needs and that is not there; disk images are created when absent."""
+        return [error for guest in self.guests.values() for error in guest.missing_files()]

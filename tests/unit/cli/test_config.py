@@ -37,8 +37,8 @@ def test_config_shows_each_process_in_a_line(tmp_path: Path, capsys: pytest.Capt
     assert show_config(topology, as_json=False) == 2
     printed = capsys.readouterr()
     assert "d.img 1MiB write-through: a 64KiB@0B ro" in printed.out
-    assert "pc 32MiB x.bin on hv0 disk=disk0/a" in printed.out
-    assert "pc 32MiB bundled:guestos on hv0" in printed.out
+    assert "pc 32MiB x.bin operation on hv0 disk=disk0/a" in printed.out
+    assert "pc 32MiB bundled:guestos operation on hv0" in printed.out
     assert printed.err == f"iovirt: error: guest alice: {tmp_path}/x.bin: no such image file; set image\n"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.testing.documents import merged, to_toml, write_topology
-from iovirt_dist.topology.specs import BlockSpec
+from iovirt_dist.topology.specs import BlockSpec, MachineSpec
 
 TEXT = """
 [hypervisor.hv0]
@@ -42,8 +42,10 @@ def test_write_topology_overrides_are_merged_key_by_key(tmp_path: Path) -> None:
     topology = write_topology(None, tmp_path, {"topology": {"lease": "1s"}, "guest": {"guest": {"memory": "8MiB"}}})
 
     assert topology.lease_ns == 1_000_000_000
-    assert topology.guest("guest").memory_bytes == 8 << 20
-    assert topology.guest("guest").command_line == "run=job,poke"
+    guest = topology.guest("guest")
+    assert isinstance(guest, MachineSpec)
+    assert guest.memory_bytes == 8 << 20
+    assert guest.command_line == "run=job,poke"
 
 
 def test_write_topology_of_a_text_gets_free_ports_and_fresh_images(tmp_path: Path) -> None:

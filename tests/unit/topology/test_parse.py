@@ -6,9 +6,12 @@ import pytest
 
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.topology.parse import parse_document
-from iovirt_dist.topology.schema import BlockTable, MachineTable
+from iovirt_dist.topology.schema import BlockTable, MachineTable, ProgramTable, ScriptTable
 
 GUEST = '[guest.alice]\nkind = "machine"\nhypervisor = "hv0"\nimage = "x"\n'
+
+PROGRAM = '[guest.cat]\nkind = "program"\nhypervisor = "hv0"\nimage = "x"\n'
+SCRIPT = '[guest.load]\nkind = "script"\nhypervisor = "hv0"\nscript = "load.py:main"\n'
 
 
 def test_document_empty_has_defaults() -> None:
@@ -25,6 +28,18 @@ def test_document_kinds_select_their_tables() -> None:
     assert document.controller["d"] == BlockTable(kind="block", image="i", size=512)
 
 
+def test_document_user_keyed_tables_keep_what_toml_says() -> None:
+    """Parameters are anything; the environment and the files are words."""
+    script = parse_document(SCRIPT + "parameters = { depth = 64, mix = [0.5, 1], deep.er = true }\n", "t.toml")
+    program = parse_document(PROGRAM + 'environment = { A = "b" }\nfiles."/etc" = "etc"\n', "t.toml")
+    table = script.guest["load"]
+    assert isinstance(table, ScriptTable)
+    assert table.parameters == {"depth": 64, "mix": [0.5, 1], "deep": {"er": True}}
+    cat = program.guest["cat"]
+    assert isinstance(cat, ProgramTable)
+    assert (cat.environment, cat.files) == ({"A": "b"}, {"/etc": "etc"})
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -35,11 +50,32 @@ def test_document_kinds_select_their_tables() -> None:
         (GUEST + "count = 0", "t.toml: guest.alice.count: expected an integer from 1 to 1024, got 0"),
         (GUEST + 'count = "2"', 't.toml: guest.alice.count: expected an integer from 1 to 1024, got "2"'),
         (GUEST + "command_line = true", "t.toml: guest.alice.command_line: expected a string, got true"),
+        (
+            GUEST + 'level = "drvier"',
+            't.toml: guest.alice.level: expected "operation", "driver" or "syscall", got "drvier"',
+        ),
+        (GUEST + "level = 2", 't.toml: guest.alice.level: expected "operation", "driver" or "syscall", got 2'),
+        (PROGRAM + "arguments = [1]", "t.toml: guest.cat.arguments: expected a list of strings, got [1]"),
+        (PROGRAM + 'arguments = "cat"', 't.toml: guest.cat.arguments: expected a list of strings, got "cat"'),
+        (PROGRAM + "environment.TERM = 1", "t.toml: guest.cat.environment.TERM: expected a string, got 1"),
+        (PROGRAM + 'files = "x"', 't.toml: guest.cat.files: expected a table of strings, got "x"'),
+        (PROGRAM + 'files."/etc/motd" = true', 't.toml: guest.cat.files."/etc/motd": expected a string, got true'),
+        (PROGRAM + 'devices.virtio_console = "t"', "t.toml: guest.cat.devices.virtio_console: unknown key; did you"),
+        (PROGRAM + 'level = "driver"', "t.toml: guest.cat.level: unknown key; known: abi, arguments, count"),
+        (SCRIPT + "parameters = 4", "t.toml: guest.load.parameters: expected a table, got 4"),
+        (SCRIPT + 'image = "x"', "t.toml: guest.load.image: unknown key; known: count, devices"),
+        (
+            '[controller.r]\nkind = "rnd"',
+            't.toml: controller.r.kind: expected "block", "console" or "rng", got "rnd"; did',
+        ),
         (GUEST + 'machine = "pcc"', 't.toml: guest.alice.machine: expected "pc" or "virt", got "pcc"'),
         (GUEST + "devices = 3", "t.toml: guest.alice.devices: expected a table, got 3"),
-        ('[guest.a]\nkind = "machin"', 't.toml: guest.a.kind: expected "machine", got "machin"; did you'),
+        (
+            '[guest.a]\nkind = "machin"',
+            't.toml: guest.a.kind: expected "machine", "program" or "script", got "machin"; did you',
+        ),
         ('[guest.a]\nkin = "machine"', "t.toml: guest.a: key 'kind' is missing; 'kin' is unknown"),
-        ("[guest.a]\n", "t.toml: guest.a: key 'kind' is missing; add kind = \"machine\""),
+        ("[guest.a]\n", 't.toml: guest.a: key \'kind\' is missing; add kind = "machine", "program" or "script"'),
         (
             '[guest.a]\nkind = "machine"\nhypervisor = "h"',
             "t.toml: guest.a: key 'image' is missing; add image = a string",

@@ -1,0 +1,197 @@
+"""The guests of a checked topology, by kind; part of `iovirt_dist.topology.specs`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+
+from iovirt_dist.errors import ImageError
+from iovirt_dist.ids import GuestName, ProcessName
+from iovirt_dist.platform.level import Level
+from iovirt_dist.topology.extent import ExtentSpec
+
+Restart = Literal["on-failure", "always", "never"]
+"""What supervision does when a process ends; controllers and hypervisors are always restarted."""
+
+UNKNOWN_ABI = "auto"
+"""`ProgramSpec.abi` of an image that is missing or that tells nothing."""
+
+
+class DiskAttachment(NamedTuple):
+    """The extent behind a guest's disk.
+
+    Attributes:
+        controller: Name of the block controller.
+        extent: Which range, and whether writes are allowed.
+    """
+
+    controller: ProcessName
+    extent: ExtentSpec
+
+
+class ConsoleAttachment(NamedTuple):
+    """The terminal behind a guest's serial port, virtio console or /dev/console.
+
+    Attributes:
+        controller: Name of the console controller.
+        terminal: The terminal's name there: the guest's, with ``.hvc0`` for the virtio console.
+    """
+
+    controller: ProcessName
+    terminal: str
+
+
+class RngAttachment(NamedTuple):
+    """The source of random bytes behind a guest's entropy device or /dev/hwrng.
+
+    Attributes:
+        controller: Name of the entropy controller.
+    """
+
+    controller: ProcessName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestBase:
+    """What every kind of guest has; one per replica.
+
+    Attributes:
+        name: Unique in the topology.
+        hypervisor: Name of the one hypervisor that this guest talks to.
+        restart: Supervision policy.
+        memory_bytes: RAM size, a multiple of 4 KiB; of a program the most that it may have mapped.
+        disk: What stands behind its disk; None for no disk.
+        console: What stands behind its serial port, or a program's /dev/console; None for an unconnected one.
+        virtio_console: What stands behind its virtio console; None for no such device.
+        rng: What stands behind its entropy device; None for no such device.
+    """
+
+    kind: ClassVar[Literal["guest"]] = "guest"
+    name: GuestName
+    hypervisor: ProcessName
+    restart: Restart
+    memory_bytes: int
+    disk: DiskAttachment | None = None
+    console: ConsoleAttachment | None = None
+    virtio_console: ConsoleAttachment | None = None
+    rng: RngAttachment | None = None
+
+    @property
+    def terminals(self) -> tuple[ConsoleAttachment, ...]:
+        """Its terminals, the one that its system messages go to first."""
+        return tuple(console for console in (self.console, self.virtio_console) if console is not None)
+
+    @property
+    def controllers(self) -> tuple[ProcessName, ...]:
+        """The controllers that this guest's requests reach, each once."""
+        attached = (self.disk, self.console, self.virtio_console, self.rng)
+        return tuple(dict.fromkeys(attachment.controller for attachment in attached if attachment is not None))
+
+    def missing_files(self) -> list[ImageError]:
+        """Name every file that it needs and that is not there."""
+        return list(self._missing_files())
+
+    def _missing_files(self) -> Iterator[ImageError]:
+        yield from ()
+
+    def _missing(self, key: str, path: Path) -> ImageError:
+        return ImageError("no such image file", f"guest {self.name}: {path}", f"set {key}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineSpec(GuestBase):
+    """A guest that is machine code.
+
+    Attributes:
+        machine: ``pc`` (x86) or ``virt`` (riscv64).
+        level: The interface at which its disk is intercepted.
+        image: Absolute path of the image that runs first.
+        image_name: As written, for people: ``bundled:guestos`` or a path.
+        image_format: ``auto`` looks at the file.
+        payload: Absolute path of the image that the first one starts; None for none.
+        command_line: For the image's kernel, on ``pc`` with the words that announce its virtio devices; may be empty.
+        prefetch: Whether data port reads may come ahead of the INs that ask for them.
+    """
+
+    guest_kind: ClassVar[Literal["machine"]] = "machine"
+    machine: Literal["pc", "virt"]
+    level: Level = Level.OPERATION
+    image: Path
+    image_name: str
+    image_format: Literal["auto", "elf", "multiboot", "flat", "rom"]
+    payload: Path | None
+    command_line: str
+    prefetch: bool
+
+    def _missing_files(self) -> Iterator[ImageError]:
+        for key, path in (("image", self.image), ("payload", self.payload)):
+            if path is not None and not path.is_file():
+                yield self._missing(key, path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramSpec(GuestBase):
+    """A guest that is one program without a kernel of its own: its system calls go to the hypervisor.
+
+    Attributes:
+        image: Absolute path of a static ELF file.
+        image_name: As written.
+        arguments: Its command line, its own name first.
+        environment: ``NAME=VALUE`` each.
+        abi: Operating system and architecture, by a name of `iovirt_dist.topology.program_abi.PROGRAM_ABIS`;
+            `UNKNOWN_ABI` if the image was to tell and does not.
+        files: What it sees of the file system besides its devices, read-only: normalised absolute path there to the
+            absolute path of a file or folder here.
+    """
+
+    guest_kind: ClassVar[Literal["program"]] = "program"
+    level: ClassVar[Level] = Level.SYSCALL
+    image: Path
+    image_name: str
+    arguments: tuple[str, ...]
+    environment: tuple[str, ...]
+    abi: str
+    files: Mapping[str, Path]
+
+    def _missing_files(self) -> Iterator[ImageError]:
+        if not self.image.is_file():
+            yield self._missing("image", self.image)
+        elif self.abi == UNKNOWN_ABI:
+            what = "not an ELF program of a known architecture"
+            yield ImageError(what, f"guest {self.name}: {self.image}", "set image to a static Linux program")
+        for path, source in self.files.items():
+            if not source.exists():
+                what = "no such file or folder"
+                yield ImageError(what, f"guest {self.name}: {source}", f'set files."{path}"')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScriptSpec(GuestBase):
+    """A guest that is a Python coroutine between the devices of a machine: no operating system, and it says so.
+
+    Attributes:
+        machine: Whose devices it has.
+        script: As written.
+        file: Absolute path of its file; None if it is in an installed module.
+        module: Name of that module; the file's name without suffix otherwise.
+        function: Name of the coroutine function there.
+        parameters: For the script, as in the topology file.
+    """
+
+    guest_kind: ClassVar[Literal["script"]] = "script"
+    level: ClassVar[Level] = Level.DRIVER
+    machine: Literal["virt"] = "virt"
+    script: str
+    file: Path | None
+    module: str
+    function: str
+    parameters: Mapping[str, Any]
+
+    def _missing_files(self) -> Iterator[ImageError]:
+        if self.file is not None and not self.file.is_file():
+            yield ImageError("no such script file", f"guest {self.name}: {self.file}", "set script")
+
+
+GuestSpec: TypeAlias = MachineSpec | ProgramSpec | ScriptSpec

@@ -1,0 +1,339 @@
+"""Guests: replicas, the devices behind them, and what their kind says of machine, program or script."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Final, NamedTuple, TypedDict, TypeVar
+
+from iovirt_dist.errors import ConfigError
+from iovirt_dist.ids import GuestName, ProcessName
+from iovirt_dist.platform import pc
+from iovirt_dist.platform.level import Level
+from iovirt_dist.platform.slots import VirtioSlot
+from iovirt_dist.topology import schema, units
+from iovirt_dist.topology.parse import suggestion
+from iovirt_dist.topology.program_abi import PROGRAM_ABIS, program_abi
+from iovirt_dist.topology.scope import Scope
+from iovirt_dist.topology.specs import (
+    BlockSpec,
+    ConsoleAttachment,
+    ConsoleSpec,
+    ControllerSpec,
+    DiskAttachment,
+    GuestSpec,
+    HypervisorSpec,
+    MachineSpec,
+    ProgramSpec,
+    Restart,
+    RngAttachment,
+    RngSpec,
+    ScriptSpec,
+)
+
+PAGE_BYTES: Final = 4096
+
+MEMORY_RANGE_BYTES: Final = (1 << 20, 2 << 30)
+"""RAM of any guest. ``pc`` keeps the upper half of the 32-bit space for PCI and the ROM."""
+
+BUNDLED_IMAGES: Final = {"guestos": ("images", "guestos.elf")}
+"""Images that come with the package, by the name behind ``bundled:``."""
+
+VIRTIO_CONSOLE_SUFFIX: Final = ".hvc0"
+"""As Linux names the first virtio console."""
+
+DEFAULT_LEVELS: Final = {"pc": Level.OPERATION, "virt": Level.DRIVER}
+"""A PC's disk has registers of its own, ATA; the virt machine's is virtio."""
+
+DEVICE_FOLDERS: Final = ("/dev", "/proc")
+"""What a program sees there is the hypervisor's."""
+
+_SCRIPT: Final = re.compile(r"(?P<place>.+):(?P<function>[A-Za-z_][A-Za-z0-9_]*)", re.DOTALL)
+_MODULE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
+
+_KERNEL_FORMATS: Final = frozenset({"auto", "elf", "multiboot"})
+"""Image formats that take a command line; what ``auto`` finds to be a ROM ignores it."""
+
+_T = TypeVar("_T")
+
+
+def _command_line(table: schema.MachineTable, level: Level) -> str:
+    """The kernel's command line; on ``pc`` it is the only place where a kernel learns of virtio devices."""
+    if table.machine != "pc" or table.format not in _KERNEL_FORMATS:
+        return table.command_line
+    present = {
+        VirtioSlot.DISK: table.devices.disk and level is Level.DRIVER,
+        VirtioSlot.CONSOLE: table.devices.virtio_console,
+        VirtioSlot.ENTROPY: table.devices.rng,
+    }
+    words = pc.virtio_words(slot for slot, there in present.items() if there)
+    return " ".join([table.command_line, *words] if table.command_line else words)
+
+
+class _Replica(NamedTuple):
+    """One guest to be: its table, which may stand for several.
+
+    Attributes:
+        group: The table's name.
+        name: The guest's own.
+        number: Which replica, from 1.
+    """
+
+    group: str
+    name: str
+    number: int
+
+
+class _Common(TypedDict):
+    """The attributes of `GuestBase`."""
+
+    name: GuestName
+    hypervisor: ProcessName
+    restart: Restart
+    memory_bytes: int
+    disk: DiskAttachment | None
+    console: ConsoleAttachment | None
+    virtio_console: ConsoleAttachment | None
+    rng: RngAttachment | None
+
+
+class GuestResolver:
+    """Turns the tables of guests into specs.
+
+    Args:
+        scope: The topology that they belong to.
+        hypervisors: All hypervisors by name.
+        controllers: All controllers by name.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        hypervisors: Mapping[ProcessName, HypervisorSpec],
+        controllers: Mapping[ProcessName, ControllerSpec],
+    ) -> None:
+        self._scope = scope
+        self._hypervisors = hypervisors
+        self._controllers = controllers
+
+    def resolve(self, tables: Mapping[str, schema.AnyGuestTable]) -> dict[GuestName, GuestSpec]:
+        """Check all guests.
+
+        Raises:
+            ConfigError: Something is contradictory; `where` names file and key.
+        """
+        guests = {guest.name: guest for group, table in tables.items() for guest in self._replicas(group, table)}
+        self._check_writers(guests)
+        self._check_terminals(guests)
+        return guests
+
+    def _replicas(self, group: str, table: schema.AnyGuestTable) -> list[GuestSpec]:
+        if table.hypervisor not in self._hypervisors:
+            where = self._scope.where("guest", group, "hypervisor")
+            fix = suggestion(table.hypervisor, self._hypervisors)
+            raise ConfigError(f"no hypervisor '{table.hypervisor}'", where, fix)
+        many = table.count > 1
+        numbers = range(1, table.count + 1)
+        return [self._guest(_Replica(group, f"{group}-{n}" if many else group, n), table) for n in numbers]
+
+    def _guest(self, replica: _Replica, table: schema.AnyGuestTable) -> GuestSpec:
+        self._scope.claim_name(replica.name, self._scope.where("guest", replica.group))
+        common = self._common(replica, table)
+        if isinstance(table, schema.MachineTable):
+            return self._machine(replica.group, table, common)
+        if isinstance(table, schema.ProgramTable):
+            return self._program(replica.group, table, common)
+        return self._script(replica.group, table, common)
+
+    def _common(self, replica: _Replica, table: schema.AnyGuestTable) -> _Common:
+        devices, group = table.devices, replica.group
+        hvc = devices.virtio_console if isinstance(devices, schema.DevicesTable) else ""
+        disk = devices.disk.replace("{name}", replica.name).replace("{n}", str(replica.number))
+        return _Common(
+            name=GuestName(replica.name),
+            hypervisor=ProcessName(table.hypervisor),
+            restart=table.restart,
+            memory_bytes=self._memory(table, group),
+            disk=self._disk(disk, self._device_key(group, "disk")),
+            console=self._console(devices.console, replica.name, self._device_key(group, "console")),
+            virtio_console=self._console(
+                hvc, f"{replica.name}{VIRTIO_CONSOLE_SUFFIX}", self._device_key(group, "virtio_console")
+            ),
+            rng=self._rng(devices.rng, self._device_key(group, "rng")),
+        )
+
+    def _device_key(self, group: str, device: str) -> str:
+        return self._scope.where("guest", group, "devices", device)
+
+    def _memory(self, table: schema.AnyGuestTable, group: str) -> int:
+        where = self._scope.where("guest", group, "memory")
+        memory_bytes = self._scope.quantity(table.memory, units.parse_size, where)
+        low, high = MEMORY_RANGE_BYTES
+        if not low <= memory_bytes <= high or memory_bytes % PAGE_BYTES:
+            span = f"{units.format_size(low)} to {units.format_size(high)} in steps of 4KiB"
+            whose = f"machine '{table.machine}'" if isinstance(table, schema.MachineTable) else f"a {table.kind}"
+            raise ConfigError(f"{whose} takes {span}, got {units.format_size(memory_bytes)}", where)
+        return memory_bytes
+
+    # -- kinds -----------------------------------------------------------------------------------------------------
+
+    def _machine(self, group: str, table: schema.MachineTable, common: _Common) -> MachineSpec:
+        level = self._level(group, table)
+        return MachineSpec(
+            **common,
+            machine=table.machine,
+            level=level,
+            image=self._image(table.image, self._scope.where("guest", group, "image")),
+            image_name=table.image,
+            image_format=table.format,
+            payload=self._scope.path(table.payload) if table.payload else None,
+            command_line=_command_line(table, level),
+            prefetch=table.prefetch,
+        )
+
+    def _level(self, group: str, table: schema.MachineTable) -> Level:
+        """The level as written if the machine has what it needs, else the machine's own."""
+        if table.level is None:
+            return DEFAULT_LEVELS[table.machine]
+        level = Level(table.level)
+        if table.machine == "virt":
+            where = self._scope.where("guest", group, "level")
+            if level is Level.SYSCALL:
+                what = "system calls are taken on machine 'pc' and of programs, not on machine 'virt'"
+                raise ConfigError(what, where, 'set machine = "pc", kind = "program" or level = "driver"')
+            if level is Level.OPERATION and table.devices.disk:
+                what = "the disk of machine 'virt' is virtio, without registers of its own to intercept"
+                raise ConfigError(what, where, 'set level = "driver" or machine = "pc", or remove devices.disk')
+        return level
+
+    def _image(self, written: str, where: str) -> Path:
+        if not written.startswith("bundled:"):
+            return self._scope.path(written)
+        name = written.removeprefix("bundled:")
+        if name not in BUNDLED_IMAGES:
+            raise ConfigError(f"no bundled image '{name}'", where, suggestion(name, BUNDLED_IMAGES))
+        with resources.as_file(resources.files("iovirt_dist").joinpath(*BUNDLED_IMAGES[name])) as path:
+            return path
+
+    def _program(self, group: str, table: schema.ProgramTable, common: _Common) -> ProgramSpec:
+        image = self._scope.path(table.image)
+        abi = table.abi if table.abi != "auto" else program_abi(image)
+        if table.abi != "auto" and abi not in PROGRAM_ABIS:
+            where = self._scope.where("guest", group, "abi")
+            raise ConfigError(f"no ABI '{abi}'", where, suggestion(abi, ("auto", *PROGRAM_ABIS)))
+        return ProgramSpec(
+            **common,
+            image=image,
+            image_name=table.image,
+            arguments=self._arguments(group, table) or (image.name,),
+            environment=self._environment(group, table),
+            abi=abi,
+            files=self._files(group, table),
+        )
+
+    def _arguments(self, group: str, table: schema.ProgramTable) -> tuple[str, ...]:
+        if any("\0" in argument for argument in table.arguments):
+            where = self._scope.where("guest", group, "arguments")
+            raise ConfigError("an argument holds a NUL, which ends a string in memory", where, "remove it")
+        return tuple(table.arguments)
+
+    def _environment(self, group: str, table: schema.ProgramTable) -> tuple[str, ...]:
+        for name, value in table.environment.items():
+            if not name or "=" in name or "\0" in name + value:
+                where = self._scope.where("guest", group, "environment", name)
+                raise ConfigError("no name and value of an environment", where, "remove '=' and NUL")
+        return tuple(f"{name}={value}" for name, value in table.environment.items())
+
+    def _files(self, group: str, table: schema.ProgramTable) -> dict[str, Path]:
+        files: dict[str, Path] = {}
+        for path, source in table.files.items():
+            where = self._scope.where("guest", group, "files", path)
+            # normpath keeps two leading slashes (POSIX.1, "Pathname Resolution": theirs is another meaning)
+            inside = posixpath.normpath(path.replace("//", "/"))
+            if not path.startswith("/") or "\0" in path:
+                raise ConfigError("the program's path must start with '/'", where, 'such as "/etc/motd"')
+            if any(inside == folder or inside.startswith(f"{folder}/") for folder in DEVICE_FOLDERS):
+                raise ConfigError(f"{inside} is the hypervisor's own", where, "choose another folder")
+            if inside in files:
+                raise ConfigError(f"{inside} is there twice", where, "remove one")
+            files[inside] = self._scope.path(source)
+        return files
+
+    def _script(self, group: str, table: schema.ScriptTable, common: _Common) -> ScriptSpec:
+        where = self._scope.where("guest", group, "script")
+        match = _SCRIPT.fullmatch(table.script)
+        place = match["place"] if match else ""
+        file = self._scope.path(place) if place.endswith(".py") else None
+        if match is None or (file is None and not _MODULE.fullmatch(place)):
+            what = f'expected "PACKAGE.MODULE:FUNCTION" or "FILE.py:FUNCTION", got "{table.script}"'
+            raise ConfigError(what, where, f'such as script = "{place or "load.py"}:main"' if match is None else "")
+        return ScriptSpec(
+            **common,
+            script=table.script,
+            file=file,
+            module=file.stem if file else place,
+            function=match["function"],
+            parameters=table.parameters,
+        )
+
+    # -- devices ---------------------------------------------------------------------------------------------------
+
+    def _reference(self, name: str, kind: type[_T], kind_name: str, where: str) -> _T:
+        of_kind = {key: spec for key, spec in self._controllers.items() if isinstance(spec, kind)}
+        spec = self._controllers.get(ProcessName(name))
+        if spec is None:
+            raise ConfigError(f"no controller '{name}'", where, suggestion(name, of_kind))
+        if not isinstance(spec, kind):
+            what = f'controller \'{name}\' is of kind "{spec.kind}", expected "{kind_name}"'
+            raise ConfigError(what, where, suggestion(name, of_kind))
+        return spec
+
+    def _disk(self, written: str, where: str) -> DiskAttachment | None:
+        if not written:
+            return None
+        controller, slash, extent_name = written.partition("/")
+        block = self._reference(controller, BlockSpec, "block", where)
+        names = [extent.name for extent in block.extents]
+        if not slash and len(names) == 1:
+            extent_name = names[0]
+        if not slash and len(names) > 1:
+            raise ConfigError(f"'{controller}' has {len(names)} extents", where, f"write {controller}/{names[0]}")
+        if extent_name not in names:
+            what = f"controller '{controller}' has no extent '{extent_name}'"
+            raise ConfigError(what, where, suggestion(extent_name, names))
+        return DiskAttachment(block.name, block.extent(extent_name))
+
+    def _console(self, written: str, terminal: str, where: str) -> ConsoleAttachment | None:
+        if not written:
+            return None
+        return ConsoleAttachment(self._reference(written, ConsoleSpec, "console", where).name, terminal)
+
+    def _rng(self, written: str, where: str) -> RngAttachment | None:
+        return RngAttachment(self._reference(written, RngSpec, "rng", where).name) if written else None
+
+    def _check_writers(self, guests: Mapping[GuestName, GuestSpec]) -> None:
+        """Refuse a second guest on a writable extent: neither's file system would survive it."""
+        writers: dict[tuple[str, str], str] = {}
+        for guest in guests.values():
+            if guest.disk is None or guest.disk.extent.read_only:
+                continue
+            key = (guest.disk.controller, guest.disk.extent.name)
+            if key in writers:
+                what = f"guests '{writers[key]}' and '{guest.name}' both write extent '{key[0]}/{key[1]}'"
+                fix = "give each an extent ('{name}' and '{n}' stand for the replica), or make it read_only = true"
+                raise ConfigError(what, f"{self._scope.origin.label}: guest", fix)
+            writers[key] = guest.name
+
+    def _check_terminals(self, guests: Mapping[GuestName, GuestSpec]) -> None:
+        """Refuse two terminals of one name, which would be one file: that of ``a.hvc0`` and the second of ``a``."""
+        owners: dict[str, str] = {}
+        for guest in guests.values():
+            for console in guest.terminals:
+                if console.terminal in owners:
+                    what = f"guests '{owners[console.terminal]}' and '{guest.name}' both have terminal"
+                    where = f"{self._scope.origin.label}: guest"
+                    raise ConfigError(f"{what} '{console.terminal}'", where, "rename one of them")
+                owners[console.terminal] = guest.name

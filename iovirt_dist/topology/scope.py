@@ -1,0 +1,98 @@
+"""What all checks of a topology share: where a key is, names and endpoints that are taken, paths and quantities."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
+
+from iovirt_dist.errors import ConfigError
+from iovirt_dist.topology.endpoint import resolve_endpoint
+from iovirt_dist.topology.parse import join_key
+
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+"""A process, extent or terminal name: safe as a file name and as a word of a log line."""
+
+_T = TypeVar("_T")
+
+
+class Origin(NamedTuple):
+    """Where a topology comes from.
+
+    Attributes:
+        label: For messages: the file's name as given, or "built-in topology".
+        source: Absolute path of the file; None for the built-in default.
+        base: Absolute folder that relative paths start from.
+    """
+
+    label: str
+    source: Path | None
+    base: Path
+
+
+class Scope:
+    """One topology while it is checked.
+
+    Args:
+        origin: Where it comes from.
+        run_dir: The run directory as written.
+    """
+
+    def __init__(self, origin: Origin, run_dir: str) -> None:
+        self.origin = origin
+        self.run_dir = self.path(run_dir)
+        self._names: dict[str, str] = {}
+        self._endpoints: dict[str, str] = {}
+
+    def where(self, *keys: str) -> str:
+        """Return file and dotted key for a message."""
+        path = ""
+        for key in keys:
+            path = join_key(path, key)
+        return f"{self.origin.label}: {path}"
+
+    def path(self, written: str) -> Path:
+        """Return an absolute path, normalised, as every byte of a socket path counts."""
+        return Path(os.path.normpath(Path(self.origin.base, Path(written).expanduser())))
+
+    def quantity(self, written: _T, parse: Callable[[_T], int], where: str) -> int:
+        """Return a size in bytes or a duration in ns.
+
+        Raises:
+            ConfigError: It is none.
+        """
+        try:
+            return parse(written)
+        except ValueError as error:
+            shown = f'"{written}"' if isinstance(written, str) else str(written)
+            raise ConfigError(f"{error}, got {shown}", where) from None
+
+    def claim_name(self, name: str, where: str) -> None:
+        """Take a process name.
+
+        Raises:
+            ConfigError: It is no name, or taken.
+        """
+        if not NAME.fullmatch(name):
+            fix = "use letters, digits, '_', '.' and '-', a letter or digit first, at most 63"
+            raise ConfigError(f"'{name}' is no name", where, fix)
+        if name in self._names:
+            raise ConfigError(f"the name '{name}' is taken by {self._names[name]}", where, "rename one of them")
+        self._names[name] = where.removeprefix(f"{self.origin.label}: ")
+
+    def endpoint(self, written: str, table: str, name: str) -> str:
+        """Take the name and the endpoint of a process that listens; returns the full address.
+
+        Raises:
+            ConfigError: Name or endpoint is wrong or taken.
+            EndpointError: The socket path is too long.
+        """
+        where = self.where(table, name, "endpoint")
+        self.claim_name(name, self.where(table, name))
+        endpoint = resolve_endpoint(written, self.run_dir / "sock" / name, self.origin.base, where)
+        if endpoint in self._endpoints:
+            raise ConfigError(f"{endpoint} is the endpoint of '{self._endpoints[endpoint]}' too", where, "change one")
+        self._endpoints[endpoint] = name
+        return endpoint
