@@ -30,6 +30,7 @@ def guest_status(guest: Guest, stream: Stream | None) -> dict[str, Any]:
         "malformed": counts.malformed,
         "messages_in": stream.last_in if stream else 0,
         "messages_out": stream.last_out if stream else 0,
+        "message_bytes_out": stream.bytes_out if stream else 0,
         "bytes_in": counts.bytes_in,
         "bytes_out": counts.bytes_out,
         "interrupts_raised": vm.interrupts_raised,

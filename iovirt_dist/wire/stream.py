@@ -49,6 +49,7 @@ class Stream:
         duplicates: Messages dropped because they had been received before.
         gaps: Messages dropped because an earlier one was missing.
         repeated: Messages sent again.
+        bytes_out: Of numbered messages, each counted once, all frames.
     """
 
     __slots__ = (
@@ -72,6 +73,7 @@ class Stream:
         "_window",
         "acknowledged",
         "alarm_ns",
+        "bytes_out",
         "duplicates",
         "epoch",
         "gaps",
@@ -94,7 +96,7 @@ class Stream:
         self.acknowledged = 0
         self.last_in = 0
         self.last_sent_ns = self.last_received_ns = now_ns
-        self.duplicates = self.gaps = self.repeated = 0
+        self.duplicates = self.gaps = self.repeated = self.bytes_out = 0
         self._unacknowledged: deque[Frames] = deque()
         self._window = config.window
         self._half_window = max(config.window // 2, 1)
@@ -132,6 +134,7 @@ class Stream:
         self.last_out = sequence = self.last_out + 1
         frames = encode(self.epoch, self.peer_epoch, sequence, self.last_in, body, payload)
         kept.append(frames)
+        self.bytes_out += sum(map(len, frames)) if payload else len(frames[0])
         if self.holding:
             return []
         self._owed = self._owed_bytes = 0

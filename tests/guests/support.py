@@ -22,7 +22,14 @@ UBOOT_X86 = Path("/usr/lib/u-boot/qemu-x86/u-boot.rom")
 UBOOT_RISCV_M = Path("/usr/lib/u-boot/qemu-riscv64/u-boot.bin")
 UBOOT_RISCV_S = Path("/usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin")
 OPENSBI = Path("/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_jump.bin")
-_PACKAGES = {UBOOT_X86: "u-boot-qemu", UBOOT_RISCV_M: "u-boot-qemu", UBOOT_RISCV_S: "u-boot-qemu", OPENSBI: "opensbi"}
+MKFS_EXT4 = Path("/usr/sbin/mkfs.ext4")
+_PACKAGES = {
+    UBOOT_X86: "u-boot-qemu",
+    UBOOT_RISCV_M: "u-boot-qemu",
+    UBOOT_RISCV_S: "u-boot-qemu",
+    OPENSBI: "opensbi",
+    MKFS_EXT4: "e2fsprogs",
+}
 
 PROMPT = r"^=> "
 """U-Boot's; the console is read in multi-line mode."""
