@@ -9,16 +9,15 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.hypervisor import events as hv
 from iovirt_dist.hypervisor.core import Hypervisor
-from iovirt_dist.hypervisor.plan import Attachment, GuestPlan
 from iovirt_dist.runtime.hypervisor_status import guest_status, pair_status
+from iovirt_dist.runtime.plans import hypervisor_config
 from iovirt_dist.runtime.reactor import Reactor
 from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.runtime.telemetry import Telemetry
 from iovirt_dist.runtime.trace_log import TraceLog
-from iovirt_dist.topology.specs import HypervisorSpec, MachineSpec, Topology
+from iovirt_dist.topology.specs import HypervisorSpec, Topology
 from iovirt_dist.transport.pump import attach
 from iovirt_dist.transport.zeromq import dial, listen
 from iovirt_dist.wire.codec import Buffer
@@ -27,23 +26,6 @@ log = logging.getLogger(__name__)
 
 _GUESTS = ""
 """Key of the guests' socket among the controllers', whose names are never empty."""
-
-
-def hypervisor_config(topology: Topology, spec: HypervisorSpec, epoch: int) -> hv.HypervisorConfig:
-    """Translate a topology into what one of its hypervisors serves."""
-    pairs: dict[str, QueuePair] = {
-        controller.name: QueuePair(controller.name) for controller in topology.controllers_of(spec.name)
-    }
-    plans: dict[str, GuestPlan] = {guest.name: _plan(guest, pairs) for guest in topology.guests_of(spec.name)}
-    lease_ms = topology.lease_ns // 1_000_000
-    wall = time.time_ns() - time.monotonic_ns()
-    return hv.HypervisorConfig(spec.name, epoch, lease_ms, wall, plans, pairs)
-
-
-def _plan(guest: MachineSpec, pairs: dict[str, QueuePair]) -> GuestPlan:
-    disk = guest.disk and Attachment(pairs[guest.disk.controller], guest.disk.extent.name)
-    console = guest.console and Attachment(pairs[guest.console.controller], guest.console.terminal)
-    return GuestPlan(guest.name, guest.machine, guest.memory_bytes, disk, console, guest.prefetch)
 
 
 class HypervisorProcess:

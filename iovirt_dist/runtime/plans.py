@@ -1,0 +1,48 @@
+"""From a topology to what one of its hypervisors serves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from iovirt_dist.drivers.queue_pair import QueuePair
+from iovirt_dist.hypervisor.events import HypervisorConfig
+from iovirt_dist.hypervisor.plan import Attachment, GuestPlan
+from iovirt_dist.topology.guest_specs import GuestSpec, MachineSpec, ProgramSpec
+from iovirt_dist.topology.specs import HypervisorSpec, Topology
+
+ENTROPY_UNIT = ""
+"""An entropy controller has one unit, without a name."""
+
+NO_MACHINE = "none"
+
+
+def hypervisor_config(topology: Topology, spec: HypervisorSpec, epoch: int) -> HypervisorConfig:
+    """Translate a topology for one of its hypervisors, in its life `epoch`."""
+    pairs: dict[str, QueuePair] = {
+        controller.name: QueuePair(controller.name) for controller in topology.controllers_of(spec.name)
+    }
+    plans: dict[str, GuestPlan] = {guest.name: _plan(guest, pairs) for guest in topology.guests_of(spec.name)}
+    return HypervisorConfig(
+        name=spec.name,
+        epoch=epoch,
+        lease_ms=topology.lease_ns // 1_000_000,
+        wall_minus_monotonic_ns=time.time_ns() - time.monotonic_ns(),
+        plans=plans,
+        controllers=pairs,
+    )
+
+
+def _plan(guest: GuestSpec, pairs: Mapping[str, QueuePair]) -> GuestPlan:
+    disk, console, virtio_console, rng = guest.disk, guest.console, guest.virtio_console, guest.rng
+    return GuestPlan(
+        name=guest.name,
+        machine=NO_MACHINE if isinstance(guest, ProgramSpec) else guest.machine,
+        memory_bytes=guest.memory_bytes,
+        disk=disk and Attachment(pairs[disk.controller], disk.extent.name),
+        console=console and Attachment(pairs[console.controller], console.terminal),
+        prefetch=isinstance(guest, MachineSpec) and guest.prefetch,
+        level=guest.level,
+        virtio_console=virtio_console and Attachment(pairs[virtio_console.controller], virtio_console.terminal),
+        rng=rng and Attachment(pairs[rng.controller], ENTROPY_UNIT),
+    )
