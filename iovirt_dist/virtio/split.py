@@ -1,0 +1,226 @@
+"""Split virtqueues (section 2.7), the device's side.
+
+Three areas in guest memory: the descriptor table; the available ring (flags, index, heads, `used_event`), which the
+driver writes; the used ring (flags, index, elements, `avail_event`), which the device writes. Both indices run freely
+over 16 bits.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from iovirt_dist.virtio.chain import (
+    ALWAYS,
+    CHAIN_BYTES_MAX,
+    DESCRIPTOR_BYTES,
+    INDIRECT,
+    NEVER,
+    NEXT,
+    SIZE_MAX,
+    U16,
+    WRITE,
+    Chain,
+    KnownRam,
+    RingError,
+    RingSetup,
+    Segment,
+    area,
+    indirect_table,
+)
+from iovirt_dist.virtio.memory import GuestMemory
+
+DESCRIPTOR = struct.Struct("<QIHH")
+"""Address u64, length u32, flags u16, next u16 (section 2.7.5)."""
+AVAIL_INDEX_OFFSET = 2
+AVAIL_RING_OFFSET = 4
+"""Of the available ring (section 2.7.6): flags u16, index u16, heads u16 each, used_event u16."""
+USED_INDEX_OFFSET = 2
+USED_RING_OFFSET = 4
+"""Of the used ring (section 2.7.8): flags u16, index u16, elements (id u32, length u32), avail_event u16."""
+ELEMENT_BYTES = 8
+NO_INTERRUPT = 1
+"""VIRTQ_AVAIL_F_NO_INTERRUPT."""
+NO_NOTIFY = 1
+"""VIRTQ_USED_F_NO_NOTIFY."""
+
+_unpack_descriptor = DESCRIPTOR.unpack_from
+
+
+def avail_bytes(size: int) -> int:
+    """Return the length of the available ring (section 2.7)."""
+    return 6 + 2 * size
+
+
+def used_bytes(size: int) -> int:
+    """Return the length of the used ring (section 2.7)."""
+    return 6 + ELEMENT_BYTES * size
+
+
+def check_size(size: int) -> None:
+    """Check a Queue Size (section 2.7).
+
+    Raises:
+        RingError: Reason ``ring-size``: no power of two, or above 32768.
+    """
+    if not 1 <= size <= SIZE_MAX or size & (size - 1):
+        raise RingError("ring-size", f"{size} entries")
+
+
+class SplitDevice:
+    """The device's side; see `chain.DeviceRing`.
+
+    Args:
+        memory: Guest memory.
+        setup: Where the ring lies.
+
+    Raises:
+        RingError: Reason ``ring-size``, ``ring-alignment`` or ``ring-memory``.
+    """
+
+    def __init__(self, memory: GuestMemory, setup: RingSetup) -> None:
+        size = setup.size
+        check_size(size)
+        self.completed = 0
+        self._memory = memory
+        self._setup = setup
+        self._size = size
+        self._event_idx = setup.event_idx
+        self._table = area(memory, setup.descriptors, DESCRIPTOR_BYTES * size, 16)
+        self._avail = area(memory, setup.driver_area, avail_bytes(size), 2)
+        area(memory, setup.device_area, used_bytes(size), 4)
+        self._used_event_offset = AVAIL_RING_OFFSET + 2 * size
+        self._avail_event = setup.device_area + USED_RING_OFFSET + ELEMENT_BYTES * size
+        self._ram = KnownRam(memory)
+        self._next = 0
+        self._in_flight = bytearray(size)
+        self._done: list[int] = []
+        self._error: RingError | None = None
+
+    def take(self, most: int) -> list[Chain]:
+        """Return what is newly available; see `DeviceRing.take`."""
+        if self._error:
+            raise self._error
+        try:
+            chains = self._take_available(most)
+            if self._event_idx and chains:
+                self._memory.write(self._avail_event, U16.pack(self._next))
+                # What the driver made available before it could see that index, it did not notify for.
+                while len(chains) < most and (more := self._take_available(most - len(chains))):
+                    chains += more
+                    self._memory.write(self._avail_event, U16.pack(self._next))
+        except RingError as error:
+            self._error = error
+            raise
+        return chains
+
+    def _take_available(self, most: int) -> list[Chain]:
+        """Take requests up to the available index as it is now."""
+        count = (U16.unpack_from(self._avail, AVAIL_INDEX_OFFSET)[0] - self._next) & 0xFFFF
+        if not count:
+            return []
+        size, in_flight = self._size, self._in_flight
+        if count > size:
+            raise RingError("index-jump", f"{count} available in a ring of {size}")
+        chains = []
+        chain = self._chain
+        heads = self._heads(min(count, most))
+        for head in heads:
+            if head >= size:
+                raise RingError("head-range", f"{head} in a table of {size}")
+            if in_flight[head]:
+                raise RingError("head-in-flight", str(head))
+            in_flight[head] = 1
+            chains.append(chain(head))
+        self._next = (self._next + len(heads)) & 0xFFFF
+        return chains
+
+    def _heads(self, count: int) -> tuple[int, ...]:
+        """Return the next entries of the available ring, each read once."""
+        start = self._next & (self._size - 1)
+        until_end = self._size - start
+        offset = AVAIL_RING_OFFSET + 2 * start
+        if count <= until_end:
+            return struct.unpack_from(f"<{count}H", self._avail, offset)
+        return struct.unpack_from(f"<{until_end}H", self._avail, offset) + struct.unpack_from(
+            f"<{count - until_end}H", self._avail, AVAIL_RING_OFFSET
+        )
+
+    def _chain(self, head: int) -> Chain:
+        """Walk a chain; each descriptor is read once, and no more of them than the ring has."""
+        table, index, limit, left = self._table, head, self._size, self._size
+        ram = self._ram
+        readable: list[Segment] = []
+        writable: list[Segment] = []
+        readable_bytes = writable_bytes = 0
+        while True:
+            address, length, flags, following = _unpack_descriptor(table, index << 4)
+            if flags & INDIRECT:
+                if table is not self._table:
+                    raise RingError("indirect-nested")
+                table = indirect_table(self._memory, self._setup, address, length, flags)
+                index, limit = 0, length >> 4
+                continue
+            if length:
+                if address < ram.low or address + length > ram.high:
+                    ram.admit(address, length)
+                if flags & WRITE:
+                    writable.append((address, length))
+                    writable_bytes += length
+                elif writable:
+                    raise RingError("chain-order")
+                else:
+                    readable.append((address, length))
+                    readable_bytes += length
+            if not flags & NEXT:
+                break
+            left -= 1
+            if following >= limit or not left:
+                raise self._bad_next(following, limit)
+            index = following
+        if readable_bytes + writable_bytes > CHAIN_BYTES_MAX:
+            raise RingError("chain-bytes", f"{readable_bytes} readable, {writable_bytes} writable")
+        return Chain(head, readable, writable, readable_bytes, writable_bytes)
+
+    def _bad_next(self, following: int, limit: int) -> RingError:
+        """Return what is wrong with a next field."""
+        if following >= limit:
+            return RingError("chain-range", f"next is {following} in a table of {limit}")
+        return RingError("chain-long", f"more than {self._size} descriptors")
+
+    def put(self, head: int, written: int) -> None:
+        """Use a request; see `DeviceRing.put`."""
+        if not (0 <= head < self._size and self._in_flight[head]):
+            raise RingError("head-unknown", str(head))
+        if not 0 <= written <= CHAIN_BYTES_MAX:
+            raise RingError("used-length", str(written))
+        self._in_flight[head] = 0
+        self._done += (head, written)
+
+    def publish(self) -> bool:
+        """Write the used ring, its index last (section 2.7.8.2); see `DeviceRing.publish`."""
+        done = self._done
+        if not done:
+            return False
+        elements = struct.pack(f"<{len(done)}I", *done)
+        count = len(done) >> 1
+        self._done = []
+        write, used = self._memory.write, self._setup.device_area
+        start = self.completed & (self._size - 1)
+        until_end = (self._size - start) * ELEMENT_BYTES
+        write(used + USED_RING_OFFSET + ELEMENT_BYTES * start, elements[:until_end])
+        if until_end < len(elements):
+            write(used + USED_RING_OFFSET, elements[until_end:])
+        self.completed += count
+        index = self.completed & 0xFFFF
+        write(used + USED_INDEX_OFFSET, U16.pack(index))
+        if self._event_idx:
+            event: int = U16.unpack_from(self._avail, self._used_event_offset)[0]
+            return (index - event - 1) & 0xFFFF < count
+        return not self._avail[0] & NO_INTERRUPT
+
+    def interrupt_at(self) -> int:
+        """Return with which completion an interrupt is wanted (section 2.7.7); see `DeviceRing.interrupt_at`."""
+        if self._event_idx:
+            event: int = U16.unpack_from(self._avail, self._used_event_offset)[0]
+            return self.completed + 1 + ((event - self.completed) & 0xFFFF)
+        return NEVER if self._avail[0] & NO_INTERRUPT else ALWAYS
