@@ -12,6 +12,8 @@ import enum
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from iovirt_dist.virtio.memory import GuestMemory
+
 
 class StopKind(enum.Enum):
     """Why the engine stopped executing."""
@@ -66,6 +68,11 @@ class Callbacks(NamedTuple):
 
 class Engine(Protocol):
     """An emulator of one CPU with physical memory. Register names are the architecture's, in lower case."""
+
+    @property
+    def memory(self) -> GuestMemory:
+        """RAM as devices see it; for the thread of `run`, between two runs or inside of a callback."""
+        ...
 
     def map_ram(self, address: int, size: int) -> None:
         """Back a page-aligned physical range with zeroed RAM."""

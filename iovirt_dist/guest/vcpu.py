@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple, Protocol
 
+from iovirt_dist.virtio.memory import GuestMemory
+
 
 class ExitReason(enum.Enum):
     """Why `VirtualCpu.run` returned."""
@@ -60,6 +62,11 @@ class VirtualCpu(Protocol):
 
     def reset(self) -> None:
         """Power-on reset: registers as after RESET, RAM cleared, images loaded again."""
+        ...
+
+    @property
+    def memory(self) -> GuestMemory:
+        """RAM as devices see it, for DMA: by the thread of `run`, between two runs or inside of a trap."""
         ...
 
     def read_memory(self, address: int, length: int) -> bytes:

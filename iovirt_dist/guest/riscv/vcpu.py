@@ -25,6 +25,7 @@ from iovirt_dist.guest.loader.image import LoadedImage
 from iovirt_dist.guest.riscv.traps import LINES, SEIP, SSIP, STIP, choose_interrupt, enter_exception, enter_interrupt
 from iovirt_dist.guest.vcpu import CpuCounters, Exit, ExitReason
 from iovirt_dist.platform.virt import RAM_BASE
+from iovirt_dist.virtio.memory import GuestMemory
 
 _TREE_ALIGNMENT: Final = 2 << 20
 """Large enough for every firmware's idea of alignment; what is behind the tree is scratch."""
@@ -155,6 +156,11 @@ class RiscvCpu:
         self._interrupts = self._faults = self._exceptions = 0
         self._contended = False
         self._software_external = 0
+
+    @property
+    def memory(self) -> GuestMemory:
+        """RAM as devices see it; see `VirtualCpu`."""
+        return self._engine.memory
 
     def read_memory(self, address: int, length: int) -> bytes:
         """Read guest physical RAM.

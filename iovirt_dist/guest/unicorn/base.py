@@ -16,8 +16,8 @@ starts the guest with `_execute`. Four properties of Unicorn shape this module:
 - *Exceptions do not cross C frames.* Callbacks catch everything; `_execute` raises it again.
 - *The end address stops the guest.* Exit addresses are switched on with an empty set, so that no address is special.
 
-RAM is anonymous private memory mapped into Unicorn: reads are slices of it, writes go through Unicorn, which then
-discards code translated from the written bytes.
+RAM is anonymous private memory mapped into Unicorn: reads are slices of it; writes are copies, after which the code
+translated from the written bytes is discarded (`memory`, `translations`).
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from unicorn.unicorn_py3 import Uc, UcError
 
 from iovirt_dist.errors import GuestFault, LocalError
 from iovirt_dist.guest.engine import Callbacks, Stop
+from iovirt_dist.guest.unicorn.memory import UnicornMemory
+from iovirt_dist.guest.unicorn.translations import Translations
 
 PAGE_BYTES = 4096
 _SPINS_BEFORE_SLEEP = 50
@@ -118,6 +120,10 @@ class UnicornEngine:
         mode: ``UC_MODE_*``.
         callbacks: What to call for I/O; each may raise `GuestFault` or `BusClosedError`.
         cpu_model: ``UC_CPU_*``; None for Unicorn's default.
+
+    Attributes:
+        uc: Unicorn's own object.
+        memory: RAM as devices see it.
     """
 
     def __init__(self, architecture: int, mode: int, callbacks: Callbacks, cpu_model: int | None = None) -> None:
@@ -125,6 +131,7 @@ class UnicornEngine:
         if cpu_model is not None:
             self.uc.ctl_set_cpu_model(cpu_model)
         self.uc.ctl_exits_enabled(True)
+        self.memory = UnicornMemory(Translations(self.uc, architecture))
         self._callbacks = callbacks
         self._regions: list[Region] = []
         self._stop: Stop | None = None
@@ -204,14 +211,12 @@ class UnicornEngine:
         return region.memory[offset : offset + length]
 
     def write_memory(self, address: int, data: bytes | bytearray | memoryview) -> None:
-        """Write physical RAM or ROM and discard code translated from it.
+        """Write physical RAM and discard code translated from it.
 
         Raises:
-            LocalError: The range is not inside one mapped region.
+            LocalError: The range is not inside one region of RAM.
         """
-        if self._region(address, len(data)) is None:
-            raise LocalError(f"{len(data)} bytes at {address:#x} are not guest memory")
-        self.uc.mem_write(address, bytes(data))
+        self.memory.write(address, data)
 
     def _map(self, address: int, size: int, *, writable: bool) -> mmap.mmap:
         end = address + size
@@ -226,6 +231,8 @@ class UnicornEngine:
         if not writable:  # only mem_protect makes Unicorn discard the guest's writes
             self.uc.mem_protect(address, size, UC_PROT_READ | UC_PROT_EXEC)
         self._regions.append(Region(address, end, memory, writable))
+        if writable:
+            self.memory.add(address, memory)
         return memory
 
     def _region(self, address: int, length: int) -> Region | None:

@@ -23,6 +23,7 @@ from iovirt_dist.guest.x86.faults import Fault
 from iovirt_dist.guest.x86.io_privilege import io_privilege
 from iovirt_dist.guest.x86.paging import Mmu
 from iovirt_dist.guest.x86.state import CR0_PE, CS, IF, CpuState, Segment, X86Engine
+from iovirt_dist.virtio.memory import GuestMemory
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -109,6 +110,11 @@ class X86Cpu:
         self._interrupts = self._faults = self._exceptions = 0
         self._halted = False
         self._stopped = None
+
+    @property
+    def memory(self) -> GuestMemory:
+        """RAM as devices see it; see `VirtualCpu`."""
+        return self._engine.memory
 
     def read_memory(self, address: int, length: int) -> bytes:
         """Read guest physical memory.
