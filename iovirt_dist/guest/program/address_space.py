@@ -116,13 +116,14 @@ class AddressSpace:
         self._write_entries(held)
         return True
 
-    def map_system(self, address: int, data: bytes) -> None:
-        """Map one page that the CPU reads and the program cannot access, outside the program's part."""
+    def map_system(self, address: int, data: bytes) -> int:
+        """Map one page that the CPU reads and the program cannot access, outside the program's part; return its frame."""
         frame = self._take_frames(1)[0]
         self._memory.write_memory(frame, data)
         entry = self._layout.entry(frame, self._layout.system)
         *path, index = self._layout.indices(address)
         self._write_table(self._table(tuple(path)), index, [entry])
+        return frame
 
     # What the program may access
 

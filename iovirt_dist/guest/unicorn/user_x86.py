@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, NoReturn
+from typing import Final
 
-from iovirt_dist.errors import GuestFault
 from iovirt_dist.guest.engine import Stop
 from iovirt_dist.guest.program.engine import SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, UserStop, UserStopKind
 from iovirt_dist.guest.x86.faults import ALIGNMENT_CHECK, GENERAL_PROTECTION, INVALID_OPCODE, PAGE_FAULT
@@ -14,6 +13,7 @@ CR0: Final = 0x8001_0033  # PG, WP, NE, ET, MP, PE (Intel SDM volume 3, section 
 CR4: Final = 0x620  # OSXMMEXCPT, OSFXSR, PAE; no OSXSAVE, so that no program takes AVX to be there
 MSR_EFER: Final = 0xC000_0080
 EFER: Final = 0xD01  # NXE, LMA, LME, SCE
+EFER_NXE: Final = 0x800
 
 _IF: Final = 0x202
 _SIGNALS: Final = {
@@ -55,11 +55,3 @@ def user_state(state: CpuState, pc: int, stack_pointer: int, code: Segment, data
     state.ldtr = state.tr = empty
     state.gdtr, state.idtr = Segment(0, gdt, 16 * 8 - 1, 0), Segment(0, 0, 0, 0)
     return state
-
-
-def _refuse(*_arguments: object) -> NoReturn:
-    raise GuestFault(GENERAL_PROTECTION)
-
-
-NO_CALLBACKS: Final = (_refuse, _refuse, _refuse, _refuse)
-"""Callbacks of an engine that has no devices: port I/O at level 3 without a permission bitmap is #GP."""

@@ -16,8 +16,6 @@ from typing import Final
 
 from unicorn.unicorn_const import (
     UC_ARCH_X86,
-    UC_CTL_IO_WRITE,
-    UC_CTL_TLB_FLUSH,
     UC_HOOK_INSN,
     UC_HOOK_INTR,
     UC_MODE_64,
@@ -50,18 +48,18 @@ from unicorn.x86_const import (
 )
 
 from iovirt_dist.errors import LocalError
-from iovirt_dist.guest.engine import Callbacks, Stop, StopKind
+from iovirt_dist.guest.engine import Stop, StopKind
 from iovirt_dist.guest.program.address_space import AddressSpace
 from iovirt_dist.guest.program.architecture import X86_64
 from iovirt_dist.guest.program.engine import RAM_BYTES, UserStop, UserStopKind
 from iovirt_dist.guest.program.tables import LONG_MODE
 from iovirt_dist.guest.unicorn.base import UnicornEngine
+from iovirt_dist.guest.unicorn.user import flush_tlb, no_devices
 from iovirt_dist.guest.unicorn.user_x86 import (
     CR0,
     CR4,
     EFER,
     MSR_EFER,
-    NO_CALLBACKS,
     fault_of,
     user_state,
 )
@@ -95,7 +93,7 @@ class UnicornUserX8664(UnicornEngine):
     """
 
     def __init__(self) -> None:
-        super().__init__(UC_ARCH_X86, UC_MODE_64, Callbacks(*NO_CALLBACKS))
+        super().__init__(UC_ARCH_X86, UC_MODE_64, no_devices(GENERAL_PROTECTION))
         stop_between_blocks(self.uc)
         self._block = StateBlock(self.uc)
         self._pristine = self.uc.context_save()
@@ -109,7 +107,7 @@ class UnicornUserX8664(UnicornEngine):
     def reset(self) -> AddressSpace:
         """Forget everything, and return the empty address space of the next program."""
         self.clear_ram()
-        space = AddressSpace(self, 0, RAM_BYTES, LONG_MODE, X86_64.user_end, self._flush_tlb)
+        space = AddressSpace(self, 0, RAM_BYTES, LONG_MODE, X86_64.user_end, lambda: flush_tlb(self.uc))
         space.map_system(_GDT, b"".join(_DESCRIPTORS.get(index, 0).to_bytes(8, "little") for index in range(16)))
         self.uc.context_restore(self._pristine)
         for register, value in (
@@ -133,7 +131,7 @@ class UnicornUserX8664(UnicornEngine):
         self._block.save()
         self._block.load(user_state(self._block.state(0), pc, stack_pointer, _CODE, _STACK, _GDT))
         self._block.restore()
-        self._flush_tlb()
+        flush_tlb(self.uc)
         if self.uc.reg_read(UC_X86_REG_RIP) != pc or self.uc.reg_read(UC_X86_REG_CS) != _CODE.selector:
             raise LocalError("cannot enter user mode", "unicorn", "install unicorn 2.1.4")
         self._pc = pc
@@ -169,9 +167,6 @@ class UnicornUserX8664(UnicornEngine):
     def set_thread_pointer(self, value: int) -> None:
         """Set FS.base."""
         self.uc.reg_write(UC_X86_REG_FS_BASE, value)
-
-    def _flush_tlb(self) -> None:
-        self.uc.ctl(UC_CTL_TLB_FLUSH, UC_CTL_IO_WRITE)
 
     # Hooks
 

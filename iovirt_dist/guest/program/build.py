@@ -1,0 +1,52 @@
+"""From what a topology says of a program guest to a CPU with the program loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from iovirt_dist.abi.registry import ABIS
+from iovirt_dist.guest.bus import Bus
+from iovirt_dist.guest.program.architecture import I386, RISCV64, X86_64
+from iovirt_dist.guest.program.cpu import Program, ProgramCpu
+from iovirt_dist.guest.program.elf import load_program
+from iovirt_dist.guest.program.engine import UserEngine
+from iovirt_dist.guest.unicorn.user_i386 import UnicornUserI386
+from iovirt_dist.guest.unicorn.user_riscv64 import UnicornUserRiscv64
+from iovirt_dist.guest.unicorn.user_x86_64 import UnicornUserX8664
+from iovirt_dist.guest.vcpu import VirtualCpu
+
+_ENGINES: Final[dict[str, Callable[[], UserEngine]]] = {
+    X86_64.abi: UnicornUserX8664,
+    I386.abi: UnicornUserI386,
+    RISCV64.abi: UnicornUserRiscv64,
+}
+
+
+def build_program(
+    path: Path,
+    arguments: Sequence[str],
+    environment: Sequence[str],
+    bus: Bus,
+    random: bytes,
+    *,
+    abi: str = "auto",
+) -> VirtualCpu:
+    """Build the CPU of a program guest.
+
+    Args:
+        path: A static ELF program.
+        arguments: argv, the program's own name included; empty for the file's name alone.
+        environment: ``NAME=value`` strings.
+        bus: The CPU's way to the hypervisor.
+        random: 16 bytes for AT_RANDOM.
+        abi: Name of the ABI that the program must be for; ``auto`` for what it is for.
+
+    Raises:
+        ImageError: The file is missing or cannot be run.
+    """
+    image = load_program(path, abi)
+    name = arguments[0] if arguments else path.name
+    program = Program(image, name, tuple(arguments) or (path.name,), tuple(environment), random)
+    return ProgramCpu(_ENGINES[image.architecture.abi], bus, program, ABIS[image.architecture.abi])
