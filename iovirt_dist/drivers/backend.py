@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import Opcode, Status
 
 
@@ -88,4 +89,34 @@ class EntropyClient(Protocol):
 
     def supply(self, tag: int, status: Status, data: bytes | memoryview, now_ns: int) -> None:
         """Take the outcome of the request with this tag: with OK at least one byte, at most what was asked for."""
+        ...
+
+
+class NetworkBackend(Protocol):
+    """The wire behind a virtual network card.
+
+    Attributes:
+        mac: The card's address, 6 bytes.
+        mtu: Largest payload of a frame, bytes, 68..65535.
+        link_up: Whether anything is at the other end when the guest starts.
+    """
+
+    mac: bytes
+    mtu: int
+    link_up: bool
+
+    def transmit(self, frame: Buffer) -> None:
+        """Take a frame that the guest sent, without its check sequence; it may be dropped. Never blocks."""
+        ...
+
+
+class NetworkClient(Protocol):
+    """Who is at the guest's end of a wire: a virtual network card."""
+
+    def receive(self, frame: Buffer, now_ns: int) -> bool:
+        """Take a frame; False if it was dropped."""
+        ...
+
+    def link_changed(self, up: bool, now_ns: int) -> None:
+        """The link came up or went down."""
         ...

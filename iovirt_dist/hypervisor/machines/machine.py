@@ -6,11 +6,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 
-from iovirt_dist.drivers.backend import DiskBackend, EntropyBackend, EntropyClient, TerminalBackend, TerminalClient
+from iovirt_dist.drivers.backend import (
+    DiskBackend,
+    DiskClient,
+    EntropyBackend,
+    EntropyClient,
+    NetworkBackend,
+    NetworkClient,
+    TerminalBackend,
+    TerminalClient,
+)
 from iovirt_dist.hypervisor.address_map import AddressMap
+from iovirt_dist.hypervisor.intercept.driver import DriverInterception
 from iovirt_dist.hypervisor.intercept.interceptor import Interceptor
 from iovirt_dist.hypervisor.irqchip.lines import InterruptLines
-from iovirt_dist.hypervisor.vdev.device import Device, Disk, Terminal
+from iovirt_dist.hypervisor.vdev.device import Device, Terminal
 from iovirt_dist.platform.level import Level
 from iovirt_dist.step import Tracer
 from iovirt_dist.wire.messages import PowerAction
@@ -35,6 +45,7 @@ class MachineParts:
         entropy: Backend of the virtio entropy device, None without one.
         next_generation: Gives each armed queue its number, over all lives of the machine.
         tracer: Takes what a person may want to see of the guest's I/O.
+        network: Backend of the virtio network card, None without one.
     """
 
     guest: str
@@ -48,6 +59,7 @@ class MachineParts:
     entropy: EntropyBackend | None = None
     next_generation: Callable[[], int] = count(1).__next__
     tracer: Tracer = field(default_factory=Tracer)
+    network: NetworkBackend | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +73,13 @@ class Machine:
         timed: Those of them that have deadlines.
         terminal: The device in front of the terminal backend.
         terminal_name: Name of that device's range.
-        disk: The device in front of the disk backend, None without one.
+        disk: What takes the disk backend's completions, None without a disk.
         acknowledge: The interrupt controller's INTA cycle; absent on machines without one.
         interceptors: What takes messages besides traps.
-        console: The device in front of the virtio console's backend, None without one.
-        entropy: The device in front of the entropy backend, None without one.
+        console: What takes the virtio console's input, None without one.
+        entropy: What takes the entropy backend's bytes, None without one.
+        network: What takes the network backend's frames, None without one.
+        driver_level: What takes the messages of its virtio devices, and counts them; also one of `interceptors`.
     """
 
     address_map: AddressMap
@@ -74,11 +88,13 @@ class Machine:
     timed: tuple[Device, ...]
     terminal: Terminal
     terminal_name: str
-    disk: Disk | None
+    disk: DiskClient | None
     acknowledge: Callable[[], int] | None = None
     interceptors: tuple[Interceptor, ...] = ()
     console: TerminalClient | None = None
     entropy: EntropyClient | None = None
+    network: NetworkClient | None = None
+    driver_level: DriverInterception | None = None
 
     def deadline_ns(self) -> int | None:
         """Earliest deadline of any device."""

@@ -1,6 +1,7 @@
 """The `pc` machine: what firmware and operating systems expect of an i440FX/PIIX3 computer without a screen.
 
-Interrupts: IRQ0 8254, IRQ4 16550, IRQ8 RTC, IRQ14 ATA; line 0 of the CPU is INTR. Ports that nobody has read as all
+Interrupts: IRQ0 8254, IRQ4 16550, IRQ8 RTC, IRQ14 ATA; IRQ5, 9, 10 and 11 are the virtio windows' and level-triggered,
+as firmware would have set them; line 0 of the CPU is INTR. Ports that nobody has read as all
 ones, but the secondary ATA channel reads 0: a status of FFh looks busy for ever to a driver that polls it.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 from iovirt_dist.hypervisor.address_map import AddressMap, Space
 from iovirt_dist.hypervisor.irqchip.lines import InterruptLines
 from iovirt_dist.hypervisor.machines.machine import Machine, MachineParts
+from iovirt_dist.hypervisor.machines.virtio import Windows, build_virtio
 from iovirt_dist.hypervisor.vdev.ata import AtaChannel
 from iovirt_dist.hypervisor.vdev.cmos import Cmos
 from iovirt_dist.hypervisor.vdev.device import Device
@@ -17,6 +19,8 @@ from iovirt_dist.hypervisor.vdev.i8259 import Pic8259Pair
 from iovirt_dist.hypervisor.vdev.pc_misc import A20Gate, KeyboardController, PostPort, SystemControlA
 from iovirt_dist.hypervisor.vdev.pci import PciConfiguration
 from iovirt_dist.hypervisor.vdev.uart16550 import Uart16550
+from iovirt_dist.platform import pc
+from iovirt_dist.platform.level import Level
 from iovirt_dist.wire.messages import PowerAction
 
 INTR = 0
@@ -28,13 +32,18 @@ def build_pc(parts: MachineParts) -> Machine:
 
     Args:
         parts: Memory size, backends and wall clock.
+
+    Raises:
+        ConfigError: The disk is none that the machine can have.
     """
     lines = InterruptLines()
     pic = Pic8259Pair(lines.line(INTR))
+    for port, levels in enumerate(pc.LEVEL_TRIGGERED_IRQS.to_bytes(2, "little")):
+        pic.elcr_ports.write(port, 1, levels, 0)
     pit = Pit8254(pic.line(0), lambda: pic.unmasked(0))
     cmos = Cmos(pic.line(8), parts.memory_bytes, parts.wall_ns)
     uart = Uart16550(pic.line(4), parts.terminal)
-    ata = AtaChannel(pic.line(14), parts.disk)
+    ata = AtaChannel(pic.line(14), parts.disk if parts.level is Level.OPERATION else None)
     no_ata = AtaChannel(pic.line(15), None)
     a20 = A20Gate(lambda _open: None)
     keyboard = KeyboardController(a20, lambda: parts.power(PowerAction.RESET, "keyboard controller"))
@@ -57,16 +66,25 @@ def build_pc(parts: MachineParts) -> Machine:
         ("uart", 0x3F8, 8, uart),
         ("pci", 0xCF8, 8, PciConfiguration(lambda: parts.power(PowerAction.RESET, "port CF9h"))),
     )
+    windows = Windows(pc.VIRTIO_BASE, pc.VIRTIO_STRIDE, pc.VIRTIO_SLOTS, lambda slot: pic.line(pc.VIRTIO_IRQS[slot]))
+    virtio = build_virtio(parts, lines, windows)
     address_map = AddressMap(parts.guest)
     for name, base, size, device in placed:
         address_map.add(Space.PORT, base, size, device, name)
+    for name, base, size, device in virtio.placed:
+        address_map.add(Space.MEMORY, base, size, device, name)
     return Machine(
         address_map=address_map,
         lines=lines,
-        devices={name: device for name, _, _, device in reversed(placed)},
+        devices={name: device for name, _, _, device in (*reversed(placed), *virtio.placed)},
         timed=(pit.counter_ports, cmos, uart),
         terminal=uart,
         terminal_name="uart",
-        disk=ata,
+        disk=virtio.disk or ata,
         acknowledge=pic.acknowledge,
+        interceptors=(virtio.interception,),
+        console=virtio.console,
+        entropy=virtio.entropy,
+        network=virtio.network,
+        driver_level=virtio.interception,
     )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from iovirt_dist.hypervisor.address_map import AddressMap, Space
 from iovirt_dist.hypervisor.irqchip.lines import InterruptLines
 from iovirt_dist.hypervisor.machines.machine import Machine, MachineParts
+from iovirt_dist.hypervisor.machines.virtio import Windows, build_virtio
 from iovirt_dist.hypervisor.vdev.clint import CLINT_BYTES, Clint
 from iovirt_dist.hypervisor.vdev.device import Device
 from iovirt_dist.hypervisor.vdev.goldfish_rtc import GOLDFISH_RTC_BYTES, GoldfishRtc
 from iovirt_dist.hypervisor.vdev.plic import PLIC_BYTES, Plic
 from iovirt_dist.hypervisor.vdev.syscon import SYSCON_BYTES, Syscon
 from iovirt_dist.hypervisor.vdev.uart16550 import Uart16550
-from iovirt_dist.hypervisor.vdev.virtio_mmio_slot import VIRTIO_MMIO_BYTES, VirtioMmioEmptySlot
 from iovirt_dist.platform import virt
 from iovirt_dist.wire.messages import PowerAction
 
@@ -19,10 +19,13 @@ UART_BYTES = 8
 
 
 def build_virt(parts: MachineParts) -> Machine:
-    """Build the machine; its virtio slots are empty, so a disk is not reachable yet.
+    """Build the machine. It has no disk but a virtio disk, so at the operation level it has none.
 
     Args:
         parts: Backends and wall clock.
+
+    Raises:
+        ConfigError: The disk is none that the machine can have.
     """
     lines = InterruptLines()
     plic = Plic((lines.line(virt.MEIP), lines.line(virt.SEIP)), virt.PLIC_SOURCES)
@@ -40,9 +43,11 @@ def build_virt(parts: MachineParts) -> Machine:
         ("plic", virt.PLIC_BASE, PLIC_BYTES, plic),
         ("uart", virt.UART_BASE, UART_BYTES, uart),
     ]
-    for slot in range(virt.VIRTIO_SLOTS):
-        base = virt.VIRTIO_BASE + slot * virt.VIRTIO_STRIDE
-        placed.append((f"virtio{slot}", base, VIRTIO_MMIO_BYTES, VirtioMmioEmptySlot()))
+    windows = Windows(
+        virt.VIRTIO_BASE, virt.VIRTIO_STRIDE, virt.VIRTIO_SLOTS, lambda slot: plic.line(virt.VIRTIO_IRQ + slot)
+    )
+    virtio = build_virtio(parts, lines, windows)
+    placed += virtio.placed
     address_map = AddressMap(parts.guest)
     for name, base, size, device in placed:
         address_map.add(Space.MEMORY, base, size, device, name)
@@ -53,5 +58,10 @@ def build_virt(parts: MachineParts) -> Machine:
         timed=(clint, rtc, uart),
         terminal=uart,
         terminal_name="uart",
-        disk=None,
+        disk=virtio.disk,
+        interceptors=(virtio.interception,),
+        console=virtio.console,
+        entropy=virtio.entropy,
+        network=virtio.network,
+        driver_level=virtio.interception,
     )

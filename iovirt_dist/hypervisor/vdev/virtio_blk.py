@@ -1,0 +1,383 @@
+"""The virtio block device (VIRTIO 1.2, section 5.2) in front of a disk backend.
+
+Theory of operation. A request becomes one backend request, unless it moves more than a command can (`MAX_DATA_BYTES`),
+has several ranges (DISCARD, WRITE_ZEROES), or must be flushed because the driver takes the device for write-through:
+then it is a `_Job` of several. The tag of a backend request says which life of the queue, which request and which part
+of it is meant, so what comes for an earlier life finds nothing.
+
+The driver is untrusted. Requests without room for the header or the status end in DEVICE_NEEDS_RESET; all others
+get a status. What is in flight is bounded by the queue in number and by `most_bytes` in size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from iovirt_dist.drivers.backend import DiskBackend, DiskRequest
+from iovirt_dist.errors import ConfigError
+from iovirt_dist.hypervisor.vdev.device import State
+from iovirt_dist.hypervisor.vdev.virtio_function import FunctionPort
+from iovirt_dist.hypervisor.vdev.virtio_queue import VirtioQueue
+from iovirt_dist.virtio.block import (
+    HEADER,
+    HEADER_BYTES,
+    ID_BYTES,
+    RANGE,
+    REQUEST,
+    SECTOR_BYTES,
+    BlockConfig,
+    BlockFeature,
+    BlockRequest,
+    BlockStatus,
+)
+from iovirt_dist.virtio.features import DeviceId, has, mask
+from iovirt_dist.wire.codec import MAX_PAYLOAD_BYTES, Buffer
+from iovirt_dist.wire.commands import MAX_DATA_BYTES, Opcode, Status
+from iovirt_dist.wire.requests import QueueRequest
+
+QUEUE_SIZE = 256
+MAX_REQUEST_BYTES = MAX_PAYLOAD_BYTES
+"""Most data of one request: it must fit one message. No feature tells a driver; larger ones end in IOERR."""
+MAX_RANGES = 16
+"""Most segments of a DISCARD or WRITE_ZEROES."""
+MAX_RANGE_SECTORS = MAX_DATA_BYTES // SECTOR_BYTES
+"""Most sectors of a segment of WRITE_ZEROES, which is written out as zeroes."""
+MOST_BYTES = 64 << 20
+"""Least bound for the data in flight."""
+
+_PART_BITS = 5
+_FLUSH_PART = (1 << _PART_BITS) - 1
+_HEAD_MASK = 0xFFFF
+_OK, _IOERR, _UNSUPP = int(BlockStatus.OK), int(BlockStatus.IOERR), int(BlockStatus.UNSUPP)
+_DONE = Status.OK
+_READ, _WRITE = Opcode.READ, Opcode.WRITE
+_FAILURES = {Status.UNKNOWN_OPCODE: _UNSUPP}
+"""What the driver is told for a backend's status; IOERR for all others."""
+
+
+@dataclass(slots=True)
+class _Job:
+    """A request that is several backend requests.
+
+    Attributes:
+        left: Parts that are not complete.
+        flush: Whether a FLUSH comes after them.
+        status: The driver's status so far: the first failure stays.
+        pieces: Data by part, for a read.
+    """
+
+    left: int
+    flush: bool = False
+    status: int = _OK
+    pieces: list[Buffer] = field(default_factory=list)
+
+
+class VirtioBlk:
+    """A virtio-blk function; a `VirtioFunction` and a `DiskClient`.
+
+    Args:
+        disk: The backend.
+        most_bytes: Most data in flight; a request beyond it ends in IOERR. Honest drivers have no more than their
+            memory in flight.
+
+    Attributes:
+        counts: Requests taken, by type (`BlockRequest` names in lower case, ``unknown``).
+        failed: Requests that ended with another status than OK.
+
+    Raises:
+        ConfigError: The disk's blocks do neither divide 512 bytes nor consist of as many.
+    """
+
+    device_id = int(DeviceId.BLOCK)
+    queue_sizes: Sequence[int] = (QUEUE_SIZE,)
+    header_bytes: Sequence[int] = (HEADER_BYTES,)
+
+    def __init__(self, disk: DiskBackend, most_bytes: int = MOST_BYTES) -> None:
+        block_bytes = max(disk.block_bytes, SECTOR_BYTES)
+        if block_bytes % SECTOR_BYTES or SECTOR_BYTES % min(disk.block_bytes, SECTOR_BYTES):
+            raise ConfigError(f"a virtio disk needs blocks that fit 512 bytes, not {disk.block_bytes}", disk.serial)
+        self._disk = disk
+        self._end = disk.size_bytes // SECTOR_BYTES * SECTOR_BYTES
+        self._most_bytes = max(most_bytes, MOST_BYTES)
+        self.features = _offered(disk.read_only)
+        self.config = _configuration(disk, block_bytes)
+        self.counts = {kind.name.lower(): 0 for kind in BlockRequest} | {"unknown": 0}
+        self.failed = 0
+        self._negotiated = 0
+        self._in_flight: dict[int, DiskRequest] = {}
+        self._bytes = 0
+        self._jobs: dict[int, _Job] = {}
+        self._others = {
+            int(BlockRequest.OUT): self._write,
+            int(BlockRequest.FLUSH): self._flush,
+            int(BlockRequest.GET_ID): self._get_id,
+            int(BlockRequest.DISCARD): self._discard,
+            int(BlockRequest.WRITE_ZEROES): self._write_zeroes,
+        }
+        self._names = {int(kind): kind.name.lower() for kind in BlockRequest}
+
+    def connect(self, port: FunctionPort) -> None:
+        """Learn the transport."""
+        self._port = port
+        self._queue: VirtioQueue = port.queues[REQUEST]
+
+    def enable(self, features: int) -> None:
+        """Note what was negotiated: without FLUSH the driver takes the device for write-through (section 5.2.5)."""
+        self._negotiated = features
+
+    def reset(self) -> None:
+        """Nothing is negotiated."""
+        self._negotiated = 0
+
+    def stop(self, queue: int) -> None:
+        """Forget what is in flight."""
+        self._in_flight.clear()
+        self._jobs.clear()
+        self._bytes = 0
+
+    def write_config(self, offset: int, width: int, value: int, now_ns: int) -> None:
+        """No field can be written: CONFIG_WCE is not offered."""
+
+    # --- requests
+
+    def requests(self, queue: int, batch: list[QueueRequest], now_ns: int) -> None:
+        """Take requests (section 5.2.6); reads, the most of them, are dealt with here."""
+        unpack, submit, in_flight, end = HEADER.unpack, self._disk.submit, self._in_flight, self._end
+        life = self._queue.generation << 16
+        reads = 0
+        for head, readable, writable, header, data in batch:
+            if readable < HEADER_BYTES or not writable:
+                self._port.needs_reset("block-request")
+                return
+            kind, _, sector = unpack(header)
+            room = writable - 1
+            if kind:
+                self._other(kind, life | head, sector, room, data)
+                continue
+            reads += 1
+            offset = sector * SECTOR_BYTES
+            if 0 < room <= MAX_DATA_BYTES and not room % SECTOR_BYTES and offset + room <= end and self._room(room):
+                tag = (life | head) << _PART_BITS
+                request = in_flight[tag] = DiskRequest(tag, _READ, offset, room)
+                self._bytes += room
+                submit(request)
+            else:
+                self._read(life | head, offset, room)
+        self.counts["in"] += reads
+
+    def _other(self, kind: int, id_: int, sector: int, room: int, data: Buffer) -> None:
+        handler = self._others.get(kind)
+        self.counts[self._names.get(kind, "unknown")] += 1
+        if handler is None:
+            self._finish(id_, _UNSUPP)
+        else:
+            handler(id_, sector * SECTOR_BYTES, room, data)
+
+    def _room(self, length: int) -> bool:
+        """Whether so much data may come into flight."""
+        return self._bytes + length <= self._most_bytes
+
+    def _valid(self, offset: int, length: int) -> bool:
+        """Whether a range is whole sectors of the disk, and small enough to be asked for at once."""
+        return not length % SECTOR_BYTES and offset + length <= self._end and length <= MAX_REQUEST_BYTES
+
+    def _read(self, id_: int, offset: int, length: int) -> None:
+        """IN that is empty, wrong, or more than one command."""
+        if not self._valid(offset, length) or not self._room(length):
+            self._finish(id_, _IOERR)
+        else:
+            spans = _spans(offset, length)
+            self._submit(id_, [DiskRequest(0, _READ, at, size) for at, size in spans], _Job(len(spans)))
+
+    def _write(self, id_: int, offset: int, room: int, data: Buffer) -> None:
+        """OUT; a read-only device refuses (section 5.2.6.2)."""
+        length = len(data)
+        if self._disk.read_only or not self._valid(offset, length) or not self._room(length):
+            self._finish(id_, _IOERR)
+            return
+        view = memoryview(data)
+        parts = [
+            DiskRequest(0, _WRITE, at, size, view[at - offset : at - offset + size])
+            for at, size in _spans(offset, length)
+        ]
+        self._submit(id_, parts, _Job(len(parts), flush=self._write_through))
+
+    @property
+    def _write_through(self) -> bool:
+        return not has(self._negotiated, BlockFeature.FLUSH)
+
+    def _flush(self, id_: int, offset: int, room: int, data: Buffer) -> None:
+        """FLUSH: what was completed before is durable when this is."""
+        self._submit(id_, [DiskRequest(0, Opcode.FLUSH)], _Job(1))
+
+    def _get_id(self, id_: int, offset: int, room: int, data: Buffer) -> None:
+        """GET_ID: up to 20 characters, padded with zeroes."""
+        name = self._disk.serial.encode("ascii", "replace")[:ID_BYTES].ljust(ID_BYTES, b"\0")
+        self._finish(id_, _OK, name[:room])
+
+    def _discard(self, id_: int, offset: int, room: int, data: Buffer) -> None:
+        """DISCARD: the contents of these ranges are needed no more."""
+        ranges = self._ranges(id_, BlockFeature.DISCARD, data, unmap=0)
+        if ranges is not None:
+            parts = [DiskRequest(0, Opcode.DISCARD, at, size) for at, size in ranges]
+            self._submit(id_, parts, _Job(len(parts), flush=self._write_through))
+
+    def _write_zeroes(self, id_: int, offset: int, room: int, data: Buffer) -> None:
+        """WRITE_ZEROES: written out; the unmap flag is a hint (``write_zeroes_may_unmap`` is 0)."""
+        ranges = self._ranges(id_, BlockFeature.WRITE_ZEROES, data, unmap=1)
+        if ranges is None:
+            return
+        total = sum(size for _, size in ranges)
+        if any(size > MAX_DATA_BYTES for _, size in ranges) or not self._room(total):
+            self._finish(id_, _IOERR)
+            return
+        zeroes = memoryview(_ZEROES)
+        parts = [DiskRequest(0, _WRITE, at, size, zeroes[:size]) for at, size in ranges]
+        self._submit(id_, parts, _Job(len(parts), flush=self._write_through))
+
+    def _ranges(self, id_: int, feature: BlockFeature, data: Buffer, unmap: int) -> list[tuple[int, int]] | None:
+        """Decode segments as (offset, bytes), without empty ones; None if the request ended with an error."""
+        status = _OK
+        ranges = []
+        if not has(self._negotiated, feature):
+            status = _UNSUPP
+        elif self._disk.read_only or not data or len(data) % RANGE.size or len(data) > MAX_RANGES * RANGE.size:
+            status = _IOERR
+        else:
+            for sector, sectors, flags in RANGE.iter_unpack(data):
+                if flags & ~unmap:
+                    status = _UNSUPP
+                elif (sector + sectors) * SECTOR_BYTES > self._end:
+                    status = status or _IOERR
+                elif sectors:
+                    ranges.append((sector * SECTOR_BYTES, sectors * SECTOR_BYTES))
+        if status != _OK:
+            self._finish(id_, status)
+            return None
+        return ranges
+
+    # --- outcomes
+
+    def _submit(self, id_: int, parts: list[DiskRequest], job: _Job) -> None:
+        """Hand the parts of a request to the backend; with none of them it is done."""
+        if not parts:
+            self._finish(id_, _OK)
+            return
+        job.pieces = [b""] * len(parts)
+        self._jobs[id_] = job
+        for at, part in enumerate(parts):
+            request = part._replace(tag=id_ << _PART_BITS | at)
+            self._in_flight[request.tag] = request
+            self._bytes += _cost(request)
+            self._disk.submit(request)
+
+    def complete(self, tag: int, status: Status, data: bytes | memoryview, now_ns: int) -> None:
+        """Take the outcome of a backend request; one that is not outstanding (stopped since) is ignored."""
+        request = self._in_flight.pop(tag, None)
+        if request is None:
+            return
+        _, opcode, _, length, _ = request
+        if opcode is _READ:
+            self._bytes -= length
+            if status is _DONE and len(data) != length:
+                status = Status.BAD_LENGTH
+        else:
+            self._bytes -= _cost(request)
+            data = b""
+        id_ = tag >> _PART_BITS
+        if self._jobs and id_ in self._jobs:
+            self._part_done(id_, tag & _FLUSH_PART, _OK if status is _DONE else _FAILURES.get(status, _IOERR), data)
+        elif status is _DONE:
+            self._queue.complete(id_ & _HEAD_MASK, data, _OK)
+        else:
+            self._finish(id_, _FAILURES.get(status, _IOERR))
+
+    def _part_done(self, id_: int, part: int, status: int, data: Buffer) -> None:
+        job = self._jobs[id_]
+        job.left -= 1
+        job.status = job.status or status
+        if part < len(job.pieces):
+            job.pieces[part] = data
+        if job.left:
+            return
+        if job.flush and job.status == _OK:
+            job.left, job.flush = 1, False
+            tag = id_ << _PART_BITS | _FLUSH_PART
+            request = self._in_flight[tag] = DiskRequest(tag, Opcode.FLUSH)
+            self._disk.submit(request)
+            return
+        del self._jobs[id_]
+        self._finish(id_, job.status, job.pieces[0] if len(job.pieces) == 1 else b"".join(job.pieces))
+
+    def _finish(self, id_: int, status: int, data: Buffer = b"") -> None:
+        """Return a request; one that failed has no data."""
+        self.failed += status != _OK
+        self._queue.complete(id_ & _HEAD_MASK, data if status == _OK else b"", status)
+
+    # --- state
+
+    def state(self) -> State:
+        """What was negotiated, and what is in flight."""
+        return {
+            "negotiated": self._negotiated,
+            "in_flight": [[tag, int(code), at, size, bytes(data)] for tag, code, at, size, data in self._requests()],
+            "jobs": [
+                [id_, job.left, job.flush, job.status, [bytes(piece) for piece in job.pieces]]
+                for id_, job in self._jobs.items()
+            ],
+            "counts": dict(self.counts),
+            "failed": self.failed,
+        }
+
+    def _requests(self) -> list[DiskRequest]:
+        return list(self._in_flight.values())
+
+    def restore(self, state: State) -> None:
+        """Take over a state; what was in flight is submitted once more, with its tags."""
+        self._negotiated = state["negotiated"]
+        self.counts, self.failed = dict(state["counts"]), state["failed"]
+        self._jobs = {
+            id_: _Job(left, flush, status, list(pieces)) for id_, left, flush, status, pieces in state["jobs"]
+        }
+        again = [DiskRequest(tag, Opcode(code), at, size, data) for tag, code, at, size, data in state["in_flight"]]
+        self._in_flight = {request.tag: request for request in again}
+        self._bytes = sum(map(_cost, again))
+        for request in again:
+            self._disk.submit(request)
+
+
+_ZEROES = bytes(MAX_DATA_BYTES)
+
+
+def _offered(read_only: bool) -> int:
+    """Features of the device class (section 5.2.3)."""
+    features = mask(BlockFeature.SEG_MAX, BlockFeature.BLK_SIZE, BlockFeature.FLUSH, BlockFeature.TOPOLOGY)
+    writing = mask(BlockFeature.DISCARD, BlockFeature.WRITE_ZEROES)
+    return features | (mask(BlockFeature.RO) if read_only else writing)
+
+
+def _configuration(disk: DiskBackend, block_bytes: int) -> bytes:
+    """The configuration space (section 5.2.4). A request has two descriptors besides its data's."""
+    config = BlockConfig(
+        capacity=disk.size_bytes // SECTOR_BYTES,
+        seg_max=QUEUE_SIZE - 2,
+        blk_size=block_bytes,
+        min_io_size=1,
+        max_discard_sectors=0 if disk.read_only else 0xFFFF_FFFF // SECTOR_BYTES,
+        max_discard_seg=0 if disk.read_only else MAX_RANGES,
+        discard_sector_alignment=block_bytes // SECTOR_BYTES,
+        max_write_zeroes_sectors=0 if disk.read_only else MAX_RANGE_SECTORS,
+        max_write_zeroes_seg=0 if disk.read_only else MAX_RANGES,
+    )
+    return config.pack()
+
+
+def _spans(offset: int, length: int) -> list[tuple[int, int]]:
+    """Divide a range into ranges that a command can move."""
+    return [(at, min(MAX_DATA_BYTES, offset + length - at)) for at in range(offset, offset + length, MAX_DATA_BYTES)]
+
+
+def _cost(request: DiskRequest) -> int:
+    """Bytes of data that a request keeps in memory while it is in flight."""
+    return request.length if request.opcode is _READ or request.opcode is _WRITE else 0

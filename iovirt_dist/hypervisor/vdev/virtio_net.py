@@ -1,0 +1,146 @@
+"""The virtio network device (VIRTIO 1.2, section 5.1) in front of a network backend: one queue pair, no offloads."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from iovirt_dist.drivers.backend import NetworkBackend
+from iovirt_dist.hypervisor.vdev.device import State
+from iovirt_dist.hypervisor.vdev.virtio_function import FunctionPort
+from iovirt_dist.virtio.features import DeviceId, has, mask
+from iovirt_dist.virtio.network import (
+    HEADER,
+    HEADER_BYTES,
+    RECEIVE,
+    TRANSMIT,
+    LinkStatus,
+    NetworkConfig,
+    NetworkFeature,
+)
+from iovirt_dist.wire.codec import Buffer
+from iovirt_dist.wire.requests import QueueRequest
+
+QUEUE_SIZE = 256
+ETHERNET_HEADER_BYTES = 14
+MAX_FRAME_BYTES = 65535 + ETHERNET_HEADER_BYTES
+"""Longest frame that is passed on; no MTU is greater than 65535 (section 5.1.4.1)."""
+_PLAIN_HEADER = HEADER.pack(0, 0, 0, 0, 0, 0, 1)
+"""In front of a received frame: no offloads, one buffer (section 5.1.6.4.1)."""
+
+
+class VirtioNet:
+    """A virtio-net function; a `VirtioFunction` and a `NetworkClient`.
+
+    Transmitted frames are complete when the backend has them, whatever becomes of them there, as on any Ethernet.
+
+    Args:
+        backend: What the frames go to; its `link_up` at reset is the link's state.
+
+    Attributes:
+        frames_out: Frames that went to the backend.
+        bytes_out: Their bytes, without virtio header.
+        frames_in: Frames that went to the driver.
+        bytes_in: Their bytes.
+        dropped_out: Frames that were too short, too long, or sent without a link.
+        dropped_in: Received frames for which the driver had no buffer, or too small a one.
+    """
+
+    device_id = int(DeviceId.NETWORK)
+    features = mask(NetworkFeature.MAC, NetworkFeature.STATUS, NetworkFeature.MTU)
+    queue_sizes: Sequence[int] = (QUEUE_SIZE, QUEUE_SIZE)
+    header_bytes: Sequence[int] = (0, HEADER_BYTES)
+
+    def __init__(self, backend: NetworkBackend) -> None:
+        self._backend = backend
+        self._link_up = backend.link_up
+        self._negotiated = 0
+        self._buffers: deque[tuple[int, int]] = deque()
+        self.frames_out = self.bytes_out = self.frames_in = self.bytes_in = self.dropped_out = self.dropped_in = 0
+        self.config = self._pack()
+
+    def _pack(self) -> bytes:
+        status = LinkStatus.LINK_UP if self._link_up else 0
+        return NetworkConfig(mac=self._backend.mac, status=int(status), mtu=self._backend.mtu).pack()
+
+    def connect(self, port: FunctionPort) -> None:
+        """Learn the transport."""
+        self._port = port
+        self._input, self._output = port.queues[RECEIVE], port.queues[TRANSMIT]
+
+    def enable(self, features: int) -> None:
+        """Note what was negotiated."""
+        self._negotiated = features
+
+    def reset(self) -> None:
+        """Nothing is negotiated; the link stays as it is."""
+        self._negotiated = 0
+
+    def stop(self, queue: int) -> None:
+        """Forget the driver's buffers."""
+        if queue == RECEIVE:
+            self._buffers.clear()
+
+    def requests(self, queue: int, batch: list[QueueRequest], now_ns: int) -> None:
+        """Take buffers for frames, or frames (sections 5.1.6.2 and 5.1.6.3)."""
+        if queue == RECEIVE:
+            if not all(request.writable for request in batch):
+                self._port.needs_reset("network-buffer")
+                return
+            self._buffers += [(request.head, request.writable) for request in batch]
+            return
+        for request in batch:
+            if request.readable < HEADER_BYTES:
+                self._port.needs_reset("network-header")
+                return
+            self._transmit(request.data)
+            self._output.complete(request.head)
+
+    def _transmit(self, frame: Buffer) -> None:
+        if not self._link_up or not ETHERNET_HEADER_BYTES <= len(frame) <= MAX_FRAME_BYTES:
+            self.dropped_out += 1
+            return
+        self.frames_out += 1
+        self.bytes_out += len(frame)
+        self._backend.transmit(frame)
+
+    def receive(self, frame: Buffer, now_ns: int) -> bool:
+        """Put a frame into the driver's next buffer; False if it was dropped, for want of one or of room in it."""
+        if not self._buffers or self._buffers[0][1] < HEADER_BYTES + len(frame) or not self._link_up:
+            self.dropped_in += 1
+            return False
+        head, _ = self._buffers.popleft()
+        self._input.complete(head, b"".join((_PLAIN_HEADER, frame)))
+        self.frames_in += 1
+        self.bytes_in += len(frame)
+        return True
+
+    def link_changed(self, up: bool, now_ns: int) -> None:
+        """The link came up or went down; the driver is told if it negotiated STATUS."""
+        if up == self._link_up:
+            return
+        self._link_up = up
+        self.config = self._pack()
+        if has(self._negotiated, NetworkFeature.STATUS):
+            self._port.config_changed()
+
+    def write_config(self, offset: int, width: int, value: int, now_ns: int) -> None:
+        """No field can be written."""
+
+    def state(self) -> State:
+        """Link, buffers of the driver, counts."""
+        return {
+            "link_up": self._link_up,
+            "negotiated": self._negotiated,
+            "buffers": [list(buffer) for buffer in self._buffers],
+            "out": [self.frames_out, self.bytes_out, self.dropped_out],
+            "in": [self.frames_in, self.bytes_in, self.dropped_in],
+        }
+
+    def restore(self, state: State) -> None:
+        """Take over a state."""
+        self._link_up, self._negotiated = state["link_up"], state["negotiated"]
+        self._buffers = deque((head, room) for head, room in state["buffers"])
+        self.frames_out, self.bytes_out, self.dropped_out = state["out"]
+        self.frames_in, self.bytes_in, self.dropped_in = state["in"]
+        self.config = self._pack()

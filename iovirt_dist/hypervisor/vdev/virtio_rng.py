@@ -1,0 +1,94 @@
+"""The virtio entropy device (VIRTIO 1.2, section 5.4) in front of an entropy backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from iovirt_dist.drivers.backend import EntropyBackend
+from iovirt_dist.hypervisor.vdev.device import State
+from iovirt_dist.hypervisor.vdev.virtio_function import FunctionPort
+from iovirt_dist.virtio.entropy import REQUEST
+from iovirt_dist.virtio.features import DeviceId
+from iovirt_dist.wire.commands import Status
+from iovirt_dist.wire.requests import QueueRequest
+
+QUEUE_SIZE = 64
+MAX_REQUEST_BYTES = 65536
+"""Most that is asked of the backend at once; the device may fill less than a buffer (section 5.4.6.2)."""
+
+
+class VirtioRng:
+    """A virtio-rng function; a `VirtioFunction` and an `EntropyClient`.
+
+    Args:
+        backend: The source.
+
+    Attributes:
+        bytes_in: Random bytes that went to the driver.
+        failed: Requests that the backend could not serve; their buffers go back empty.
+    """
+
+    device_id = int(DeviceId.ENTROPY)
+    features = 0
+    queue_sizes: Sequence[int] = (QUEUE_SIZE,)
+    header_bytes: Sequence[int] = (0,)
+
+    def __init__(self, backend: EntropyBackend) -> None:
+        self.config = b""
+        self.bytes_in = self.failed = 0
+        self._backend = backend
+        self._in_flight: dict[int, int] = {}
+
+    def connect(self, port: FunctionPort) -> None:
+        """Learn the transport."""
+        self._port = port
+        self._queue = port.queues[REQUEST]
+
+    def enable(self, features: int) -> None:
+        """There are no features."""
+
+    def reset(self) -> None:
+        """Nothing is left once the queue was stopped."""
+
+    def stop(self, queue: int) -> None:
+        """Forget what is in flight."""
+        self._in_flight.clear()
+
+    def requests(self, queue: int, batch: list[QueueRequest], now_ns: int) -> None:
+        """Ask the backend for each buffer's bytes; one that holds none cannot get the one byte that it must."""
+        life = self._queue.generation << 16
+        for request in batch:
+            if not request.writable:
+                self._port.needs_reset("entropy-buffer")
+                return
+            length = min(request.writable, MAX_REQUEST_BYTES)
+            self._in_flight[life | request.head] = length
+            self._backend.request(life | request.head, length)
+
+    def supply(self, tag: int, status: Status, data: bytes | memoryview, now_ns: int) -> None:
+        """Take random bytes; those of a request that is not outstanding (stopped since) are ignored."""
+        length = self._in_flight.pop(tag, None)
+        if length is None:
+            return
+        served = status is Status.OK and 0 < len(data) <= length
+        self.failed += not served
+        self.bytes_in += len(data) if served else 0
+        self._queue.complete(tag & 0xFFFF, data if served else b"")
+
+    def write_config(self, offset: int, width: int, value: int, now_ns: int) -> None:
+        """There is no configuration."""
+
+    def state(self) -> State:
+        """What is in flight, counts."""
+        return {
+            "in_flight": [list(request) for request in self._in_flight.items()],
+            "in": self.bytes_in,
+            "no": self.failed,
+        }
+
+    def restore(self, state: State) -> None:
+        """Take over a state; what was in flight is asked for once more."""
+        self._in_flight = dict(state["in_flight"])
+        self.bytes_in, self.failed = state["bytes_in"], state["failed"]
+        for tag, length in self._in_flight.items():
+            self._backend.request(tag, length)
