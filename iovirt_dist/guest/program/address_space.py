@@ -117,7 +117,11 @@ class AddressSpace:
         return True
 
     def map_system(self, address: int, data: bytes) -> int:
-        """Map one page that the CPU reads and the program cannot access, outside the program's part; return its frame."""
+        """Map one page that the CPU reads and the program cannot access, outside the program's part.
+
+        Returns:
+            Its physical address.
+        """
         frame = self._take_frames(1)[0]
         self._memory.write_memory(frame, data)
         entry = self._layout.entry(frame, self._layout.system)

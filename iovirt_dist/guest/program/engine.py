@@ -50,13 +50,12 @@ class UserStop(NamedTuple):
 
 
 class UserEngine(Protocol):
-    """A CPU that runs one program.
+    """A CPU that runs one program."""
 
-    Attributes:
-        memory: Physical RAM.
-    """
-
-    memory: GuestMemory
+    @property
+    def memory(self) -> GuestMemory:
+        """Physical RAM."""
+        ...
 
     def reset(self) -> AddressSpace:
         """Forget everything, and return the empty address space of the next program."""

@@ -23,6 +23,7 @@ from iovirt_dist.guest.x86.faults import Fault
 from iovirt_dist.guest.x86.io_privilege import io_privilege
 from iovirt_dist.guest.x86.paging import Mmu
 from iovirt_dist.guest.x86.state import CR0_PE, CS, IF, CpuState, Segment, X86Engine
+from iovirt_dist.guest.x86.system_calls import SYSTEM_CALL_VECTOR, SystemCalls
 from iovirt_dist.virtio.memory import GuestMemory
 
 KIB: Final = 1024
@@ -61,6 +62,7 @@ class X86Cpu:
         self._image = image
         self._engine = make_engine(Callbacks(self._port_in, self._port_out, self._load, self._store))
         self._mmu = Mmu(self._engine)
+        self._system_calls = SystemCalls(self._engine, self._mmu, bus)
         self._interrupts = 0
         self._faults = 0
         self._exceptions = 0
@@ -190,6 +192,8 @@ class X86Cpu:
             self._faults += 1
         state = self._engine.capture()
         state.eip = stop.pc
+        if stop.vector == SYSTEM_CALL_VECTOR and stop.software and self._system_calls.take(state):
+            return
         start = self._software_interrupt_start(state) if stop.software else 0
         self._deliver(state, Event(stop.vector, stop.error_code, stop.software, instruction=start))
 
