@@ -60,6 +60,7 @@ def test_job_reads_hashes_and_stores_the_result(disk: Path) -> None:
     assert lines[2:] == [
         f"job: read 300 KiB in 5 requests, sha256 {digest}",
         "job: result block at sector 600 written and read back, ok",
+        f"job: result sha256={digest} bytes_read=307200 bytes_written=0 reads=5 writes=0 calls=12",
         "job: done",
         "kernel: halted",
     ]

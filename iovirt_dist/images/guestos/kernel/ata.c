@@ -126,10 +126,11 @@ static void move_sector(void)
 
 /* INTRQ: a sector to fetch, a sector stored, or the end of a command without data (9.5 and 9.6,
  * the states HPIOI0, HPIOO2 and HND0). */
-static void ata_interrupt(void)
+static void ata_interrupt(unsigned irq)
 {
     uint8_t status = inb(ATA_STATUS);
 
+    (void)irq;
     if (request.phase == IDLE || (status & BSY))
         return;
     extend_deadline();
@@ -272,16 +273,12 @@ static bool ata_probe(void)
     single_words = strcmp(option_or("insn", "rep"), "single") == 0;
     outb(ATA_DEVICE, DEVICE_0_LBA);
     status = inb(ATA_STATUS);
-    if (status == 0 || status == NO_DEVICE) {
-        printk("vda: no disk\n");
+    if (status == 0 || status == NO_DEVICE)
         return false;
-    }
     outb(ATA_CONTROL, CONTROL_INTERRUPTS);
     irq_install(ATA_IRQ, ata_interrupt);
-    if (run(IDENTIFY_DEVICE, 0, 1, identity) != 0) {
-        printk("vda: no disk\n");
+    if (run(IDENTIFY_DEVICE, 0, 1, identity) != 0)
         return false;
-    }
     /* Words 60 and 61: sectors that LBA28 commands reach (8.15.29). */
     sectors = identity[60] | (uint32_t)identity[61] << 16;
     copy_model(model, identity);
@@ -294,14 +291,16 @@ static uint64_t ata_capacity(void)
     return sectors;
 }
 
-static int ata_read(uint64_t sector, uint32_t count, void *data)
+static int ata_read(uint64_t sector, const struct segment *segments, uint32_t count)
 {
-    return run(READ_SECTORS, sector, count, data);
+    (void)count;
+    return run(READ_SECTORS, sector, segments->length / SECTOR_SIZE, (void *)segments->address);
 }
 
-static int ata_write(uint64_t sector, uint32_t count, const void *data)
+static int ata_write(uint64_t sector, const struct segment *segments, uint32_t count)
 {
-    return run(WRITE_SECTORS, sector, count, (void *)data);
+    (void)count;
+    return run(WRITE_SECTORS, sector, segments->length / SECTOR_SIZE, (void *)segments->address);
 }
 
 static int ata_flush(void)

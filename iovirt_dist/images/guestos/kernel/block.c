@@ -1,5 +1,6 @@
-/* No cache: a read or write of a program becomes driver requests at once, of at most 256 sectors
- * each, through one buffer. Parts of sectors are read, changed and written. */
+/* No cache: a read or write of a program becomes a request of the driver at once. Whole sectors go
+ * straight from or to the program's memory if the driver takes segments; everything else goes
+ * through one buffer of 256 sectors, parts of sectors being read, changed and written. */
 #include "block.h"
 
 #include "abi.h"
@@ -9,11 +10,14 @@
 #include "string.h"
 #include "usercopy.h"
 
-static const struct block_driver *const drivers[] = {&ata_driver};
+static const struct block_driver *const drivers[] = {&virtio_driver, &ata_driver};
 
 static const struct block_driver *driver; /* NULL: no disk */
+enum { SEGMENTS = 1025 }; /* 4 MiB at least, unless they begin within a page */
+
 static uint8_t buffer[REQUEST_SECTORS * SECTOR_SIZE] __attribute__((aligned(4096)));
-static bool locked; /* the buffer and the driver are in use */
+static struct segment segments[SEGMENTS];
+static bool locked; /* the buffer, the segments and the driver are in use */
 static bool dirty;  /* written to since the last flush */
 
 /* One request: the sectors that hold bytes [offset, offset + length) of the first of them on. */
@@ -23,16 +27,28 @@ struct extent {
     uint32_t offset, length;
 };
 
+/* What a program asks for. */
+struct transfer {
+    bool writing;
+    uint64_t *position; /* moved on */
+    uint32_t address, length; /* of the program's memory */
+};
+
 void block_init(const char *name)
 {
-    for (unsigned i = 0; i < sizeof drivers / sizeof *drivers; i++) {
-        if (strcmp(drivers[i]->name, name) != 0)
+    bool known = false;
+
+    for (unsigned i = 0; i < sizeof drivers / sizeof *drivers && driver == NULL; i++) {
+        if (name != NULL && strcmp(drivers[i]->name, name) != 0)
             continue;
+        known = true;
         if (drivers[i]->probe())
             driver = drivers[i];
-        return;
     }
-    printk("vda: no driver is called '%s'\n", name);
+    if (!known)
+        printk("vda: no driver is called '%s'\n", name);
+    else if (driver == NULL)
+        printk("vda: no disk\n");
 }
 
 static void lock(void)
@@ -71,9 +87,15 @@ static struct extent first_extent(uint64_t position, uint32_t length)
     return extent;
 }
 
+static struct segment whole_buffer(const struct extent *extent)
+{
+    return (struct segment){(uint32_t)buffer, extent->count * SECTOR_SIZE};
+}
+
 static int read_extent(const struct extent *extent, void *to)
 {
-    int error = driver->read(extent->sector, extent->count, buffer);
+    struct segment all = whole_buffer(extent);
+    int error = driver->read(extent->sector, &all, 1);
 
     if (error == 0)
         memcpy(to, buffer + extent->offset, extent->length);
@@ -82,30 +104,69 @@ static int read_extent(const struct extent *extent, void *to)
 
 static int write_extent(const struct extent *extent, const void *from)
 {
+    struct segment all = whole_buffer(extent);
     bool whole = (extent->offset | extent->length) % SECTOR_SIZE == 0;
-    int error = whole ? 0 : driver->read(extent->sector, extent->count, buffer);
+    int error = whole ? 0 : driver->read(extent->sector, &all, 1);
 
     if (error != 0)
         return error;
     memcpy(buffer + extent->offset, from, extent->length);
     dirty = true;
-    return driver->write(extent->sector, extent->count, buffer);
+    return driver->write(extent->sector, &all, 1);
+}
+
+/* True if there is a whole sector to move at `position` to or from `address` without the buffer.
+ * Pages are whole sectors, so an aligned start is enough. */
+static bool is_direct(uint64_t position, uint32_t address, uint32_t length)
+{
+    return driver->gathers && position % SECTOR_SIZE == 0 && address % SECTOR_SIZE == 0 &&
+           length >= SECTOR_SIZE;
+}
+
+/* Moves whole sectors, and says in `length` how many bytes that is. */
+static int move_directly(bool writing, uint64_t position, uint32_t address, uint32_t *length)
+{
+    uint64_t left = size_bytes() - position;
+    uint32_t count;
+
+    if (*length > left)
+        *length = (uint32_t)left;
+    *length -= *length % SECTOR_SIZE;
+    count = user_segments(address, length, segments, SEGMENTS);
+    if (!writing)
+        return driver->read(position / SECTOR_SIZE, segments, count);
+    dirty = true;
+    return driver->write(position / SECTOR_SIZE, segments, count);
+}
+
+static int move_by_buffer(bool writing, uint64_t position, uint32_t address, uint32_t *length)
+{
+    struct extent extent = first_extent(position, *length);
+
+    *length = extent.length;
+    return writing ? write_extent(&extent, (const void *)address)
+                   : read_extent(&extent, (void *)address);
 }
 
 /* Bytes moved, or the error if the first request failed. */
-static int transfer(struct file *file, uint8_t *to, const uint8_t *from, uint32_t length)
+static int run(const struct transfer *transfer)
 {
     uint32_t done = 0;
     int error = 0;
 
     lock();
-    while (done < length && file->position < size_bytes()) {
-        struct extent extent = first_extent(file->position, length - done);
-        error = to != NULL ? read_extent(&extent, to + done) : write_extent(&extent, from + done);
+    while (done < transfer->length && *transfer->position < size_bytes()) {
+        uint64_t position = *transfer->position;
+        uint32_t address = transfer->address + done;
+        uint32_t length = transfer->length - done;
+
+        error = is_direct(position, address, length)
+                    ? move_directly(transfer->writing, position, address, &length)
+                    : move_by_buffer(transfer->writing, position, address, &length);
         if (error != 0)
             break;
-        done += extent.length;
-        file->position += extent.length;
+        done += length;
+        *transfer->position += length;
     }
     unlock();
     return done > 0 ? (int)done : error;
@@ -116,16 +177,18 @@ static int block_open(void)
     return driver != NULL ? 0 : -ENXIO;
 }
 
-static int block_read(struct file *file, void *to, uint32_t length)
+static int block_read(uint64_t *position, void *to, uint32_t length)
 {
-    return transfer(file, to, NULL, length);
+    return run(&(struct transfer){false, position, (uint32_t)to, length});
 }
 
-static int block_write(struct file *file, const void *from, uint32_t length)
+static int block_write(uint64_t *position, const void *from, uint32_t length)
 {
-    if (file->position >= size_bytes())
+    if (driver->read_only != NULL && driver->read_only())
+        return -EPERM;
+    if (*position >= size_bytes())
         return -ENOSPC;
-    return transfer(file, NULL, from, length);
+    return run(&(struct transfer){true, position, (uint32_t)from, length});
 }
 
 static int block_seek(struct file *file, int64_t offset, uint32_t whence)

@@ -25,14 +25,19 @@ void cmdline_init(const char *text)
     }
 }
 
-const char *option(const char *name)
+const char *option_at(const char *name, unsigned index)
 {
     size_t length = strlen(name);
 
     for (unsigned i = 0; i < options_count; i++)
-        if (starts_with(options[i], name) && options[i][length] == '=')
+        if (starts_with(options[i], name) && options[i][length] == '=' && index-- == 0)
             return options[i] + length + 1;
     return NULL;
+}
+
+const char *option(const char *name)
+{
+    return option_at(name, 0);
 }
 
 const char *option_or(const char *name, const char *fallback)

@@ -8,6 +8,7 @@ enum { OPEN_FILES = 64 };
 static const struct file_operations *const devices[] = {
     &block_file,
     &console_file,
+    &entropy_file,
     &null_file,
     &zero_file,
 };
@@ -97,22 +98,22 @@ void files_close(struct file **files)
     }
 }
 
-static int read_nothing(struct file *file, void *buffer, uint32_t length)
+static int read_nothing(uint64_t *position, void *buffer, uint32_t length)
 {
-    (void)file, (void)buffer, (void)length;
+    (void)position, (void)buffer, (void)length;
     return 0;
 }
 
-static int read_zeros(struct file *file, void *buffer, uint32_t length)
+static int read_zeros(uint64_t *position, void *buffer, uint32_t length)
 {
-    (void)file;
+    (void)position;
     memset(buffer, 0, length);
     return (int)length;
 }
 
-static int write_nowhere(struct file *file, const void *buffer, uint32_t length)
+static int write_nowhere(uint64_t *position, const void *buffer, uint32_t length)
 {
-    (void)file, (void)buffer;
+    (void)position, (void)buffer;
     return (int)length;
 }
 

@@ -9,12 +9,12 @@
 struct file;
 
 /* A device's part of the system calls; a NULL entry gives the error in its comment. Buffers are
- * the caller's memory, checked already. */
+ * the caller's memory, checked already; devices that can seek move `position` on. */
 struct file_operations {
     const char *path;
     int (*open)(void);                                                   /* 0 */
-    int (*read)(struct file *file, void *buffer, uint32_t length);
-    int (*write)(struct file *file, const void *buffer, uint32_t length);
+    int (*read)(uint64_t *position, void *buffer, uint32_t length);
+    int (*write)(uint64_t *position, const void *buffer, uint32_t length);
     int (*seek)(struct file *file, int64_t offset, uint32_t whence);     /* -ESPIPE */
     int (*control)(struct file *file, uint32_t request, uint32_t argument); /* -ENOTTY */
     int (*sync)(void);                                                   /* -EINVAL */
@@ -38,6 +38,9 @@ void files_share(struct file **to, struct file *const *from);
 void files_close(struct file **files);
 
 /* The devices. */
-extern const struct file_operations block_file, console_file, null_file, zero_file;
+extern const struct file_operations block_file, console_file, entropy_file, null_file, zero_file;
+
+/* Looks for the device behind /dev/hwrng. */
+void entropy_init(void);
 
 #endif

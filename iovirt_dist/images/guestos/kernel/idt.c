@@ -56,7 +56,7 @@ static void interrupt(unsigned irq)
     if (pic_is_spurious(irq))
         return;
     if (irq_handlers[irq] != 0)
-        irq_handlers[irq]();
+        irq_handlers[irq](irq);
     pic_end_of_interrupt(irq);
 }
 

@@ -14,6 +14,7 @@
 #include "timer.h"
 #include "trap.h"
 #include "uart.h"
+#include "virtio.h"
 
 enum { DEFAULT_HZ = 20, DEFAULT_MEMORY_KIB = 4096 };
 
@@ -57,7 +58,9 @@ static void init_thread(void)
     struct arguments arguments = {0};
     int error;
 
-    block_init(option_or("disk", "ata"));
+    virtio_init();
+    block_init(option("disk"));
+    entropy_init();
     panic_on_request(option_or("panic", ""));
     for (int i = 0; i < 3; i++)
         file_open(console_file.path, O_RDWR);

@@ -12,8 +12,11 @@ enum {
     PRESENT = 1,
     WRITABLE = 2,
     USER = 4,
+    WRITE_THROUGH = 8, /* this and the next: for devices; no meaning on an 80386 */
+    CACHE_DISABLED = 16,
     ENTRIES = 1024,
     KERNEL_TABLES = KERNEL_SPACE_END >> 22,
+    DEVICE_TABLES = 768, /* and above: USER_END >> 22 */
     CR0_EMULATE_FPU = 0x4,
 };
 #define CR0_PAGING 0x80000000u
@@ -62,6 +65,24 @@ void paging_init(uint32_t end)
     write_cr0(read_cr0() | CR0_PAGING | CR0_EMULATE_FPU);
 }
 
+bool paging_map_device(uint32_t address, uint32_t length)
+{
+    uint32_t last = page_down(address + length - 1);
+
+    if (address < USER_END || last < page_down(address))
+        return false;
+    for (uint32_t page = page_down(address);; page += PAGE_SIZE) {
+        uint32_t *entry = make_entry(kernel_space, page);
+        if (entry == NULL)
+            return false;
+        *entry = page | PRESENT | WRITABLE | WRITE_THROUGH | CACHE_DISABLED;
+        if (page == last)
+            break;
+    }
+    write_cr3((uint32_t)active_space);
+    return true;
+}
+
 void paging_unmap_kernel_page(const void *address)
 {
     *entry_of(kernel_space, (uint32_t)address) = 0;
@@ -82,8 +103,11 @@ uint32_t *space_create(void)
 {
     uint32_t *space = page_alloc();
 
-    if (space != NULL)
-        memcpy(space, kernel_space, KERNEL_TABLES * sizeof *space);
+    if (space == NULL)
+        return NULL;
+    memcpy(space, kernel_space, KERNEL_TABLES * sizeof *space);
+    memcpy(space + DEVICE_TABLES, kernel_space + DEVICE_TABLES,
+           (ENTRIES - DEVICE_TABLES) * sizeof *space);
     return space;
 }
 
@@ -93,7 +117,7 @@ uint32_t *space_copy(const uint32_t *from)
 
     if (space == NULL)
         return NULL;
-    for (uint32_t i = KERNEL_TABLES; i < ENTRIES; i++) {
+    for (uint32_t i = KERNEL_TABLES; i < DEVICE_TABLES; i++) {
         const uint32_t *table = table_of(from, i << 22);
         for (uint32_t j = 0; table != NULL && j < ENTRIES; j++) {
             uint32_t address = (i << 22) | (j << 12);
@@ -117,13 +141,15 @@ uint32_t *space_copy(const uint32_t *from)
     return space;
 }
 
+/* From the top down: pages freed last are allocated first, and a program's pages that lie one
+ * behind the other in memory, too, make few segments. */
 void space_destroy(uint32_t *space)
 {
-    for (uint32_t i = KERNEL_TABLES; i < ENTRIES; i++) {
+    for (uint32_t i = DEVICE_TABLES; i-- > KERNEL_TABLES;) {
         uint32_t *table = table_of(space, i << 22);
         if (table == NULL)
             continue;
-        for (uint32_t j = 0; j < ENTRIES; j++)
+        for (uint32_t j = ENTRIES; j-- > 0;)
             if (table[j] & PRESENT)
                 page_free((void *)page_down(table[j]));
         page_free(table);

@@ -1,5 +1,5 @@
-/* Address spaces. The kernel is mapped in each of them at its physical addresses, for ring 0
- * only; a program has the rest, up to USER_END. */
+/* Address spaces. The kernel and the registers of devices are mapped in each of them at their
+ * physical addresses, for ring 0 only; a program has what is between, up to USER_END. */
 #ifndef KERNEL_PAGING_H
 #define KERNEL_PAGING_H
 
@@ -19,6 +19,10 @@ void paging_init(uint32_t end);
 
 /* Takes the page at `address` out of the kernel's mapping. */
 void paging_unmap_kernel_page(const void *address);
+
+/* Maps device registers one to one and uncached, for ring 0 only. Before the first space is
+ * created. False: they do not lie above the programs' addresses, or there is no memory. */
+bool paging_map_device(uint32_t address, uint32_t length);
 
 /* A page directory is its own physical address. NULL: no memory. */
 uint32_t *space_create(void);

@@ -10,6 +10,8 @@ enum {
     MASTER_DATA = 0x21,
     SLAVE_COMMAND = 0xA0,
     SLAVE_DATA = 0xA1,
+    ELCR_MASTER = 0x4D0,
+    ELCR_SLAVE = 0x4D1,
     CASCADE_IRQ = 2,
     ICW1_EDGE_CASCADE_ICW4 = 0x11,
     ICW4_8086 = 0x01,
@@ -41,16 +43,19 @@ void pic_init(void)
     write_mask(8);
 }
 
-void pic_mask(unsigned irq)
-{
-    mask |= (uint16_t)(1u << irq);
-    write_mask(irq);
-}
-
 void pic_unmask(unsigned irq)
 {
     mask &= (uint16_t)~(1u << irq);
     write_mask(irq);
+}
+
+/* The edge/level control registers, which firmware sets up where there is any (Intel 82371AB data
+ * sheet, "ELCR1" and "ELCR2"). */
+void pic_sense_level(unsigned irq)
+{
+    uint16_t port = irq < 8 ? ELCR_MASTER : ELCR_SLAVE;
+
+    outb(port, (uint8_t)(inb(port) | 1u << irq % 8));
 }
 
 void pic_end_of_interrupt(unsigned irq)

@@ -24,6 +24,7 @@ programs:
     program idle
     program check
     program halt
+    program random
     .section .rodata.programs, "a"
     .long 0, 0, 0
 

@@ -34,30 +34,66 @@ static int sys_fork(const struct call *call)
     return process_fork();
 }
 
-static int sys_read(const struct call *call)
+/* At `position`; NULL: at the file's own. */
+static int read_at(const struct call *call, uint64_t *position)
 {
     struct file *file = file_get(call->a);
 
     if (file == NULL || file->access == O_WRONLY)
         return -EBADF;
+    if (position != NULL && file->operations->seek == NULL)
+        return -ESPIPE;
     if (call->c > RESULT_MAXIMUM)
         return -EINVAL;
     if (!user_range_ok(call->b, call->c, true))
         return -EFAULT;
-    return call->c == 0 ? 0 : file->operations->read(file, (void *)call->b, call->c);
+    if (call->c == 0)
+        return 0;
+    return file->operations->read(position != NULL ? position : &file->position, (void *)call->b,
+                                  call->c);
 }
 
-static int sys_write(const struct call *call)
+static int write_at(const struct call *call, uint64_t *position)
 {
     struct file *file = file_get(call->a);
 
     if (file == NULL || file->access == O_RDONLY)
         return -EBADF;
+    if (position != NULL && file->operations->seek == NULL)
+        return -ESPIPE;
     if (call->c > RESULT_MAXIMUM)
         return -EINVAL;
     if (!user_range_ok(call->b, call->c, false))
         return -EFAULT;
-    return call->c == 0 ? 0 : file->operations->write(file, (const void *)call->b, call->c);
+    if (call->c == 0)
+        return 0;
+    return file->operations->write(position != NULL ? position : &file->position,
+                                   (const void *)call->b, call->c);
+}
+
+static int sys_read(const struct call *call)
+{
+    return read_at(call, NULL);
+}
+
+static int sys_write(const struct call *call)
+{
+    return write_at(call, NULL);
+}
+
+/* The position in two halves, the low one first. */
+static int sys_pread64(const struct call *call)
+{
+    uint64_t position = (uint64_t)call->e << 32 | call->d;
+
+    return call->e > INT32_MAX ? -EINVAL : read_at(call, &position);
+}
+
+static int sys_pwrite64(const struct call *call)
+{
+    uint64_t position = (uint64_t)call->e << 32 | call->d;
+
+    return call->e > INT32_MAX ? -EINVAL : write_at(call, &position);
 }
 
 static int sys_open(const struct call *call)
@@ -218,6 +254,14 @@ static int sys_nanosleep(const struct call *call)
     return 0;
 }
 
+/* Waits for a signal (Linux pause(2)), and none will come. */
+static int sys_pause(const struct call *call)
+{
+    (void)call;
+    wait_for(&current->pid);
+    return -EINTR;
+}
+
 static call_handler *const handlers[] = {
     [SYS_EXIT] = sys_exit,
     [SYS_FORK] = sys_fork,
@@ -229,6 +273,7 @@ static call_handler *const handlers[] = {
     [SYS_EXECVE] = sys_execve,
     [SYS_LSEEK] = sys_lseek,
     [SYS_GETPID] = sys_getpid,
+    [SYS_PAUSE] = sys_pause,
     [SYS_BRK] = sys_brk,
     [SYS_IOCTL] = sys_ioctl,
     [SYS_REBOOT] = sys_reboot,
@@ -236,6 +281,8 @@ static call_handler *const handlers[] = {
     [SYS_LLSEEK] = sys_llseek,
     [SYS_SCHED_YIELD] = sys_sched_yield,
     [SYS_NANOSLEEP] = sys_nanosleep,
+    [SYS_PREAD64] = sys_pread64,
+    [SYS_PWRITE64] = sys_pwrite64,
     [SYS_EXIT_GROUP] = sys_exit,
 };
 

@@ -1,12 +1,11 @@
 /* 8254 channel 0 in mode 2 on IRQ 0 (Intel 8254 data sheet, "Control word format").
  *
- * A tick costs a guest of a distributed machine several messages. So IRQ 0 is masked while no
- * process has a deadline and at most one can run: the handler masks it at the first tick that
- * nobody needed, which keeps mask and unmask from alternating at every disk request. The price
- * is that ticks are no clock; deadlines are relative and rounded up, so they never come early. */
+ * A tick costs a guest of a distributed machine several messages. So the counter is stopped while
+ * no process has a deadline and at most one can run: the handler stops it at the first tick that
+ * nobody needed, which keeps stop and start from alternating at every disk request. The price is
+ * that ticks are no clock; deadlines are relative and rounded up, so they never come early. */
 #include "timer.h"
 
-#include "pic.h"
 #include "printk.h"
 #include "process.h"
 #include "trap.h"
@@ -16,6 +15,9 @@ enum {
     PIT_CHANNEL_0 = 0x40,
     PIT_CONTROL = 0x43,
     PIT_CHANNEL_0_MODE_2 = 0x34, /* low byte, then high byte */
+    /* Mode 4 counts once it has a count, which it is never given; until then OUT stays high, as
+     * in mode 2, so that neither the stop nor the next start makes an edge. */
+    PIT_CHANNEL_0_STOPPED = 0x38,
     PIT_INPUT_HZ = 1193182,
     HZ_MINIMUM = 19, /* the 16-bit counter cannot divide by more than 65536: 18.2 Hz */
     HZ_MAXIMUM = 1000,
@@ -25,30 +27,27 @@ enum {
 
 static uint32_t ticks;
 static uint32_t ticks_per_second;
+static uint32_t divisor;
 static bool running;
 
-static void tick(void)
+static void tick(unsigned irq)
 {
+    (void)irq;
     ticks++;
     if (!scheduler_tick()) {
         running = false;
-        pic_mask(TIMER_IRQ);
+        outb(PIT_CONTROL, PIT_CHANNEL_0_STOPPED);
     }
 }
 
 void timer_init(unsigned hz)
 {
-    uint32_t divisor;
-
     ticks_per_second = hz < HZ_MINIMUM ? HZ_MINIMUM : hz > HZ_MAXIMUM ? HZ_MAXIMUM : hz;
     if (ticks_per_second != hz)
         printk("timer: hz=%u is out of range, using %u\n", hz, ticks_per_second);
     divisor = PIT_INPUT_HZ / ticks_per_second;
-    outb(PIT_CONTROL, PIT_CHANNEL_0_MODE_2);
-    outb(PIT_CHANNEL_0, (uint8_t)divisor);
-    outb(PIT_CHANNEL_0, (uint8_t)(divisor >> 8));
     irq_install(TIMER_IRQ, tick);
-    running = true;
+    timer_start();
 }
 
 void timer_start(void)
@@ -56,7 +55,9 @@ void timer_start(void)
     if (running)
         return;
     running = true;
-    pic_unmask(TIMER_IRQ);
+    outb(PIT_CONTROL, PIT_CHANNEL_0_MODE_2);
+    outb(PIT_CHANNEL_0, (uint8_t)divisor);
+    outb(PIT_CHANNEL_0, (uint8_t)(divisor >> 8));
 }
 
 uint32_t timer_deadline(uint32_t seconds, uint32_t microseconds)

@@ -28,14 +28,15 @@ static inline bool from_user(const struct trap_frame *frame)
     return (frame->cs & 3) == 3;
 }
 
-typedef void irq_handler(void);
+typedef void irq_handler(unsigned irq);
 
 void idt_init(void);
 
 /* Called by entry.S for every vector. */
 void trap_dispatch(struct trap_frame *frame);
 
-/* Handles hardware interrupt `irq` (0-15) with `handler` and unmasks it. */
+/* Handles hardware interrupt `irq` (0-15) with `handler`, which is told which one it is, and
+ * unmasks it. */
 void irq_install(unsigned irq, irq_handler *handler);
 
 /* An exception: kills the process it came from, or panics if that was the kernel. */

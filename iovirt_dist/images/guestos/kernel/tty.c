@@ -37,11 +37,11 @@ static void put_waiting(char c)
     }
 }
 
-static int tty_write(struct file *file, const void *buffer, uint32_t length)
+static int tty_write(uint64_t *position, const void *buffer, uint32_t length)
 {
     const char *text = buffer;
 
-    (void)file;
+    (void)position;
     for (uint32_t i = 0; i < length; i++) {
         if (text[i] == '\n')
             put_waiting('\r');
@@ -107,12 +107,12 @@ void tty_received(char byte)
     echo(text);
 }
 
-static int tty_read(struct file *file, void *buffer, uint32_t length)
+static int tty_read(uint64_t *position, void *buffer, uint32_t length)
 {
     char *text = buffer;
     uint32_t done = 0;
 
-    (void)file;
+    (void)position;
     while (input_put == input_taken)
         wait_for(input);
     while (done < length && input_put != input_taken) {

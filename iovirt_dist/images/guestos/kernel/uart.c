@@ -110,8 +110,9 @@ static void transmitter_empty(void)
         wake(ring);
 }
 
-static void uart_interrupt(void)
+static void uart_interrupt(unsigned irq)
 {
+    (void)irq;
     for (;;) {
         switch (inb(UART_INTERRUPT_ID) & ID_MASK) {
         case ID_RECEIVED:

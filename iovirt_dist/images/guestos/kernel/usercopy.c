@@ -50,3 +50,29 @@ int copy_string_from_user(char *to, uint32_t from, uint32_t size)
     }
     return -E2BIG;
 }
+
+uint32_t user_segments(uint32_t address, uint32_t *length, struct segment *segments,
+                       uint32_t maximum)
+{
+    uint32_t done = 0;
+    uint32_t count = 0;
+
+    while (done < *length) {
+        uint32_t piece = PAGE_SIZE - (address + done) % PAGE_SIZE;
+        uint32_t at = (uint32_t)space_translate(current->space, address + done, false);
+        struct segment *last = &segments[count - 1];
+
+        if (piece > *length - done)
+            piece = *length - done;
+        if (count > 0 && last->address + last->length == at) {
+            last->length += piece;
+        } else {
+            if (count == maximum)
+                break;
+            segments[count++] = (struct segment){at, piece};
+        }
+        done += piece;
+    }
+    *length = done;
+    return count;
+}

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "segment.h"
+
 /* True if the program may read (with `writable`: write) all of it. */
 bool user_range_ok(uint32_t address, uint32_t length, bool writable);
 
@@ -15,5 +17,11 @@ int copy_to_user(uint32_t to, const void *from, uint32_t length);
 
 /* The length without the terminator, -EFAULT, or -E2BIG if there is none within `size`. */
 int copy_string_from_user(char *to, uint32_t from, uint32_t size);
+
+/* Where memory lies that was found good: at most `maximum` segments (at least 1), in order, pages
+ * that lie one behind the other being one. Their number; `length` is cut to what they cover, at a
+ * page's end. */
+uint32_t user_segments(uint32_t address, uint32_t *length, struct segment *segments,
+                       uint32_t maximum);
 
 #endif

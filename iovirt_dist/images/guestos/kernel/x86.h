@@ -45,6 +45,13 @@ static inline void rep_outsb(uint16_t port, const void *buffer, uint32_t bytes)
     __asm__ volatile("rep outsb" : "+S"(buffer), "+c"(bytes) : "d"(port) : "memory");
 }
 
+/* A locked instruction orders all loads and stores before it with those behind (Intel SDM volume
+ * 3, section 8.2.3.9). */
+static inline void memory_barrier(void)
+{
+    __asm__ volatile("lock addl $0, (%%esp)" : : : "memory", "cc");
+}
+
 static inline void interrupts_off(void)
 {
     __asm__ volatile("cli" : : : "memory");

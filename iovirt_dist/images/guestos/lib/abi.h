@@ -17,6 +17,7 @@ enum {
     SYS_EXECVE = 11,
     SYS_LSEEK = 19,
     SYS_GETPID = 20,
+    SYS_PAUSE = 29,
     SYS_BRK = 45,
     SYS_IOCTL = 54,
     SYS_REBOOT = 88,
@@ -24,11 +25,15 @@ enum {
     SYS_LLSEEK = 140,
     SYS_SCHED_YIELD = 158,
     SYS_NANOSLEEP = 162,
+    SYS_PREAD64 = 180,
+    SYS_PWRITE64 = 181,
     SYS_EXIT_GROUP = 252,
 };
 
 enum {
+    EPERM = 1,
     ENOENT = 2,
+    EINTR = 4,
     EIO = 5,
     ENXIO = 6,
     E2BIG = 7,

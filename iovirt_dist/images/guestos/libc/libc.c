@@ -23,6 +23,18 @@ int write(int descriptor, const void *buffer, size_t length)
     return system_call(SYS_WRITE, descriptor, buffer, length);
 }
 
+int pread(int descriptor, void *buffer, size_t length, uint64_t position)
+{
+    return system_call(SYS_PREAD64, descriptor, buffer, length, (uint32_t)position,
+                       (uint32_t)(position >> 32));
+}
+
+int pwrite(int descriptor, const void *buffer, size_t length, uint64_t position)
+{
+    return system_call(SYS_PWRITE64, descriptor, buffer, length, (uint32_t)position,
+                       (uint32_t)(position >> 32));
+}
+
 int open(const char *path, int flags)
 {
     return system_call(SYS_OPEN, path, flags, 0);
@@ -69,6 +81,12 @@ void sleep_milliseconds(unsigned milliseconds)
     };
 
     system_call(SYS_NANOSLEEP, &time, NULL);
+}
+
+void pause(void)
+{
+    for (;;)
+        system_call(SYS_PAUSE);
 }
 
 int power_off(void)

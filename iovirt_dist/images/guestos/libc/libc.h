@@ -16,6 +16,9 @@ _Noreturn void exit(int status);
 int fork(void);
 int read(int descriptor, void *buffer, size_t length);
 int write(int descriptor, const void *buffer, size_t length);
+/* At `position`; the file's own stays. */
+int pread(int descriptor, void *buffer, size_t length, uint64_t position);
+int pwrite(int descriptor, const void *buffer, size_t length, uint64_t position);
 int open(const char *path, int flags);
 int close(int descriptor);
 int waitpid(int pid, uint32_t *status, int options);
@@ -24,6 +27,9 @@ int fsync(int descriptor);
 int block_size(int descriptor, uint64_t *bytes);
 int seek(int descriptor, uint64_t position);
 void sleep_milliseconds(unsigned milliseconds);
+
+/* Sleeps for ever. */
+_Noreturn void pause(void);
 int power_off(void);
 
 /* Moves the end of the heap; the memory is zeroed and stays till the program ends. NULL: none. */

@@ -2,7 +2,7 @@
  * the dead. Each gets its name and all options as arguments. */
 #include "libc.h"
 
-enum { NAME_SIZE = 32, CANNOT_RUN = 127, A_LONG_TIME_MS = 1000000000 };
+enum { NAME_SIZE = 32, CANNOT_RUN = 127 };
 
 static _Noreturn void become(const char *name, char **arguments)
 {
@@ -50,7 +50,7 @@ int main(int count, char **arguments)
         list = end != NULL ? end + 1 : NULL;
     }
     print("init: all done\n");
-    for (;;)
-        if (waitpid(-1, NULL, 0) < 0)
-            sleep_milliseconds(A_LONG_TIME_MS);
+    while (waitpid(-1, NULL, 0) > 0)
+        ;
+    pause(); /* no child is left, so none will come */
 }

@@ -1,9 +1,11 @@
 /* Tries what only system mode may do: each in a child, which the kernel should kill. */
 #include "libc.h"
+#include "window.h"
 
-enum { ATA_STATUS = 0x1F7, ATA_WRITE_SECTORS = 0x30 };
+enum { ATA_STATUS = 0x1F7, ATA_WRITE_SECTORS = 0x30, VIRTIO_QUEUE_NOTIFY = 0x50 };
 
 static uint8_t scratch[4];
+static struct window window; /* of the first virtio device; size 0: there is none */
 
 static void try_in(void)
 {
@@ -61,10 +63,22 @@ static void try_kernel(void)
     *(volatile uint32_t *)0x100000 = 0;
 }
 
-static const struct {
+static void try_read_virtio(void)
+{
+    *(volatile uint32_t *)window.base;
+}
+
+static void try_notify_virtio(void)
+{
+    *(volatile uint32_t *)(window.base + VIRTIO_QUEUE_NOTIFY) = 0;
+}
+
+struct attempt {
     const char *name;
-    void (*attempt)(void);
-} attempts[] = {
+    void (*make)(void);
+};
+
+static const struct attempt attempts[] = {
     {"IN 0x1f7", try_in},
     {"OUT 0x1f7", try_out},
     {"REP INS 0x1f7", try_rep_ins},
@@ -76,35 +90,53 @@ static const struct {
     {"write to kernel memory 0x100000", try_kernel},
 };
 
+static const struct attempt virtio_attempts[] = {
+    {"read of virtio device page", try_read_virtio},
+    {"store to virtio notify register", try_notify_virtio},
+};
+
 /* True if the attempt ended its process by a signal. */
-static bool is_refused(unsigned i)
+static bool is_refused(const struct attempt *attempt)
 {
     uint32_t status;
     int child = fork();
 
     if (child == 0) {
-        attempts[i].attempt();
+        attempt->make();
         exit(0);
     }
     if (child < 0 || waitpid(child, &status, 0) != child) {
-        print("poke: %s: could not be tried\n", attempts[i].name);
+        print("poke: %s: could not be tried\n", attempt->name);
         return false;
     }
     if (was_signalled(status))
-        print("poke: %s: refused (signal %u)\n", attempts[i].name, signal_of(status));
+        print("poke: %s: refused (signal %u)\n", attempt->name, signal_of(status));
     else
-        print("poke: %s: ALLOWED\n", attempts[i].name);
+        print("poke: %s: ALLOWED\n", attempt->name);
     return was_signalled(status);
+}
+
+static unsigned count_refused(const struct attempt *list, unsigned count)
+{
+    unsigned refused = 0;
+
+    for (unsigned i = 0; i < count; i++)
+        refused += is_refused(&list[i]);
+    return refused;
 }
 
 int main(int count, char **arguments)
 {
-    const unsigned total = sizeof attempts / sizeof *attempts;
-    unsigned refused = 0;
+    const char *option = argument(arguments, WINDOW_OPTION);
+    unsigned total = sizeof attempts / sizeof *attempts;
+    unsigned refused = count_refused(attempts, total);
 
-    (void)count, (void)arguments;
-    for (unsigned i = 0; i < total; i++)
-        refused += is_refused(i);
+    (void)count;
+    if (option != NULL && parse_window(option, &window)) {
+        unsigned more = sizeof virtio_attempts / sizeof *virtio_attempts;
+        refused += count_refused(virtio_attempts, more);
+        total += more;
+    }
     print("poke: %u of %u refused\n", refused, total);
     return refused == total ? 0 : 1;
 }
