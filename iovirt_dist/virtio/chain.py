@@ -76,16 +76,19 @@ class RingError(PeerError):
 
     Reasons: ``ring-size``, ``ring-alignment`` and ``ring-memory`` (the areas themselves), ``index-jump`` (more is
     available than the ring holds), ``head-range``, ``head-in-flight``, ``head-unknown`` (used, but not taken),
-    ``chain-range`` (a next field outside the table), ``chain-long`` (more descriptors than the ring has, so also
+    ``chain-range`` (a next field outside the table), ``chain-long`` (more descriptors than the ring has free, so also
     every loop), ``chain-partial`` (packed: goes on in a descriptor that is not available), ``chain-bytes`` (4 GiB or
     more), ``chain-order`` (readable behind writable), ``buffer-memory`` (outside RAM), ``indirect-feature`` (not
-    negotiated), ``indirect-next`` (table and next at once), ``indirect-nested``, ``indirect-length`` and
-    ``indirect-memory``; of the driver's side ``used-jump`` and ``used-length``.
+    negotiated), ``indirect-next`` (table and next at once), ``indirect-nested``, ``indirect-length``,
+    ``indirect-memory`` and ``used-length``; of the driver's side ``used-jump`` and ``head-unknown``.
     """
 
 
 class RingFullError(LocalError):
-    """The ring has fewer free descriptors than a request needs; take what was used and try again."""
+    """The ring has fewer free descriptors than a request needs; take what was used and try again.
+
+    A request of more segments than the ring's size never fits, not even with a table (sections 2.7.5.3.1 and 2.8.19).
+    """
 
 
 class Chain(Record, frozen=True, gc=False):
@@ -269,13 +272,20 @@ def area(memory: GuestMemory, address: int, length: int, alignment: int) -> memo
         raise RingError("ring-memory", f"{length} bytes at {address:#x}") from None
 
 
-def indirect_table(memory: GuestMemory, setup: RingSetup, address: int, length: int, flags: int) -> memoryview:
+def indirect_table(memory: GuestMemory, allowed: bool, address: int, length: int, flags: int) -> memoryview:
     """Return the table that a descriptor refers to (sections 2.7.5.3 and 2.8.7). Its address needs no alignment.
+
+    Args:
+        memory: Guest memory.
+        allowed: Whether RING_INDIRECT_DESC was negotiated.
+        address: Of the descriptor, as are `length` and `flags`.
+        length: Bytes.
+        flags: Descriptor flags.
 
     Raises:
         RingError: Reason ``indirect-feature``, ``indirect-next``, ``indirect-length`` or ``indirect-memory``.
     """
-    if not setup.indirect:
+    if not allowed:
         raise RingError("indirect-feature")
     if flags & NEXT:
         raise RingError("indirect-next")

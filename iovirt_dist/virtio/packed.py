@@ -101,6 +101,7 @@ class PackedDevice:
         self._setup = setup
         self._size = size
         self._event_idx = setup.event_idx
+        self._indirect_allowed = setup.indirect
         self._table = area(memory, setup.descriptors, DESCRIPTOR_BYTES * size, 16)
         self._driver = area(memory, setup.driver_area, SUPPRESSION.size, 4)
         area(memory, setup.device_area, SUPPRESSION.size, 4)
@@ -182,7 +183,7 @@ class PackedDevice:
 
     def _indirect(self, address: int, length: int, flags: int) -> list[_Entry]:
         """Read a table (section 2.8.7): of its flags WRITE alone counts, and its order is that of the request."""
-        table = indirect_table(self._memory, self._setup, address, length, flags)
+        table = indirect_table(self._memory, self._indirect_allowed, address, length, flags)
         if length >> 4 > self._size:
             raise RingError("chain-long", f"{length >> 4} descriptors in a table, {self._size} in the ring")
         return list(DESCRIPTOR.iter_unpack(table))

@@ -73,11 +73,11 @@ class PackedDriver:
         """Make a request available (section 2.8.21); see `DriverRing.add`."""
         segments = [(address, length, 0) for address, length in readable]
         segments += [(address, length, WRITE) for address, length in writable]
-        if table is not None:
+        if table is not None and len(segments) <= self._size:
             view = self._memory.view(table, len(segments) * DESCRIPTOR_BYTES)
             for at, (address, length, flags) in enumerate(segments):
                 _pack_descriptor(view, at << 4, address, length, 0, flags)
-            segments = [(table, len(segments) * DESCRIPTOR_BYTES, INDIRECT)]
+            segments = [(table, len(segments) << 4, INDIRECT)]
         count = len(segments)
         if not 0 < count <= self._free:
             raise RingFullError("no such number of free descriptors", f"{count} of {self._free}")

@@ -85,6 +85,7 @@ class SplitDevice:
         self._setup = setup
         self._size = size
         self._event_idx = setup.event_idx
+        self._indirect_allowed = setup.indirect
         self._table = area(memory, setup.descriptors, DESCRIPTOR_BYTES * size, 16)
         self._avail = area(memory, setup.driver_area, avail_bytes(size), 2)
         area(memory, setup.device_area, used_bytes(size), 4)
@@ -92,7 +93,8 @@ class SplitDevice:
         self._avail_event = setup.device_area + USED_RING_OFFSET + ELEMENT_BYTES * size
         self._ram = KnownRam(memory)
         self._next = 0
-        self._in_flight = bytearray(size)
+        self._free = size
+        self._in_flight = [0] * size  # descriptors of the request with that head
         self._done: list[int] = []
         self._error: RingError | None = None
 
@@ -129,7 +131,6 @@ class SplitDevice:
                 raise RingError("head-range", f"{head} in a table of {size}")
             if in_flight[head]:
                 raise RingError("head-in-flight", str(head))
-            in_flight[head] = 1
             chains.append(chain(head))
         self._next = (self._next + len(heads)) & 0xFFFF
         return chains
@@ -146,19 +147,18 @@ class SplitDevice:
         )
 
     def _chain(self, head: int) -> Chain:
-        """Walk a chain; each descriptor is read once, and no more of them than the ring has."""
-        table, index, limit, left = self._table, head, self._size, self._size
-        ram = self._ram
+        """Walk a chain, reading each descriptor once; requests in flight share none, which bounds the work."""
+        table, index, limit, free = self._table, head, self._size, self._free
+        ram, left, count = self._ram, free, 0
         readable: list[Segment] = []
         writable: list[Segment] = []
         readable_bytes = writable_bytes = 0
-        while True:
+        while index < limit and left:
             address, length, flags, following = _unpack_descriptor(table, index << 4)
             if flags & INDIRECT:
-                if table is not self._table:
-                    raise RingError("indirect-nested")
-                table = indirect_table(self._memory, self._setup, address, length, flags)
-                index, limit = 0, length >> 4
+                count = self._direct(table, left)
+                table = indirect_table(self._memory, self._indirect_allowed, address, length, flags)
+                index, limit, left = 0, length >> 4, self._size - count + 1
                 continue
             if length:
                 if address < ram.low or address + length > ram.high:
@@ -171,29 +171,39 @@ class SplitDevice:
                 else:
                     readable.append((address, length))
                     readable_bytes += length
+            left -= 1
             if not flags & NEXT:
                 break
-            left -= 1
-            if following >= limit or not left:
-                raise self._bad_next(following, limit)
             index = following
+        else:
+            raise self._bad_next(index, limit)
         if readable_bytes + writable_bytes > CHAIN_BYTES_MAX:
             raise RingError("chain-bytes", f"{readable_bytes} readable, {writable_bytes} writable")
+        self._in_flight[head] = count = count or free - left
+        self._free = free - count
         return Chain(head, readable, writable, readable_bytes, writable_bytes)
+
+    def _direct(self, table: memoryview, left: int) -> int:
+        """Return how many descriptors of the ring a request has that goes on in a table."""
+        if table is not self._table:
+            raise RingError("indirect-nested")
+        return self._free - left + 1
 
     def _bad_next(self, following: int, limit: int) -> RingError:
         """Return what is wrong with a next field."""
         if following >= limit:
             return RingError("chain-range", f"next is {following} in a table of {limit}")
-        return RingError("chain-long", f"more than {self._size} descriptors")
+        return RingError("chain-long", f"{self._free} of {self._size} descriptors are free")
 
     def put(self, head: int, written: int) -> None:
         """Use a request; see `DeviceRing.put`."""
-        if not (0 <= head < self._size and self._in_flight[head]):
+        count = self._in_flight[head] if 0 <= head < self._size else 0
+        if not count:
             raise RingError("head-unknown", str(head))
         if not 0 <= written <= CHAIN_BYTES_MAX:
             raise RingError("used-length", str(written))
         self._in_flight[head] = 0
+        self._free += count
         self._done += (head, written)
 
     def publish(self) -> bool:

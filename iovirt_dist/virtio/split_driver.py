@@ -76,8 +76,8 @@ class SplitDriver:
         count = len(readable) + len(writable)
         if table is not None:
             view = self._memory.view(table, count * DESCRIPTOR_BYTES)
+            indices = self._allocate(1 if count <= self._size else count)
             self._describe(view, range(count), readable, writable)
-            indices = self._allocate(1)
             _pack_descriptor(self._table, indices[0] << 4, table, count * DESCRIPTOR_BYTES, INDIRECT, 0)
         else:
             indices = self._allocate(count)
