@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import NamedTuple, NewType
 
 GuestName = NewType("GuestName", str)
@@ -30,3 +31,15 @@ class RequestId(NamedTuple):
     guest: int
     queue: int
     sequence: int
+
+    def pack(self) -> bytes:
+        """Return the 16 bytes that travel: little-endian u32, u32, u64. Only the requester looks into them."""
+        return _REQUEST_ID.pack(*self)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> RequestId:
+        """Decode what `pack` made of it; any 16 bytes are an id."""
+        return cls(*_REQUEST_ID.unpack(data))
+
+
+_REQUEST_ID = struct.Struct("<IIQ")

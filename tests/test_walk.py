@@ -23,6 +23,7 @@ from iovirt_dist.controllers.block.runner import BlockRunner
 from iovirt_dist.controllers.front import ControllerFront
 from iovirt_dist.drivers.disk import DiskDriver
 from iovirt_dist.drivers.queue_pair import QueuePair
+from iovirt_dist.drivers.request import DeviceQueue
 from iovirt_dist.guest.core import GuestCore
 from iovirt_dist.guest.unicorn.x86 import UnicornX86
 from iovirt_dist.guest.x86.delivery import deliver
@@ -88,7 +89,7 @@ WAY_OUT: list[Callable[..., Any]] = [
     AtaChannel.write,            # 12   the virtual device: offset 7 written is the Command register
     AtaDevice.command,           # 13   READ SECTORS: now port values have become a disk request
     DiskDriver.submit,           # 14   host-side driver: request id (guest, queue, sequence), bytes instead of sectors
-    QueuePair.submit,            # 15   the queue pair of the controller that has the extent
+    DeviceQueue.submit,          # 15   the disk's queue at the controller that has the extent; numbers its requests
     Fifo.push,                   # 16   mux: waits for its turn and for credit
     Acceptor.send,               # 17 TrapReply: OUT completes before the disk does, and Status says BSY meanwhile
     QueuePair.take_batch,        # 18 end of the step: all that devices asked for is one batch
@@ -102,13 +103,13 @@ WAY_OUT: list[Callable[..., Any]] = [
     QueuePairs.take,             # 24 arbitration: round robin between the queue pairs
     BlockRunner.perform,         # 25 the only I/O
     MemoryStorage.read_at,       # 26 the medium (a file in the real process)
-    QueuePairs.complete,         # 27 completion queue
+    QueuePairs.complete_read,    # 27 completion queue
     Acceptor.send,               # 28 Complete carries the data, and is the controller's interrupt
     # - - - the message Complete crosses the link - - -
     # Back in the hypervisor process.
     Hypervisor.handle,           # 29
     Opener.receive,              # 30
-    QueuePair.complete,          # 31 in flight no more; the driver's callback runs
+    QueuePair.complete,          # 31 in flight no more; the driver hears of it
     AtaChannel.complete,         # 32 the virtual disk has its sector: DRQ set, INTRQ raised
     Pic8259.set_input,           # 33 IRQ 14: input 6 of the second 8259 rises,
     Pic8259.set_input,           # 34 which raises input 2 of the first one

@@ -17,7 +17,7 @@ from iovirt_dist.errors import DecodeError, WindowFullError
 from iovirt_dist.step import Record
 from iovirt_dist.wire.acceptor import Acceptor
 from iovirt_dist.wire.codec import Buffer
-from iovirt_dist.wire.commands import pack_completions, unpack_commands
+from iovirt_dist.wire.commands import command_data, pack_completions, unpack_commands
 from iovirt_dist.wire.messages import Complete, Hello, Role, Submit
 from iovirt_dist.wire.session import Delivered, Lost, Opened, SendFrames, SessionConfig, SessionOutput
 
@@ -149,11 +149,12 @@ class ControllerFront:
         if pair is None or not isinstance(delivered.body, Submit):
             return []
         try:
-            commands = unpack_commands(delivered.body.commands, len(delivered.payload))
+            commands = unpack_commands(delivered.body.commands)
+            data = command_data(commands, delivered.payload)
         except DecodeError as error:
             self.malformed += 1
             return [Note(f"commands refused: {error}")]
-        return self._device_event(CommandsSubmitted(pair, commands, list(delivered.payload)), now_ns)
+        return self._device_event(CommandsSubmitted(pair, commands, data), now_ns)
 
     def _device_event(self, event: Any, now_ns: int) -> list[Action]:
         return [

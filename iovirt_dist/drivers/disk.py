@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from iovirt_dist.drivers.backend import DiskClient, DiskRequest
-from iovirt_dist.drivers.queue_pair import QueuePair, Request
-from iovirt_dist.ids import RequestId
+from iovirt_dist.drivers.queue_pair import QueuePair
+from iovirt_dist.drivers.request import Request
 from iovirt_dist.wire.codec import Buffer
-from iovirt_dist.wire.commands import Status, UnitIdentity
+from iovirt_dist.wire.commands import Opcode, Status, UnitIdentity
 
 
 class DiskDriver:
@@ -30,10 +30,7 @@ class DiskDriver:
         self.requests = 0
         self.bytes_read = 0
         self.bytes_written = 0
-        self._queue_pair = queue_pair
-        self._unit = unit
-        self._guest = guest
-        self._queue = queue
+        self._queue = queue_pair.device_queue(unit, guest, queue, self)
 
     def attach(self, device: DiskClient | None, power_on_ns: int) -> None:
         """Say which virtual disk completions go to, and when its machine's time began."""
@@ -43,17 +40,20 @@ class DiskDriver:
     def submit(self, request: DiskRequest) -> None:
         """Queue a request; where the queue is full it ends with QUEUE_FULL, like any other error, after this step."""
         self.requests += 1
-        tag = request.tag
+        data = request.data
+        self.bytes_written += len(data)
+        self._queue.submit(request.tag, request.opcode, request.offset, len(data) or request.length, data)
 
-        def on_complete(status: Status, data: Buffer, now_ns: int) -> None:
+    def completed(self, request: Request, status: Status, data: Buffer, now_ns: int) -> None:
+        """Tell the device; a read that brings another number of bytes than it asked for has failed."""
+        device = self._device
+        if device is None:
+            return
+        if request.opcode is Opcode.READ and status is Status.OK and len(data) == request.length:
             self.bytes_read += len(data)
-            if self._device is not None:
-                received = data if isinstance(data, bytes) else memoryview(data)
-                self._device.complete(tag, status, received, now_ns - self._power_on_ns)
-
-        self.bytes_written += len(request.data)
-        id_ = RequestId(self._guest, self._queue, self.requests)
-        length = len(request.data) or request.length
-        command = Request(id_, request.opcode, self._unit, request.offset, length, request.data, on_complete)
-        if not self._queue_pair.submit(command):
-            self._queue_pair.refuse(command, Status.QUEUE_FULL)
+            received = memoryview(data) if isinstance(data, bytearray) else data
+            device.complete(request.tag, status, received, now_ns - self._power_on_ns)
+            return
+        if request.opcode is Opcode.READ and status is Status.OK:
+            status = Status.MEDIUM_ERROR
+        device.complete(request.tag, status, b"", now_ns - self._power_on_ns)

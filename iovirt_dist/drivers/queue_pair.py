@@ -11,32 +11,32 @@ the step and never from inside `submit`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Sequence
 
+from iovirt_dist.drivers.request import NOBODY, DeviceQueue, Request, Requester, Unit
 from iovirt_dist.errors import DecodeError
 from iovirt_dist.ids import RequestId
 from iovirt_dist.mux.fifo import Fifo
+from iovirt_dist.mux.queue import RequestQueue
 from iovirt_dist.wire.codec import MAX_PAYLOAD_BYTES, Buffer
 from iovirt_dist.wire.commands import (
     MAX_BATCH,
+    MAX_DATA_BYTES,
     WITH_DATA_OUT,
-    Command,
+    CommandFields,
     Completion,
     Opcode,
     Status,
     UnitIdentity,
+    completion_data,
     pack_commands,
     unpack_completions,
 )
 from iovirt_dist.wire.messages import Complete, Submit
+from iovirt_dist.wire.payload import join_pieces
 
 _UNIT_MASK = 0xFFFF_FFFF
 """Unit numbers are 32 bits wide in commands."""
-
-OnComplete = Callable[[Status, Buffer, int], None]
-"""Called once with the outcome of a request: status, data that came back, time in ns."""
 
 OWN = 0
 """Guest instance number of the hypervisor's own commands."""
@@ -45,48 +45,20 @@ MAX_IN_FLIGHT = 2048
 """Most requests in flight whatever the credits: each may be a message, and the session's window is 4096 messages."""
 
 
-class Request(NamedTuple):
-    """A command that knows its unit by name, as unit numbers change with the controller's life."""
-
-    id: RequestId
-    opcode: Opcode
-    unit: str
-    offset: int
-    length: int
-    data: Buffer
-    on_complete: OnComplete
-
-
-@dataclass(slots=True)
-class Unit:
-    """A disk extent or terminal that somebody uses.
-
-    Attributes:
-        number: What the controller calls it in this life, None until identified.
-        identity: What it told, None until identified the first time.
-        problem: Why it cannot be used, empty if it can.
-        parked: Requests that wait for its number.
-    """
-
-    number: int | None = None
-    identity: UnitIdentity | None = None
-    problem: str = ""
-    parked: list[Request] = field(default_factory=list)
-
-
 class QueuePair:
     """Requests of one hypervisor to one controller.
 
     Args:
         controller: Its name, for messages.
         bound: Most requests that wait before credits allow them out.
+        waiting: The queue where they wait, which decides whose goes first; a `Fifo` if None.
 
     Attributes:
         refused: Requests that ended without reaching the controller; `settle` tells their requesters.
         notes: Lines for the log, until somebody takes them.
     """
 
-    def __init__(self, controller: str, bound: int = 4096) -> None:
+    def __init__(self, controller: str, bound: int = 4096, waiting: RequestQueue[Request] | None = None) -> None:
         self.controller = controller
         self.connected = False
         self.units: dict[str, Unit] = {}
@@ -100,41 +72,49 @@ class QueuePair:
         self._bound = bound
         self._parked = 0
         self._credits = 0
-        self._waiting: Fifo[Request] = Fifo(bound)
-        self._in_flight: dict[RequestId, Request] = {}
+        self._waiting: RequestQueue[Request] = Fifo(bound) if waiting is None else waiting
+        self._in_flight: dict[bytes, Request] = {}
+        self._queues: list[DeviceQueue] = []
         self._own_sequence = 0
+        self._to_identify: list[str] = []
+        self._identifying: dict[bytes, str] = {}
 
     @property
     def in_flight(self) -> int:
-        """Requests submitted and not completed."""
-        return len(self._in_flight)
+        """Commands submitted and not completed."""
+        return len(self._in_flight) + len(self._identifying)
 
     def use(self, unit: str) -> Unit:
         """Say that a unit will be used; it is identified as soon as the controller is there."""
-        known = self.units.get(unit)
-        if known is None:
-            known = self.units[unit] = Unit()
-            self._identify(unit)
+        known = self._unit(unit)
+        if not known.used:
+            known.used = True
+            self._to_identify.append(unit)
         return known
+
+    def device_queue(self, unit: str, guest: int, number: int, requester: Requester) -> DeviceQueue:
+        """Make a queue for the requests of a guest's device.
+
+        Args:
+            unit: Name of the extent or terminal behind it.
+            guest: Instance number of the guest; above 0.
+            number: Number of the queue within the guest; its requests' ids begin with these two.
+            requester: Who hears how they end.
+        """
+        queue = DeviceQueue(guest, number, self._unit(unit), requester, self._push, self._refuse)
+        self._queues.append(queue)
+        return queue
 
     @property
     def pending(self) -> bool:
         """Whether `take_batch` or `settle` may have something to do."""
-        return bool(self.refused) or len(self._waiting) > 0
-
-    def submit(self, request: Request) -> bool:
-        """Queue a request; False when the bound is reached."""
-        return len(self._waiting) + self._parked < self._bound and self._waiting.push(request)
-
-    def refuse(self, request: Request, status: Status) -> None:
-        """End a request that was not submitted; its requester hears of it from `settle`."""
-        self.refused.append((request, status))
+        return len(self._waiting) > 0 or bool(self.refused) or bool(self._to_identify)
 
     def settle(self, now_ns: int) -> None:
         """Tell the requesters of refused requests."""
         refused, self.refused = self.refused, []
         for request, status in refused:
-            request.on_complete(status, b"", now_ns)
+            request.queue.requester.completed(request, status, b"", now_ns)
 
     def opened(self, peer_credits: int, resumed: bool) -> None:
         """The controller is there; `resumed`: it still knows what was submitted."""
@@ -142,16 +122,15 @@ class QueuePair:
         self._credits = min(peer_credits, MAX_IN_FLIGHT)
         if resumed:
             return
-        again = [request for request in self._in_flight.values() if request.id.guest != OWN]
+        again = list(self._in_flight.values())
         self._in_flight.clear()
-        self._waiting.drop(OWN)
+        self._identifying.clear()
         self.resubmitted += len(again)
         for unit in self.units.values():
             unit.number, unit.problem = None, ""
             self._unpark(unit)
         self._waiting.push_front(again)
-        for name in self.units:
-            self._identify(name)
+        self._to_identify = [name for name, unit in self.units.items() if unit.used]
 
     def lost(self) -> None:
         """The controller is out of reach; requests wait."""
@@ -159,82 +138,108 @@ class QueuePair:
 
     def take_batch(self) -> tuple[Submit, list[Buffer]] | None:
         """Return the next batch to submit, None while there is nothing or no credit."""
-        if not self.connected or not len(self._waiting):
+        if not self.connected:
             return None
-        room = min(self._credits - len(self._in_flight), MAX_BATCH)
+        room = min(self._credits - self.in_flight, MAX_BATCH)
         if room <= 0:
             return None
-        while len(self._waiting):
-            commands, payload = self._start(self._waiting.take(room))
-            if commands:
-                self.submitted += len(commands)
-                self.batches += 1
-                return Submit(pack_commands(commands)), payload
-        return None
+        commands: list[CommandFields] = []
+        data: list[Buffer] = []
+        if self._to_identify:
+            self._identify(room, commands, data)
+        asked = len(commands)
+        while len(commands) == asked < room and len(self._waiting):  # again if all of them were set aside
+            self._start(self._waiting.take(room - asked), commands, data)
+        if not commands:
+            return None
+        self.submitted += len(commands)
+        self.batches += 1
+        return Submit(pack_commands(commands)), join_pieces(data)
 
-    def complete(self, message: Complete, payload: list[Buffer], now_ns: int) -> None:
+    def complete(self, message: Complete, payload: Sequence[Buffer], now_ns: int) -> None:
         """Take a batch of completions and tell each requester.
 
         Raises:
             DecodeError: The batch is malformed; nothing of it was taken.
         """
-        completions = unpack_completions(message.completions, [len(frame) for frame in payload])
+        completions = unpack_completions(message.completions)
+        pieces = completion_data(completions, payload)
         self.interrupts = max(self.interrupts, message.interrupts)
-        frames = iter(payload)
-        for completion in completions:
-            data: Buffer = next(frames) if completion.length else b""
-            request = self._in_flight.pop(completion.id, None)
+        take = self._in_flight.pop
+        for completion, data in zip(completions, pieces, strict=True):
+            request = take(completion[0], None)
             if request is None:
-                continue
-            self.completed += 1
-            if request.id.guest == OWN:
-                self._identified(request.unit, completion, data)
+                self._identified(completion, data)
             else:
-                request.on_complete(completion.status, data, now_ns)
+                self.completed += 1
+                request.queue.requester.completed(request, completion[1], data, now_ns)
 
     def forget(self, guest: int) -> None:
         """Drop what a guest instance has waiting; what is in flight completes into nothing."""
+        for queue in self._queues:
+            if queue.guest == guest:
+                queue.requester = NOBODY
+        self._queues = [queue for queue in self._queues if queue.guest != guest]
         self._waiting.drop(guest)
-        self.refused = [entry for entry in self.refused if entry[0].id.guest != guest]
+        self.refused = [entry for entry in self.refused if entry[0].guest != guest]
         for unit in self.units.values():
-            kept = [request for request in unit.parked if request.id.guest != guest]
+            kept = [request for request in unit.parked if request.guest != guest]
             self._parked -= len(unit.parked) - len(kept)
             unit.parked = kept
-        for id_, request in self._in_flight.items():
-            if id_.guest == guest:
-                self._in_flight[id_] = request._replace(on_complete=_nothing)
 
-    def _identify(self, unit: str) -> None:
-        self._own_sequence += 1
-        id_ = RequestId(OWN, 0, self._own_sequence)
-        name = unit.encode()
-        self._waiting.push_front([Request(id_, Opcode.IDENTIFY, unit, 0, len(name), name, _nothing)])
+    def _unit(self, name: str) -> Unit:
+        unit = self.units.get(name)
+        if unit is None:
+            unit = self.units[name] = Unit()
+        return unit
 
-    def _start(self, taken: list[Request]) -> tuple[list[Command], list[Buffer]]:
+    def _push(self, request: Request) -> bool:
+        """Queue a request; False when the bound is reached."""
+        return len(self._waiting) + self._parked < self._bound and self._waiting.push(request)
+
+    def _refuse(self, request: Request, status: Status) -> None:
+        """End a request that was not submitted; its requester hears of it from `settle`."""
+        self.refused.append((request, status))
+
+    def _identify(self, room: int, commands: list[CommandFields], data: list[Buffer]) -> None:
+        """Ask for units, before everything else."""
+        names, self._to_identify = self._to_identify[:room], self._to_identify[room:]
+        for unit in names:
+            self._own_sequence += 1
+            id_ = RequestId(OWN, 0, self._own_sequence).pack()
+            name = unit.encode()
+            commands.append((id_, Opcode.IDENTIFY, 0, 0, len(name)))
+            data.append(name)
+            self._identifying[id_] = unit
+
+    def _start(self, taken: list[Request], commands: list[CommandFields], data: list[Buffer]) -> None:
         """Make commands of requests, as many as one message carries; put back the others."""
-        commands: list[Command] = []
-        payload: list[Buffer] = []
-        payload_bytes = 0
+        in_flight = self._in_flight
+        room_bytes = MAX_PAYLOAD_BYTES - sum(map(len, data))
         for at, request in enumerate(taken):
-            number = 0 if request.opcode is Opcode.IDENTIFY else self.units[request.unit].number
+            id_, opcode, length = request.id, request.opcode, request.length
+            number = request.queue.unit.number
             if number is None:
                 self._park(request)
                 continue
-            if request.opcode in WITH_DATA_OUT:
-                payload_bytes += len(request.data)
-                if payload_bytes > MAX_PAYLOAD_BYTES:
+            if opcode in WITH_DATA_OUT:
+                length = len(request.data)
+                if length > MAX_DATA_BYTES:
+                    self._refuse(request, Status.BAD_LENGTH)
+                    continue
+                room_bytes -= length
+                if room_bytes < 0:
                     self._waiting.push_front(taken[at:])
-                    break
-                payload.append(request.data)
-            commands.append(Command(request.id, request.opcode, number, request.offset, request.length))
-            self._in_flight[request.id] = request
-        return commands, payload
+                    return
+                data.append(request.data)
+            commands.append((id_, opcode, number, request.offset, length))
+            in_flight[id_] = request
 
     def _park(self, request: Request) -> None:
         """Set a request aside until its unit is identified; a unit that has a problem takes none."""
-        unit = self.units[request.unit]
+        unit = request.queue.unit
         if unit.problem:
-            self.refuse(request, Status.UNKNOWN_UNIT)
+            self._refuse(request, Status.UNKNOWN_UNIT)
             return
         unit.parked.append(request)
         self._parked += 1
@@ -245,7 +250,12 @@ class QueuePair:
         self._waiting.push_front(unit.parked)
         unit.parked = []
 
-    def _identified(self, name: str, completion: Completion, data: Buffer) -> None:
+    def _identified(self, completion: Completion, data: Buffer) -> None:
+        """Take what the controller tells of a unit; a completion of anything else answers nothing that was asked."""
+        name = self._identifying.pop(completion.id, None)
+        if name is None:
+            return
+        self.completed += 1
         unit = self.units[name]
         known = unit.identity
         unit.problem = self._problem(name, completion.status, data)
@@ -266,7 +276,3 @@ class QueuePair:
         except DecodeError as error:
             return f"controller {self.controller} identifies '{name}' wrongly ({error})"
         return "" if block_bytes else f"controller {self.controller} identifies '{name}' wrongly (blocks of 0 bytes)"
-
-
-def _nothing(status: Status, data: Buffer, now_ns: int) -> None:
-    """Nobody waits for this completion any more."""

@@ -10,8 +10,8 @@ an unplugged line, and counted.
 from __future__ import annotations
 
 from iovirt_dist.drivers.backend import TerminalClient
-from iovirt_dist.drivers.queue_pair import QueuePair, Request
-from iovirt_dist.ids import RequestId
+from iovirt_dist.drivers.queue_pair import QueuePair
+from iovirt_dist.drivers.request import Request
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import Opcode, Status
 
@@ -52,10 +52,8 @@ class TerminalDriver:
         self.retry_ns: int | None = None
         self._device: TerminalClient | None = None
         self._power_on_ns = 0
-        self._queue_pair = queue_pair
-        self._unit = unit
-        self._transmit_id = RequestId(guest, queue, 0)
-        self._receive_id = RequestId(guest, queue + 1, 0)
+        self._transmits = queue_pair.device_queue(unit, guest, queue, self)
+        self._receives = queue_pair.device_queue(unit, guest, queue + 1, self)
         self._gathered = bytearray()
         self._in_flight = b""
         self._transmit_from_ns = self._receive_from_ns = 0
@@ -87,15 +85,13 @@ class TerminalDriver:
         """
         if self._gathered and not self._in_flight and now_ns >= self._transmit_from_ns:
             data = bytes(self._gathered)
-            self._transmit_id = self._next(self._transmit_id)
-            if self._submit(self._transmit_id, Opcode.CONSOLE_TRANSMIT, len(data), data):
+            if self._transmits.offer(0, Opcode.CONSOLE_TRANSMIT, 0, len(data), data):
                 self._in_flight = data
                 self._gathered.clear()
             else:
                 self._transmit_from_ns = now_ns + RETRY_NS
         if not self._receiving and not self._typed and now_ns >= self._receive_from_ns:
-            self._receive_id = self._next(self._receive_id)
-            self._receiving = self._submit(self._receive_id, Opcode.CONSOLE_RECEIVE, RECEIVE_BYTES, b"")
+            self._receiving = self._receives.offer(0, Opcode.CONSOLE_RECEIVE, 0, RECEIVE_BYTES)
             if not self._receiving:
                 self._receive_from_ns = now_ns + RETRY_NS
         if self._transmit_from_ns or self._receive_from_ns:
@@ -106,13 +102,12 @@ class TerminalDriver:
         if self._typed and self._device is not None:
             self._typed = self._typed[self._device.receive(self._typed, now_ns - self._power_on_ns) :]
 
-    @staticmethod
-    def _next(id_: RequestId) -> RequestId:
-        return id_._replace(sequence=id_.sequence + 1)
-
-    def _submit(self, id_: RequestId, opcode: Opcode, length: int, data: bytes) -> bool:
-        done = self._received if opcode is Opcode.CONSOLE_RECEIVE else self._transmitted
-        return self._queue_pair.submit(Request(id_, opcode, self._unit, 0, length, data, done))
+    def completed(self, request: Request, status: Status, data: Buffer, now_ns: int) -> None:
+        """Take the outcome of the transmit or the receive that was under way."""
+        if request.opcode is Opcode.CONSOLE_RECEIVE:
+            self._received(status, data, now_ns)
+        else:
+            self._transmitted(status, now_ns)
 
     def _set_retry(self, now_ns: int) -> None:
         """Forget times that have passed; the earliest of the others is when to come back."""
@@ -122,7 +117,7 @@ class TerminalDriver:
             self._receive_from_ns = 0
         self.retry_ns = min((at for at in (self._transmit_from_ns, self._receive_from_ns) if at), default=None)
 
-    def _transmitted(self, status: Status, data: Buffer, now_ns: int) -> None:  # noqa: ARG002 - the callback's signature
+    def _transmitted(self, status: Status, now_ns: int) -> None:
         sent, self._in_flight = self._in_flight, b""
         if status is Status.OK:
             self.bytes_out += len(sent)

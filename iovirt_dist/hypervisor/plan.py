@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iovirt_dist.drivers.queue_pair import QueuePair, Unit
+from iovirt_dist.drivers.queue_pair import QueuePair
+from iovirt_dist.drivers.request import Unit
 from iovirt_dist.platform.level import Level
 
 

@@ -3,45 +3,50 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Generic, TypeVar
+from collections.abc import Sequence
+from typing import Generic
 
-T = TypeVar("T")
+from iovirt_dist.mux.queue import Q
 
 
-class Fifo(Generic[T]):
-    """A bounded queue in order of arrival.
+class Fifo(Generic[Q]):
+    """A bounded queue in order of arrival (contract: `mux.queue.RequestQueue`).
 
     Args:
         bound: Most items that wait at a time.
     """
 
     def __init__(self, bound: int) -> None:
-        self._items: deque[T] = deque()
+        self._items: deque[Q] = deque()
         self._bound = bound
 
     def __len__(self) -> int:
         return len(self._items)
 
-    def push(self, item: T) -> bool:
+    def push(self, item: Q) -> bool:
         """Queue an item; False and nothing queued where the bound is reached."""
         if len(self._items) >= self._bound:
             return False
         self._items.append(item)
         return True
 
-    def push_front(self, items: list[T]) -> None:
+    def push_front(self, items: Sequence[Q]) -> None:
         """Put items back that were taken before, in order, whatever the bound: they were counted once."""
         self._items.extendleft(reversed(items))
 
-    def take(self, most: int) -> list[T]:
+    def take(self, most: int) -> list[Q]:
         """Take up to `most` items in order."""
-        take = self._items.popleft
-        return [take() for _ in range(min(most, len(self._items)))]
+        items = self._items
+        if most >= len(items):
+            taken = list(items)
+            items.clear()
+            return taken
+        take = items.popleft
+        return [take() for _ in range(most)]
 
-    def drop(self, guest: int) -> list[T]:
-        """Take out all items of a guest instance (by their ``id.guest``) and return them."""
-        dropped = [item for item in self._items if item.id.guest == guest]  # type: ignore[attr-defined]  # items are requests
+    def drop(self, guest: int) -> list[Q]:
+        """Take out all items of a guest instance and return them."""
+        dropped = [item for item in self._items if item.guest == guest]
         if dropped:
-            kept = [item for item in self._items if item.id.guest != guest]  # type: ignore[attr-defined]  # items are requests
-            self._items = deque(kept)
+            self._items = deque(item for item in self._items if item.guest != guest)
         return dropped

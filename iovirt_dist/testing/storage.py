@@ -117,12 +117,13 @@ class MemoryStorage:
         self._attempt("read", offset, length)
         return bytes(self._cache[offset : offset + length])
 
-    def read_cached(self, offset: int, length: int) -> Buffer | None:
-        """Return what the cache holds, None if any sector is `cold`."""
-        first, last = offset // SECTOR_BYTES, (offset + length - 1) // SECTOR_BYTES
+    def read_cached(self, offset: int, into: memoryview) -> bool:
+        """Fill the buffer with what the cache holds, unless any sector is `cold`."""
+        first, last = offset // SECTOR_BYTES, (offset + len(into) - 1) // SECTOR_BYTES
         if self.cold and not self.cold.isdisjoint(range(first, last + 1)):
-            return None
-        return self.read_at(offset, length)
+            return False
+        into[:] = self.read_at(offset, len(into))
+        return True
 
     def write_at(self, offset: int, data: Buffer) -> None:
         """Change the cache."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from iovirt_dist.errors import DecodeError
+from iovirt_dist.ids import RequestId
 from iovirt_dist.wire.codec import Buffer, decode
 from iovirt_dist.wire.commands import Command, Completion, unpack_commands, unpack_completions
 from iovirt_dist.wire.messages import Complete, Message, Submit, Trap, TrapKind, TrapReply
@@ -39,14 +40,14 @@ class Crossing(NamedTuple):
     @property
     def commands(self) -> list[Command]:
         """The commands of a `Submit`; empty for any other message."""
-        return unpack_commands(self.body.commands, len(self.payload)) if isinstance(self.body, Submit) else []
+        return unpack_commands(self.body.commands) if isinstance(self.body, Submit) else []
 
     @property
     def completions(self) -> list[Completion]:
         """The completions of a `Complete`; empty for any other message."""
         if not isinstance(self.body, Complete):
             return []
-        return unpack_completions(self.body.completions, [len(frame) for frame in self.payload])
+        return unpack_completions(self.body.completions)
 
     def __str__(self) -> str:
         """Return one line: time in ms, who to whom, what."""
@@ -65,11 +66,16 @@ class Crossing(NamedTuple):
             return f"TrapReply {body.number} {outcome}, {sum(map(len, self.payload))} bytes, lines {body.lines}"
         if isinstance(body, Submit):
             return "Submit " + ", ".join(
-                f"{c.opcode.name} {'.'.join(map(str, c.id))} at {c.offset} length {c.length}" for c in self.commands
+                f"{c.opcode.name} {_name(c.id)} at {c.offset} length {c.length}" for c in self.commands
             )
         if isinstance(body, Complete):
-            return "Complete " + ", ".join(f"{c.status.name} {'.'.join(map(str, c.id))}" for c in self.completions)
+            return "Complete " + ", ".join(f"{c.status.name} {_name(c.id)}" for c in self.completions)
         return repr(body)
+
+
+def _name(id_: bytes) -> str:
+    """A request's identity for people: guest, queue, sequence."""
+    return ".".join(map(str, RequestId.unpack(id_)))
 
 
 def _describe_trap(trap: Trap) -> str:

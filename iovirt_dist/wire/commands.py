@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from itertools import starmap
+from typing import NamedTuple, TypeAlias
 
 from iovirt_dist.errors import DecodeError
-from iovirt_dist.ids import RequestId
+from iovirt_dist.wire.codec import Buffer
+from iovirt_dist.wire.payload import split_payload
 
-_COMMAND = struct.Struct("<IIQBBHIQQ")
-_COMPLETION = struct.Struct("<IIQHHIQ")
+_COMMAND = struct.Struct("<16sB3xIQQ")
+_COMPLETION = struct.Struct("<16sH2xIQ")
 COMMAND_BYTES = _COMMAND.size
-"""40: guest u32, queue u32, sequence u64, opcode u8, flags u8, zero u16, unit u32, offset u64, length u64."""
+"""40: request id 16 bytes, opcode u8, flags u8 (0), zero u16, unit u32, offset u64, length u64."""
 COMPLETION_BYTES = _COMPLETION.size
-"""32: guest u32, queue u32, sequence u64, status u16, zero u16, data length u32, value u64."""
+"""32: request id 16 bytes, status u16, zero u16, data length u32, value u64."""
+_COMMAND_ZEROES = (17, 18, 19)
+_COMPLETION_ZEROES = (18, 19)
+"""Places of the bytes that must be zero in each entry."""
 MAX_BATCH = 1024
 MAX_DATA_BYTES = 4 << 20
 """Most data that one command moves."""
@@ -68,14 +73,14 @@ class Command(NamedTuple):
     """One request to a controller.
 
     Attributes:
-        id: Identity of the request, end to end.
+        id: Identity of the request, end to end: a packed `RequestId`, which means nothing to the controller.
         opcode: What to do.
         unit: Disk extent or terminal, as `Opcode.IDENTIFY` numbered it.
         offset: Bytes from the start of the unit; 0 where it means nothing.
         length: Bytes of data in or out.
     """
 
-    id: RequestId
+    id: bytes
     opcode: Opcode
     unit: int = 0
     offset: int = 0
@@ -88,11 +93,11 @@ class Completion(NamedTuple):
     Attributes:
         id: The command's identity.
         status: Outcome.
-        length: Bytes of data that come back as this entry's payload frame; 0 for no frame.
+        length: Bytes of data that come back with this entry.
         value: Result of opcodes that give a number.
     """
 
-    id: RequestId
+    id: bytes
     status: Status
     length: int = 0
     value: int = 0
@@ -134,70 +139,78 @@ class UnitIdentity(NamedTuple):
 _IDENTITY = struct.Struct("<QI?20s")
 
 
-def pack_commands(commands: Iterable[Command]) -> bytes:
+CommandFields: TypeAlias = tuple[bytes, Opcode, int, int, int]
+"""What `Command` names; hot paths leave the names out."""
+CompletionFields: TypeAlias = tuple[bytes, Status, int, int]
+"""What `Completion` names."""
+
+
+def pack_commands(commands: Iterable[CommandFields]) -> bytes:
     """Pack commands into the ``commands`` field of `Submit`."""
-    pack = _COMMAND.pack
-    return b"".join(pack(*c.id, c.opcode, 0, 0, c.unit, c.offset, c.length) for c in commands)
+    return b"".join(starmap(_COMMAND.pack, commands))
 
 
-def unpack_commands(data: bytes, payload: int) -> list[Command]:
-    """Decode and check a `Submit` batch.
-
-    Args:
-        data: The ``commands`` field.
-        payload: Number of payload frames that came with it; must equal the commands that carry data out.
+def unpack_commands(data: bytes) -> list[Command]:
+    """Decode and check the ``commands`` field of a `Submit`.
 
     Raises:
-        DecodeError: Reason ``batch-size``, ``payload-count`` or ``reserved-bits``. An unknown opcode is no decode
-            error: see `Opcode`; it raises reason ``bad-opcode``.
+        DecodeError: Reason ``batch-size``, ``reserved-bits`` or ``bad-opcode``.
     """
-    _check_batch(data, COMMAND_BYTES)
-    commands = []
-    with_data = 0
-    for guest, queue, sequence, opcode, flags, zero, unit, offset, length in _COMMAND.iter_unpack(data):
-        known = _OPCODES.get(opcode)
-        if known is None:
-            raise DecodeError("bad-opcode", str(opcode))
-        if flags or zero:
-            raise DecodeError("reserved-bits")
-        with_data += known in WITH_DATA_OUT
-        commands.append(Command(RequestId(guest, queue, sequence), known, unit, offset, length))
-    if with_data != payload:
-        raise DecodeError("payload-count", f"{with_data} commands with data, {payload} frames")
-    return commands
+    _check_batch(data, COMMAND_BYTES, _COMMAND_ZEROES)
+    new, opcodes = tuple.__new__, _OPCODES
+    try:
+        return [
+            new(Command, (id_, opcodes[opcode], unit, offset, length))
+            for id_, opcode, unit, offset, length in _COMMAND.iter_unpack(data)
+        ]
+    except KeyError as error:
+        raise DecodeError("bad-opcode", str(error)) from None
 
 
-def pack_completions(completions: Iterable[Completion]) -> bytes:
+def command_data(commands: Iterable[Command], payload: Sequence[Buffer]) -> list[Buffer]:
+    """Return the data of each command of `WITH_DATA_OUT`, in their order, out of the payload frames of a `Submit`.
+
+    Raises:
+        DecodeError: Reason ``payload-frames``: the frames do not hold what the commands say.
+    """
+    return split_payload(payload, [command.length for command in commands if command.opcode in WITH_DATA_OUT])
+
+
+def pack_completions(completions: Iterable[CompletionFields]) -> bytes:
     """Pack completions into the ``completions`` field of `Complete`."""
-    pack = _COMPLETION.pack
-    return b"".join(pack(*c.id, c.status, 0, c.length, c.value) for c in completions)
+    return b"".join(starmap(_COMPLETION.pack, completions))
 
 
-def unpack_completions(data: bytes, payload: list[int]) -> list[Completion]:
-    """Decode and check a `Complete` batch.
-
-    Args:
-        data: The ``completions`` field.
-        payload: Length of each payload frame; must equal the nonzero lengths of the entries, in order.
+def unpack_completions(data: bytes) -> list[Completion]:
+    """Decode and check the ``completions`` field of a `Complete`.
 
     Raises:
-        DecodeError: Reason ``batch-size``, ``payload-count``, ``reserved-bits`` or ``bad-status``.
+        DecodeError: Reason ``batch-size``, ``reserved-bits`` or ``bad-status``.
     """
-    _check_batch(data, COMPLETION_BYTES)
-    completions = []
-    for guest, queue, sequence, status, zero, length, value in _COMPLETION.iter_unpack(data):
-        known = _STATUSES.get(status)
-        if known is None:
-            raise DecodeError("bad-status", str(status))
-        if zero:
-            raise DecodeError("reserved-bits")
-        completions.append(Completion(RequestId(guest, queue, sequence), known, length, value))
-    if [c.length for c in completions if c.length] != payload:
-        raise DecodeError("payload-count", "frames do not match the entries' lengths")
-    return completions
+    _check_batch(data, COMPLETION_BYTES, _COMPLETION_ZEROES)
+    new, statuses = tuple.__new__, _STATUSES
+    try:
+        return [
+            new(Completion, (id_, statuses[status], length, value))
+            for id_, status, length, value in _COMPLETION.iter_unpack(data)
+        ]
+    except KeyError as error:
+        raise DecodeError("bad-status", str(error)) from None
 
 
-def _check_batch(data: bytes, entry_bytes: int) -> None:
-    """Refuse a batch that is empty, too large or not whole."""
+def completion_data(completions: Iterable[Completion], payload: Sequence[Buffer]) -> list[Buffer]:
+    """Return the data of each completion, empty where its length is 0, out of the payload frames of a `Complete`.
+
+    Raises:
+        DecodeError: Reason ``payload-frames``: the frames do not hold what the completions say.
+    """
+    return split_payload(payload, [completion.length for completion in completions])
+
+
+def _check_batch(data: bytes, entry_bytes: int, zeroes: tuple[int, ...]) -> None:
+    """Refuse a batch that is empty, too large or not whole, or has bits set where none may be."""
     if not data or len(data) % entry_bytes or len(data) > MAX_BATCH * entry_bytes:
         raise DecodeError("batch-size", f"{len(data)} bytes, entries of {entry_bytes}, at most {MAX_BATCH}")
+    for at in zeroes:
+        if any(data[at::entry_bytes]):
+            raise DecodeError("reserved-bits")

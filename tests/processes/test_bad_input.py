@@ -17,6 +17,8 @@ from iovirt_dist.wire.codec import encode
 from iovirt_dist.wire.commands import Command, Opcode, pack_commands
 from iovirt_dist.wire.messages import Hello, Role, Submit, Trap, TrapKind
 
+DISCARD = Command(RequestId(1, 0, 1).pack(), Opcode.DISCARD, 0, 0, 512)
+
 GARBAGE: list[list[bytes]] = [
     [b""],
     [b"\xff" * 100],
@@ -34,10 +36,7 @@ GARBAGE: list[list[bytes]] = [
     [bytes(frame) for frame in encode(1, 0, 0, 0, Hello(Role.HYPERVISOR, "nobody", 1, 1))],
     [bytes(frame) for frame in encode(1, 0, 0, 0, Hello(Role.GUEST, "guest", 99, 1))],  # a version that nobody speaks
     [bytes(frame) for frame in encode(1, 1, 1, 0, Trap(1, TrapKind.PORT_OUT, 0x1F7, 1, 1, 0x20, 0))],  # no session
-    [
-        bytes(frame)
-        for frame in encode(1, 1, 1, 0, Submit(pack_commands([Command(RequestId(1, 0, 1), Opcode.DISCARD, 0, 0, 512)])))
-    ],
+    [bytes(frame) for frame in encode(1, 1, 1, 0, Submit(pack_commands([DISCARD])))],
 ]
 
 

@@ -17,12 +17,12 @@ from iovirt_dist.controllers.block.core import (
     BlockAction,
     BlockController,
     BlockEvent,
-    Operation,
     Outcome,
     StorageDone,
     SyncDone,
 )
 from iovirt_dist.controllers.block.extents import Durability, Extent, ExtentTable
+from iovirt_dist.controllers.block.operation import Operation
 from iovirt_dist.ids import RequestId
 from iovirt_dist.testing.storage import SECTOR_BYTES, MemoryStorage
 from iovirt_dist.wire.commands import Command, Opcode, Status
@@ -76,7 +76,7 @@ class _Machine:
         stamp = len(self.commands) + 1
         id_ = RequestId(1, 0, stamp)
         length = 0 if opcode is Opcode.FLUSH else min(sectors, SECTORS - sector) * SECTOR_BYTES
-        self.commands[id_] = Command(id_, opcode, 0, sector * SECTOR_BYTES, length)
+        self.commands[id_] = Command(id_.pack(), opcode, 0, sector * SECTOR_BYTES, length)
         if opcode is Opcode.FLUSH:
             self.flushing[id_] = list(self.completed)
         self.resubmit(id_)
@@ -99,7 +99,7 @@ class _Machine:
         for action in actions:
             if isinstance(action, CompleteCommands):
                 for completion in action.completions:
-                    self.complete(completion.id, completion.status)
+                    self.complete(RequestId.unpack(completion[0]), completion[1])
             elif isinstance(action, AccessStorage):
                 self.operations.extend(action.operations)
             else:
@@ -126,20 +126,21 @@ class _Machine:
         if not self.operations:
             return
         self.operations.rotate(-which)
-        token, opcode, offset, length, data = self.operations.popleft()
+        operation = self.operations.popleft()
+        token, opcode, offset, length = operation.token, operation.opcode, operation.offset, operation.length
         if opcode is Opcode.READ:
             content = bytes(self.storage.read_at(offset, length))
-            self.read[self.core._active[token][0].command.id] = list(content[::SECTOR_BYTES])
+            self.read[RequestId.unpack(self.core._active[token].id)] = list(content[::SECTOR_BYTES])
             self.feed(StorageDone([Outcome(token, 0, content)]))
             return
         if error:
             self.storage.fail("write" if opcode is Opcode.WRITE else "discard", done_bytes=length // 2)
-        request = self.core._active[token][0]  # the only place that joins an operation to its command
+        command = self.core._active[token]  # the only place that joins an operation to its command
         for sector in _sectors(offset, length):
-            self.taken[sector].append(request.command.id.sequence)
+            self.taken[sector].append(RequestId.unpack(command.id).sequence)
         try:
             if opcode is Opcode.WRITE:
-                self.storage.write_at(offset, data)
+                self.storage.write_at(offset, operation.data)
             else:
                 self.storage.discard(offset, length)
             failure = 0

@@ -180,9 +180,13 @@ class World:
             guest.send(step.body, *payload)
 
     def _complete(self, controller: ControllerPeer, step: Complete) -> None:
-        others = [pending.command for pending in controller.pending if pending.command.id.guest not in (0, 1)]
+        others = [
+            pending.command
+            for pending in controller.pending
+            if RequestId.unpack(pending.command.id).guest not in (0, 1)
+        ]
         if step.stray or not others:
-            stray = Completion(RequestId(9, 9, 9), step.status, len(step.data))
+            stray = Completion(RequestId(9, 9, 9).pack(), step.status, len(step.data))
             controller.send(pack_completions([stray]), *([step.data] if step.data else []))
         else:
             controller.complete(others[0], step.status, step.data)

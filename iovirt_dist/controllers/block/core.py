@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from iovirt_dist.controllers.base import (
     CommandsSubmitted,
@@ -27,12 +27,14 @@ from iovirt_dist.controllers.base import (
     QueuePairClosed,
     QueuePairOpened,
     QueuePairs,
-    Request,
 )
 from iovirt_dist.controllers.block.extents import BLOCK_BYTES, Durability, ExtentTable, Unit
+from iovirt_dist.controllers.block.operation import Operation
 from iovirt_dist.controllers.block.ordering import AccessOrder
+from iovirt_dist.controllers.peer_queues import OutstandingCommand
+from iovirt_dist.step import Record
 from iovirt_dist.wire.codec import Buffer
-from iovirt_dist.wire.commands import MAX_DATA_BYTES, Command, Opcode, Status
+from iovirt_dist.wire.commands import MAX_DATA_BYTES, Opcode, Status
 
 MAX_ACTIVE: Final = 64
 """Commands at the storage at once: the device's queue depth, shared by all queue pairs."""
@@ -44,36 +46,20 @@ _ACCESSES: Final = frozenset({Opcode.READ, Opcode.WRITE, Opcode.DISCARD})
 _BLOCK_MASK: Final = BLOCK_BYTES - 1
 
 
-class Operation(NamedTuple):
-    """One access to the storage.
-
-    Attributes:
-        token: Names it in its `Outcome`.
-        opcode: READ, WRITE or DISCARD.
-        offset: Bytes from the start of the image.
-        length: Bytes.
-        data: For WRITE, `length` bytes.
-    """
-
-    token: int
-    opcode: Opcode
-    offset: int
-    length: int
-    data: Buffer = b""
-
-
-class Outcome(NamedTuple):
+class Outcome(Record, frozen=True):
     """How an operation ended.
 
     Attributes:
         token: The operation's.
         error: errno value, 0 for success.
-        data: What a successful READ read.
+        data: Buffer with what a successful READ read, and maybe others; nobody changes it any more.
+        start: Where in it the operation's `length` bytes begin.
     """
 
     token: int
-    error: int
+    error: int = 0
     data: Buffer = b""
+    start: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +124,17 @@ class BlockController:
             SyncDone: self._sync_done,
         }
         self._table = table
+        self._units = table.units
         self._write_through = durability is Durability.WRITE_THROUGH
         self._order = AccessOrder()
-        self._active: dict[int, tuple[Request, Operation]] = {}
+        self._active: dict[int, OutstandingCommand] = {}
         self._next_token = 1
         self._operations: list[Operation] = []
         self._dirty = False
         """Something was written since the last sync began."""
-        self._unsynced: list[Request] = []
+        self._unsynced: list[OutstandingCommand] = []
         """Requests that the next sync will let complete."""
-        self._covered: list[Request] | None = None
+        self._covered: list[OutstandingCommand] | None = None
         """Requests that the running sync will let complete, None while none runs."""
 
     def handle(self, event: BlockEvent, now_ns: int) -> list[BlockAction]:  # noqa: ARG002 - the contract of cores; nothing is timed here
@@ -176,93 +163,90 @@ class BlockController:
             taken = self.pairs.take(MAX_ACTIVE - len(self._active), ROUND_BYTES)
             if not taken:
                 return
-            for request in taken:
-                opcode = request.command.opcode
+            for command in taken:
+                opcode = command.opcode
                 if opcode in _ACCESSES:
-                    self._start_access(request)
+                    self._start_access(command)
                 elif opcode is Opcode.FLUSH:
-                    self._start_flush(request)
+                    self._start_flush(command)
                 elif opcode is Opcode.IDENTIFY:
-                    self._identify(request)
+                    self._identify(command)
                 else:
-                    self.pairs.complete(request, Status.UNKNOWN_OPCODE)
+                    self.pairs.complete(command, Status.UNKNOWN_OPCODE)
 
-    def _identify(self, request: Request) -> None:
-        unit = self._table.find(bytes(request.data))
+    def _identify(self, command: OutstandingCommand) -> None:
+        unit = self._table.find(bytes(command.data))
         if unit is None:
-            self.pairs.complete(request, Status.UNKNOWN_UNIT)
+            self.pairs.complete(command, Status.UNKNOWN_UNIT)
         else:
-            self.pairs.complete(request, Status.OK, unit.identity, unit.number)
+            self.pairs.complete(command, Status.OK, unit.identity, unit.number)
 
-    def _start_access(self, request: Request) -> None:
-        command = request.command
-        units = self._table.units
-        if command.unit >= len(units):
-            self.pairs.complete(request, Status.UNKNOWN_UNIT)
+    def _start_access(self, command: OutstandingCommand) -> None:
+        if command.unit >= len(self._units):
+            self.pairs.complete(command, Status.UNKNOWN_UNIT)
             return
-        unit = units[command.unit]
-        status = self._check(command, unit, request.data)
+        unit = self._units[command.unit]
+        status = self._check(command, unit)
         if status is not Status.OK:
-            self._end(request, status)
+            self._end(command, status)
             return
         token, self._next_token = self._next_token, self._next_token + 1
-        start = unit.start_bytes + command.offset
-        operation = Operation(token, command.opcode, start, command.length, request.data)
-        self._active[token] = (request, operation)
-        if self._order.enter(token, start, start + command.length, command.opcode is not Opcode.READ):
+        operation = Operation(token, command.opcode, unit.start_bytes + command.offset, command.length, command.data)
+        self._active[token] = command
+        if self._order.enter(operation):
             self._operations.append(operation)
 
-    def _check(self, command: Command, unit: Unit, data: Buffer) -> Status:
+    def _check(self, command: OutstandingCommand, unit: Unit) -> Status:
         """Return why an access is refused, or OK. What is no whole number of blocks has BAD_LENGTH."""
-        offset, length = command.offset, command.length
-        if (offset | length) & _BLOCK_MASK or not length:
+        opcode, offset, length = command.opcode, command.offset, command.length
+        if (offset | length) & _BLOCK_MASK or not length or (length > MAX_DATA_BYTES and opcode is not Opcode.DISCARD):
             return Status.BAD_LENGTH
-        if command.opcode is not Opcode.DISCARD and length > MAX_DATA_BYTES:
-            return Status.BAD_LENGTH
-        if command.opcode is Opcode.WRITE and len(data) != length:
+        if opcode is Opcode.WRITE and len(command.data) != length:
             return Status.BAD_LENGTH
         if offset + length > unit.size_bytes:
             return Status.OUT_OF_RANGE
-        if command.opcode is Opcode.READ:
+        if opcode is Opcode.READ:
             return Status.OK
         if unit.read_only:
             return Status.READ_ONLY
         return Status.MEDIUM_ERROR if self.failed else Status.OK
 
-    def _start_flush(self, request: Request) -> None:
-        if request.command.unit >= len(self._table.units):
-            self.pairs.complete(request, Status.UNKNOWN_UNIT)
+    def _start_flush(self, command: OutstandingCommand) -> None:
+        if command.unit >= len(self._units):
+            self.pairs.complete(command, Status.UNKNOWN_UNIT)
         elif self.failed:
-            self._end(request, Status.MEDIUM_ERROR)
+            self._end(command, Status.MEDIUM_ERROR)
         elif self._dirty:
-            self._unsynced.append(request)
+            self._unsynced.append(command)
         elif self._covered is not None:
-            self._covered.append(request)
+            self._covered.append(command)
         else:
-            self._end(request, Status.OK)
+            self._end(command, Status.OK)
 
     def _storage_done(self, event: StorageDone) -> None:
-        for token, error, data in event.outcomes:
-            known = self._active.pop(token, None)
-            if known is None:
+        leave = self._order.leave
+        for outcome in event.outcomes:
+            token = outcome.token
+            command = self._active.pop(token, None)
+            if command is None:
                 continue
-            for runnable in self._order.leave(token):
-                self._operations.append(self._active[runnable][1])
-            request = known[0]
-            if request.command.opcode is Opcode.READ:
-                self._end(request, Status.MEDIUM_ERROR if error else Status.OK, data)
+            self._operations += leave(token)
+            if command.opcode is not Opcode.READ:
+                self._changed(command, outcome.error)
+            elif outcome.error:
+                self._end(command, Status.MEDIUM_ERROR)
             else:
-                self._changed(request, error)
+                self.pairs.complete_read(command, outcome.data, outcome.start)
 
-    def _changed(self, request: Request, error: int) -> None:
+    def _changed(self, command: OutstandingCommand, error: int) -> None:
         """The storage has taken a write or discard, or failed to: it may have changed something in either case."""
         self._dirty = True
         if error or self.failed:
-            self._end(request, Status.MEDIUM_ERROR)
+            self._end(command, Status.MEDIUM_ERROR)
         elif self._write_through:
-            self._unsynced.append(request)
+            self._unsynced.append(command)
         else:
-            self._end(request, Status.OK)
+            self._end(command, Status.OK)
 
     def _sync_done(self, event: SyncDone) -> None:
         covered, self._covered = self._covered or [], None
@@ -270,10 +254,10 @@ class BlockController:
             self.failed = True
             covered += self._unsynced
             self._unsynced = []
-        for request in covered:
-            self._end(request, Status.MEDIUM_ERROR if event.error else Status.OK)
+        for command in covered:
+            self._end(command, Status.MEDIUM_ERROR if event.error else Status.OK)
 
-    def _end(self, request: Request, status: Status, data: Buffer = b"") -> None:
+    def _end(self, command: OutstandingCommand, status: Status) -> None:
         if status is Status.MEDIUM_ERROR:
             self.medium_errors += 1
-        self.pairs.complete(request, status, data)
+        self.pairs.complete(command, status)

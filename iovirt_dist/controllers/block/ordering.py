@@ -9,87 +9,68 @@ costs more in Python than these comparisons.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
-
-class Range(NamedTuple):
-    """Bytes ``start`` up to but excluding ``end`` of the image."""
-
-    start: int
-    end: int
-
-
-class _Waiting(NamedTuple):
-    """An access that must not run yet."""
-
-    token: int
-    range: Range
-    changes: bool
+from iovirt_dist.controllers.block.operation import Operation
+from iovirt_dist.wire.commands import Opcode
 
 
 class AccessOrder:
     """The accesses that run and those that wait for them."""
 
     def __init__(self) -> None:
-        self._reading: dict[int, Range] = {}
-        self._changing: dict[int, Range] = {}
-        self._waiting: list[_Waiting] = []
+        self._reading: dict[int, Operation] = {}
+        self._changing: dict[int, Operation] = {}
+        self._waiting: list[Operation] = []
 
-    def enter(self, token: int, start: int, end: int, changes: bool) -> bool:
-        """Add an access.
-
-        Args:
-            token: Names it until it leaves; unique.
-            start: First byte.
-            end: First byte behind it, above `start`.
-            changes: Whether it writes or discards.
+    def enter(self, operation: Operation) -> bool:
+        """Add an access; its token is unique until it leaves, and its length is not 0.
 
         Returns:
-            Whether it may run now; if not, a later `leave` returns its token.
+            Whether it may run now; if not, a later `leave` returns it.
         """
-        if self._conflicts(start, end, changes) or self._waits_before(start, end, changes, self._waiting):
-            self._waiting.append(_Waiting(token, Range(start, end), changes))
+        if operation.opcode is Opcode.READ and not self._changing and not self._waiting:
+            self._reading[operation.token] = operation
+            return True
+        if self._conflicts(operation, self._waiting):
+            self._waiting.append(operation)
             return False
-        self._run(token, start, end, changes)
+        self._run(operation)
         return True
 
-    def leave(self, token: int) -> list[int]:
-        """Remove an access that has run; return the tokens that may run now, in order of arrival."""
+    def leave(self, token: int) -> Sequence[Operation]:
+        """Remove an access that has run; return those that may run now, in order of arrival."""
         if self._reading.pop(token, None) is None:
             self._changing.pop(token, None)
         if not self._waiting:
-            return []
-        runnable: list[int] = []
-        waiting: list[_Waiting] = []
-        for access in self._waiting:
-            start, end = access.range
-            if self._conflicts(start, end, access.changes) or self._waits_before(start, end, access.changes, waiting):
-                waiting.append(access)
+            return ()
+        runnable: list[Operation] = []
+        waiting: list[Operation] = []
+        for operation in self._waiting:
+            if self._conflicts(operation, waiting):
+                waiting.append(operation)
             else:
-                self._run(access.token, start, end, access.changes)
-                runnable.append(access.token)
+                self._run(operation)
+                runnable.append(operation)
         self._waiting = waiting
         return runnable
 
-    def _run(self, token: int, start: int, end: int, changes: bool) -> None:
-        (self._changing if changes else self._reading)[token] = Range(start, end)
+    def _run(self, operation: Operation) -> None:
+        (self._reading if operation.opcode is Opcode.READ else self._changing)[operation.token] = operation
 
-    def _conflicts(self, start: int, end: int, changes: bool) -> bool:
-        if self._changing and _overlaps(start, end, self._changing.values()):
+    def _conflicts(self, operation: Operation, waiting: list[Operation]) -> bool:
+        """Whether an access must wait for one that runs, or for one of those that waited before it."""
+        if self._changing and _overlaps(operation, self._changing.values()):
             return True
-        return changes and _overlaps(start, end, self._reading.values())
-
-    @staticmethod
-    def _waits_before(start: int, end: int, changes: bool, waiting: list[_Waiting]) -> bool:
-        return any(
-            (changes or other.changes) and other.range.start < end and start < other.range.end for other in waiting
-        )
+        if operation.opcode is Opcode.READ:
+            return _overlaps(operation, (other for other in waiting if other.opcode is not Opcode.READ))
+        return _overlaps(operation, self._reading.values()) or _overlaps(operation, waiting)
 
 
-def _overlaps(start: int, end: int, ranges: Iterable[Range]) -> bool:
-    """Whether any of the ranges shares a byte with ``start..end``."""
-    for other_start, other_end in ranges:  # noqa: SIM110 - a generator costs three times as much per range
-        if other_start < end and start < other_end:
+def _overlaps(operation: Operation, others: Iterable[Operation]) -> bool:
+    """Whether any of the others shares a byte with the operation."""
+    start, end = operation.offset, operation.offset + operation.length
+    for other in others:  # noqa: SIM110 - a generator costs three times as much per operation
+        if other.offset < end and start < other.offset + other.length:
             return True
     return False

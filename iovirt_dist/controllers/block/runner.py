@@ -18,16 +18,17 @@ from iovirt_dist.controllers.block.core import (
     AccessStorage,
     BlockController,
     BlockEvent,
-    Operation,
     Outcome,
     StorageDone,
     SyncDone,
     SyncStorage,
 )
 from iovirt_dist.controllers.block.extents import BlockConfig, ExtentTable
+from iovirt_dist.controllers.block.operation import Operation
 from iovirt_dist.controllers.block.storage import FileStorage, Storage
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import Opcode
+from iovirt_dist.wire.payload import JOIN_BYTES
 
 INLINE_BYTES: Final = 1 << 20
 """Longest read that is done on the loop: about half a millisecond of copying."""
@@ -75,7 +76,7 @@ class BlockRunner:
                 return self._sync()
             self._syncer.submit(self._later, self._sync)
             return None
-        outcomes = [outcome for operation in action.operations if (outcome := self._start(operation)) is not None]
+        outcomes = self._access(action.operations)
         return StorageDone(outcomes) if outcomes else None
 
     def close(self) -> None:
@@ -89,32 +90,53 @@ class BlockRunner:
         except OSError as error:
             self._failed("closing", error)
 
-    def _start(self, operation: Operation) -> Outcome | None:
-        """Do what needs no waiting, hand the rest to a worker."""
-        opcode = operation.opcode
-        if self._workers is None or opcode is Opcode.WRITE:
-            return self._do(operation)
-        if opcode is Opcode.READ and operation.length <= INLINE_BYTES:
-            try:
-                data = self.storage.read_cached(operation.offset, operation.length)
-            except OSError as error:
-                return Outcome(operation.token, self._failed(_name(operation), error))
-            if data is not None:
-                return Outcome(operation.token, 0, data)
-        self._workers.submit(self._later, self._work, operation)
-        return None
+    def _access(self, operations: list[Operation]) -> list[Outcome]:
+        """Do what needs no waiting, hand the rest to the workers.
+
+        Short reads fill one buffer without gaps: the batch's payload, as it leaves.
+        """
+        if self._workers is None:
+            return [self._do(operation) for operation in operations]
+        outcomes: list[Outcome] = []
+        shared = bytearray(sum(each.length for each in operations if _is_short_read(each)))
+        view, used = memoryview(shared), 0
+        for operation in operations:
+            if operation.opcode is Opcode.WRITE:
+                outcomes.append(self._do(operation))
+                continue
+            outcome: Outcome | None = None
+            if _is_short_read(operation):
+                outcome = self._read_cached(operation, shared, view, used)
+                if outcome is not None and not outcome.error:
+                    used += operation.length
+            elif operation.opcode is Opcode.READ and operation.length <= INLINE_BYTES:
+                own = bytearray(operation.length)
+                outcome = self._read_cached(operation, own, memoryview(own), 0)
+            if outcome is None:
+                self._workers.submit(self._later, self._work, operation)
+            else:
+                outcomes.append(outcome)
+        return outcomes
+
+    def _read_cached(self, operation: Operation, buffer: Buffer, view: memoryview, start: int) -> Outcome | None:
+        """Read into ``view[start:]``, a view of `buffer`; None if that would have to wait for the medium."""
+        try:
+            filled = self.storage.read_cached(operation.offset, view[start : start + operation.length])
+        except OSError as error:
+            return Outcome(operation.token, self._failed(_name(operation), error))
+        return Outcome(operation.token, 0, buffer, start) if filled else None
 
     def _work(self, operation: Operation) -> StorageDone:
         return StorageDone([self._do(operation)])
 
     def _do(self, operation: Operation) -> Outcome:
-        token, opcode, offset, length, payload = operation
+        token, opcode, offset, length = operation.token, operation.opcode, operation.offset, operation.length
         data: Buffer = b""
         try:
             if opcode is Opcode.READ:
                 data = self.storage.read_at(offset, length)
             elif opcode is Opcode.WRITE:
-                self.storage.write_at(offset, payload)
+                self.storage.write_at(offset, operation.data)
             else:
                 self.storage.discard(offset, length)
         except OSError as error:
@@ -160,6 +182,11 @@ def open_block(config: BlockConfig) -> tuple[BlockController, FileStorage]:
         storage.close()
         raise
     return BlockController(table, config.durability, config.queue_credits, config.burst), storage
+
+
+def _is_short_read(operation: Operation) -> bool:
+    """Whether it is a read whose data shares a frame with others'."""
+    return operation.opcode is Opcode.READ and operation.length <= JOIN_BYTES
 
 
 def _name(operation: Operation) -> str:

@@ -41,8 +41,16 @@ class Storage(Protocol):
         """Return exactly `length` bytes; waits for the medium."""
         ...
 
-    def read_cached(self, offset: int, length: int) -> Buffer | None:
-        """Return `length` bytes if that needs no waiting for the medium, else None."""
+    def read_cached(self, offset: int, into: memoryview) -> bool:
+        """Fill a buffer if that needs no waiting for the medium; otherwise what it holds means nothing.
+
+        Args:
+            offset: Where to read.
+            into: Bytes to fill, all of them.
+
+        Returns:
+            Whether it is filled.
+        """
         ...
 
     def write_at(self, offset: int, data: Buffer) -> None:
@@ -78,7 +86,7 @@ class FileStorage:
     def __init__(self, path: Path, size_bytes: int | None = None, *, read_only: bool = False) -> None:
         self.path = path
         self._fd = _open(path, size_bytes, read_only)
-        self._nowait = True
+        self._no_waiting = os.RWF_NOWAIT
         try:
             lock_medium(self._fd, path, shared=read_only)
             self.size_bytes = _checked_size(self._fd, path, size_bytes, may_create=not read_only)
@@ -99,23 +107,20 @@ class FileStorage:
             raise OSError(errno.EIO, "image is shorter than it was", str(self.path))
         return b"".join(parts)
 
-    def read_cached(self, offset: int, length: int) -> Buffer | None:
+    def read_cached(self, offset: int, into: memoryview) -> bool:
         """Read from the page cache with RWF_NOWAIT (preadv2(2), Linux 4.14).
 
         File systems that do not know the flag (tmpfs) read plainly.
         """
-        if not self._nowait:
-            return self.read_at(offset, length)
-        data = bytearray(length)
         try:
-            return data if os.preadv(self._fd, [data], offset, os.RWF_NOWAIT) == length else None
+            return os.preadv(self._fd, (into,), offset, self._no_waiting) == len(into)
         except BlockingIOError:
-            return None
+            return False
         except OSError as error:
-            if error.errno not in _NOT_SUPPORTED:
+            if error.errno not in _NOT_SUPPORTED or not self._no_waiting:
                 raise
-            self._nowait = False
-            return self.read_at(offset, length)
+            self._no_waiting = 0
+            return self.read_cached(offset, into)
 
     def write_at(self, offset: int, data: Buffer) -> None:
         """Write with pwrite(2) until everything is taken."""

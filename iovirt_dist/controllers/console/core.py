@@ -24,9 +24,9 @@ from iovirt_dist.controllers.base import (
     QueuePairClosed,
     QueuePairOpened,
     QueuePairs,
-    Request,
 )
 from iovirt_dist.controllers.console.config import MAX_TERMINALS, TERMINAL_NAME
+from iovirt_dist.controllers.peer_queues import OutstandingCommand
 from iovirt_dist.wire.commands import MAX_DATA_BYTES, Opcode, Status, UnitIdentity
 
 INPUT_BYTES: Final = 64 << 10
@@ -96,7 +96,7 @@ class _Terminal:
         number: Unit number.
         name: As identified.
         opened: Whether it can be used.
-        identifying: Requests that wait for it to open; not empty while it is being opened.
+        identifying: OutstandingCommands that wait for it to open; not empty while it is being opened.
         gathered: Transmits taken since the last write.
         writing: Transmits of each write under way, in order.
         parked: Receives that wait for input.
@@ -107,10 +107,10 @@ class _Terminal:
     number: int
     name: str
     opened: bool = False
-    identifying: list[Request] = field(default_factory=list)
-    gathered: list[Request] = field(default_factory=list)
-    writing: deque[list[Request]] = field(default_factory=deque)
-    parked: deque[Request] = field(default_factory=deque)
+    identifying: list[OutstandingCommand] = field(default_factory=list)
+    gathered: list[OutstandingCommand] = field(default_factory=list)
+    writing: deque[list[OutstandingCommand]] = field(default_factory=deque)
+    parked: deque[OutstandingCommand] = field(default_factory=deque)
     input: bytearray = field(default_factory=bytearray)
     space_bytes: int = 0
 
@@ -137,7 +137,7 @@ class ConsoleController:
             TerminalWritten: self._terminal_written,
             InputArrived: self._input_arrived,
         }
-        self._starters: dict[Opcode, Callable[[Request], None]] = {
+        self._starters: dict[Opcode, Callable[[OutstandingCommand], None]] = {
             Opcode.IDENTIFY: self._identify,
             Opcode.CONSOLE_TRANSMIT: self._transmit,
             Opcode.CONSOLE_RECEIVE: self._receive,
@@ -157,10 +157,10 @@ class ConsoleController:
         handler = self._handlers.get(type(event))
         if handler is not None:
             handler(event)
-        for request in self.pairs.take(NO_LIMIT):
-            self._start(request)
+        for command in self.pairs.take(NO_LIMIT):
+            self._start(command)
         for terminal in self._to_write:
-            data = b"".join(request.data for request in terminal.gathered)
+            data = b"".join(command.data for command in terminal.gathered)
             terminal.writing.append(terminal.gathered)
             terminal.gathered = []
             self._actions.append(WriteTerminal(terminal.number, data))
@@ -172,85 +172,85 @@ class ConsoleController:
         """Nothing is timed."""
         return None
 
-    def _start(self, request: Request) -> None:
-        starter = self._starters.get(request.command.opcode)
+    def _start(self, command: OutstandingCommand) -> None:
+        starter = self._starters.get(command.opcode)
         if starter is None:
-            self.pairs.complete(request, Status.UNKNOWN_OPCODE)
+            self.pairs.complete(command, Status.UNKNOWN_OPCODE)
         else:
-            starter(request)
+            starter(command)
 
-    def _identify(self, request: Request) -> None:
-        name = bytes(request.data).decode("ascii", errors="replace")
+    def _identify(self, command: OutstandingCommand) -> None:
+        name = bytes(command.data).decode("ascii", errors="replace")
         terminal = self._by_name.get(name)
         if terminal is None:
             if not self._may_open(name):
-                self.pairs.complete(request, Status.UNKNOWN_UNIT)
+                self.pairs.complete(command, Status.UNKNOWN_UNIT)
                 return
             terminal = self._by_name[name] = _Terminal(len(self._terminals), name)
             self._terminals.append(terminal)
         if terminal.opened:
-            self._identified(terminal, request)
+            self._identified(terminal, command)
             return
         if not terminal.identifying:
             self._actions.append(OpenTerminal(terminal.number, name))
-        terminal.identifying.append(request)
+        terminal.identifying.append(command)
 
     def _may_open(self, name: str) -> bool:
         if len(self._terminals) >= MAX_TERMINALS or not TERMINAL_NAME.fullmatch(name):
             return False
         return any(fnmatchcase(name, pattern) for pattern in self._allowed)
 
-    def _identified(self, terminal: _Terminal, request: Request) -> None:
+    def _identified(self, terminal: _Terminal, command: OutstandingCommand) -> None:
         identity = UnitIdentity(0, 1, False, terminal.name[:20]).pack()
-        self.pairs.complete(request, Status.OK, identity, terminal.number)
+        self.pairs.complete(command, Status.OK, identity, terminal.number)
 
     def _terminal_opened(self, event: TerminalOpened) -> None:
         terminal = self._terminals[event.terminal]
         waiting, terminal.identifying = terminal.identifying, []
         terminal.opened = not event.error
-        for request in waiting:
+        for command in waiting:
             if terminal.opened:
-                self._identified(terminal, request)
+                self._identified(terminal, command)
             else:
-                self.pairs.complete(request, Status.MEDIUM_ERROR)
+                self.pairs.complete(command, Status.MEDIUM_ERROR)
         if terminal.opened:
             self._accept(terminal)
 
-    def _opened_terminal(self, request: Request) -> _Terminal | None:
+    def _opened_terminal(self, command: OutstandingCommand) -> _Terminal | None:
         """Return the command's terminal, or complete it with UNKNOWN_UNIT."""
-        number = request.command.unit
+        number = command.unit
         terminal = self._terminals[number] if number < len(self._terminals) else None
         if terminal is None or not terminal.opened:
-            self.pairs.complete(request, Status.UNKNOWN_UNIT)
+            self.pairs.complete(command, Status.UNKNOWN_UNIT)
             return None
         return terminal
 
-    def _transmit(self, request: Request) -> None:
-        terminal = self._opened_terminal(request)
+    def _transmit(self, command: OutstandingCommand) -> None:
+        terminal = self._opened_terminal(command)
         if terminal is None:
             return
-        if not 0 < request.command.length == len(request.data) <= MAX_DATA_BYTES:
-            self.pairs.complete(request, Status.BAD_LENGTH)
+        if not 0 < command.length == len(command.data) <= MAX_DATA_BYTES:
+            self.pairs.complete(command, Status.BAD_LENGTH)
             return
         if not terminal.gathered:
             self._to_write.append(terminal)
-        terminal.gathered.append(request)
+        terminal.gathered.append(command)
 
     def _terminal_written(self, event: TerminalWritten) -> None:
         writing = self._terminals[event.terminal].writing
-        for request in writing.popleft() if writing else ():
-            self.pairs.complete(request, Status.MEDIUM_ERROR if event.error else Status.OK)
+        for command in writing.popleft() if writing else ():
+            self.pairs.complete(command, Status.MEDIUM_ERROR if event.error else Status.OK)
 
-    def _receive(self, request: Request) -> None:
-        terminal = self._opened_terminal(request)
+    def _receive(self, command: OutstandingCommand) -> None:
+        terminal = self._opened_terminal(command)
         if terminal is None:
             return
-        if not 0 < request.command.length <= MAX_DATA_BYTES:
-            self.pairs.complete(request, Status.BAD_LENGTH)
+        if not 0 < command.length <= MAX_DATA_BYTES:
+            self.pairs.complete(command, Status.BAD_LENGTH)
         elif len(terminal.parked) >= MAX_PARKED:
-            self.pairs.complete(request, Status.QUEUE_FULL)
+            self.pairs.complete(command, Status.QUEUE_FULL)
         else:
-            terminal.parked.append(request)
+            terminal.parked.append(command)
             self._serve(terminal)
 
     def _input_arrived(self, event: InputArrived) -> None:
@@ -266,20 +266,20 @@ class ConsoleController:
         self.pairs.opened(event)
         for terminal in self._terminals:
             if terminal.parked:
-                terminal.parked = deque(request for request in terminal.parked if not request.pair.abandoned)
+                terminal.parked = deque(command for command in terminal.parked if not command.queues.abandoned)
                 self._serve(terminal)
 
     def _serve(self, terminal: _Terminal) -> None:
         """Give input to parked receives of open pairs, in order."""
-        held: list[Request] = []
+        held: list[OutstandingCommand] = []
         while terminal.input and terminal.parked:
-            request = terminal.parked.popleft()
-            if request.pair.number is None:
-                held.append(request)
+            command = terminal.parked.popleft()
+            if command.queues.number is None:
+                held.append(command)
                 continue
-            data = bytes(terminal.input[: request.command.length])
-            del terminal.input[: request.command.length]
-            self.pairs.complete(request, Status.OK, data)
+            data = bytes(terminal.input[: command.length])
+            del terminal.input[: command.length]
+            self.pairs.complete(command, Status.OK, data)
         terminal.parked.extendleft(reversed(held))
         self._accept(terminal)
 

@@ -15,8 +15,8 @@ from iovirt_dist.wire.codec import MAX_PAYLOAD_BYTES
 from iovirt_dist.wire.commands import MAX_BATCH, Command, Completion, Opcode, Status
 
 
-def _id(sequence: int) -> RequestId:
-    return RequestId(1, 0, sequence)
+def _id(sequence: int) -> bytes:
+    return RequestId(1, 0, sequence).pack()
 
 
 def _reads(*sequences: int, length: int = 512) -> list[Command]:
@@ -36,7 +36,7 @@ def _pairs(*peers: str, queue_credits: int = 8, burst: int = 2) -> QueuePairs:
 
 
 def _sequences(pairs: QueuePairs, room: int = 100, room_bytes: int = 1 << 30) -> list[int]:
-    return [request.command.id.sequence for request in pairs.take(room, room_bytes)]
+    return [RequestId.unpack(command.id).sequence for command in pairs.take(room, room_bytes)]
 
 
 def test_take_with_two_busy_pairs_alternates_by_bursts() -> None:
@@ -207,7 +207,7 @@ def test_opened_with_a_number_in_use_closes_the_pair_that_had_it() -> None:
     pairs.opened(QueuePairOpened(1, "b", resumed=False))
     pairs.submit(CommandsSubmitted(1, _reads(1), []))
 
-    assert [request.pair.peer for request in pairs.take(9)] == ["b"]
+    assert [command.queues.peer for command in pairs.take(9)] == ["b"]
     assert pairs.remembers("a")
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from iovirt_dist.drivers.queue_pair import QueuePair, Request
-from iovirt_dist.ids import RequestId
+from iovirt_dist.drivers.queue_pair import QueuePair
+from iovirt_dist.drivers.request import DeviceQueue, Request
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import (
     Command,
@@ -13,6 +13,7 @@ from iovirt_dist.wire.commands import (
     Opcode,
     Status,
     UnitIdentity,
+    command_data,
     pack_completions,
     unpack_commands,
 )
@@ -22,20 +23,35 @@ DISK = UnitIdentity(1 << 20, 512, False, "DISK")
 
 
 class Outcomes:
-    """What requesters were told: (sequence, status, data) in order."""
+    """What requesters were told: (tag, status, data) in order."""
 
     def __init__(self) -> None:
         self.told: list[tuple[int, Status, bytes]] = []
+        self._queues: dict[tuple[int, int, str], DeviceQueue] = {}
 
-    def request(
-        self, sequence: int, opcode: Opcode = Opcode.READ, *, guest: int = 5, unit: str = "root", data: bytes = b""
-    ) -> Request:
-        """A request that reports here."""
+    def queue(self, pair: QueuePair, guest: int = 5, unit: str = "root") -> DeviceQueue:
+        """A guest's queue, whose requests report here."""
+        key = (id(pair), guest, unit)
+        if key not in self._queues:
+            self._queues[key] = pair.device_queue(unit, guest, 0 if unit == "root" else 1, self)
+        return self._queues[key]
 
-        def done(status: Status, received: Buffer, now_ns: int) -> None:
-            self.told.append((sequence, status, bytes(received)))
+    def offer(
+        self,
+        pair: QueuePair,
+        tag: int,
+        opcode: Opcode = Opcode.READ,
+        *,
+        guest: int = 5,
+        unit: str = "root",
+        data: bytes = b"",
+    ) -> bool:
+        """Queue a request that reports here."""
+        return self.queue(pair, guest, unit).offer(tag, opcode, 0, len(data) or 512, data)
 
-        return Request(RequestId(guest, 0, sequence), opcode, unit, 0, len(data) or 512, data, done)
+    def completed(self, request: Request, status: Status, data: Buffer, now_ns: int) -> None:
+        """Keep it."""
+        self.told.append((request.tag, status, bytes(data)))
 
 
 class Controller:
@@ -56,7 +72,7 @@ class Controller:
         self.units = units
         self.credits = credits
         self.commands: list[Command] = []
-        self.data: dict[RequestId, bytes] = {}
+        self.data: dict[bytes, bytes] = {}
         self.now_ns = 0
         self._interrupts = 0
 
@@ -69,11 +85,12 @@ class Controller:
         """Take all batches, answer identifications; returns the sizes of the batches."""
         sizes: list[int] = []
         while (batch := self.pair.take_batch()) is not None:
-            commands = unpack_commands(batch[0].commands, len(batch[1]))
+            commands = unpack_commands(batch[0].commands)
             sizes.append(len(commands))
             self.commands += commands
             carrying = [c for c in commands if c.opcode in (Opcode.IDENTIFY, Opcode.WRITE, Opcode.CONSOLE_TRANSMIT)]
-            self.data |= {c.id: bytes(frame) for c, frame in zip(carrying, batch[1], strict=True)}
+            pieces = command_data(commands, batch[1])
+            self.data |= {c.id: bytes(piece) for c, piece in zip(carrying, pieces, strict=True)}
             for command in [c for c in self.commands if c.opcode is Opcode.IDENTIFY]:
                 self._identify(command)
         return sizes

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from iovirt_dist.drivers.backend import DiskRequest
 from iovirt_dist.drivers.disk import DiskDriver
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.ids import RequestId
-from iovirt_dist.wire.commands import Command, Opcode, Status, UnitIdentity
+from iovirt_dist.wire.commands import MAX_DATA_BYTES, Command, Opcode, Status, UnitIdentity
 from tests.unit.drivers.support import Controller
 
 IDENTITY = UnitIdentity(1 << 20, 512, True, "SERIAL")
@@ -55,11 +57,11 @@ def test_disk_request_becomes_a_command_under_an_id_of_its_own() -> None:
 
     assert sizes == [3]
     assert bench.controller.commands == [
-        Command(RequestId(5, 2, 1), Opcode.READ, 0, 1024, 512),
-        Command(RequestId(5, 2, 2), Opcode.WRITE, 0, 512, 512),
-        Command(RequestId(5, 2, 3), Opcode.FLUSH, 0, 0, 0),
+        Command(RequestId(5, 2, 1).pack(), Opcode.READ, 0, 1024, 512),
+        Command(RequestId(5, 2, 2).pack(), Opcode.WRITE, 0, 512, 512),
+        Command(RequestId(5, 2, 3).pack(), Opcode.FLUSH, 0, 0, 0),
     ]
-    assert bench.controller.data[RequestId(5, 2, 2)] == b"w" * 512
+    assert bench.controller.data[RequestId(5, 2, 2).pack()] == b"w" * 512
 
 
 def test_disk_completion_reaches_the_device_with_its_tag_and_the_machines_time() -> None:
@@ -98,3 +100,28 @@ def test_disk_completion_after_the_machine_went_down_is_dropped() -> None:
     bench.controller.complete(bench.controller.commands[0], Status.MEDIUM_ERROR)
 
     assert bench.device.told == []
+
+
+@pytest.mark.parametrize("data", [b"", b"r" * 511, b"r" * 513])
+def test_read_that_brings_another_number_of_bytes_has_failed(data: bytes) -> None:
+    """A controller is not trusted with lengths."""
+    bench = Bench()
+    bench.driver.submit(DiskRequest(1, Opcode.READ, 0, 512))
+    bench.controller.take()
+
+    bench.controller.complete(bench.controller.commands[0], data=data)
+
+    assert bench.device.told == [(1, Status.MEDIUM_ERROR, b"", -POWER_ON_NS)]
+
+
+def test_write_that_no_message_can_carry_fails_and_holds_nobody_up() -> None:
+    """Behind it the queue goes on."""
+    bench = Bench()
+    bench.driver.submit(DiskRequest(1, Opcode.WRITE, 0, 0, bytes(MAX_DATA_BYTES + 512)))
+    bench.driver.submit(DiskRequest(2, Opcode.READ, 0, 512))
+
+    sizes = bench.controller.take()
+    bench.pair.settle(0)
+
+    assert sizes == [1]
+    assert bench.device.told == [(1, Status.BAD_LENGTH, b"", -POWER_ON_NS)]

@@ -6,10 +6,12 @@ import pytest
 
 from iovirt_dist.drivers.queue_pair import MAX_IN_FLIGHT, QueuePair
 from iovirt_dist.errors import DecodeError
+from iovirt_dist.ids import RequestId
 from iovirt_dist.wire.codec import MAX_PAYLOAD_BYTES
 from iovirt_dist.wire.commands import (
     COMMAND_BYTES,
     MAX_BATCH,
+    Command,
     Completion,
     Opcode,
     Status,
@@ -19,6 +21,14 @@ from iovirt_dist.wire.commands import (
 )
 from iovirt_dist.wire.messages import Complete
 from tests.unit.drivers.support import DISK, Controller, Outcomes
+
+STRAY = RequestId(9, 9, 9).pack()
+"""Nobody's."""
+
+
+def sequence(command: Command) -> int:
+    """A command's place in its queue."""
+    return RequestId.unpack(command.id).sequence
 
 
 def opened(credits: int = 8, bound: int = 4096) -> tuple[QueuePair, Controller, Outcomes]:  # noqa: A002 - the protocol's word
@@ -56,8 +66,8 @@ def test_unit_that_is_used_later_is_identified_at_once() -> None:
 def test_requests_leave_in_batches_as_far_as_credits_go() -> None:
     """The rest follows as completions come."""
     pair, controller, outcomes = opened(credits=3)
-    for sequence in range(5):
-        pair.submit(outcomes.request(sequence))
+    for tag in range(5):
+        outcomes.offer(pair, tag)
 
     first = controller.take()
     controller.complete(controller.commands[0], data=b"x" * 512)
@@ -71,8 +81,8 @@ def test_requests_leave_in_batches_as_far_as_credits_go() -> None:
 def test_batch_has_at_most_as_many_commands_as_a_message_may() -> None:
     """Whatever the credits; and whatever they are, there are at most so many in flight."""
     pair, controller, outcomes = opened(credits=60_000)
-    for sequence in range(4000):
-        pair.submit(outcomes.request(sequence))
+    for tag in range(4000):
+        outcomes.offer(pair, tag)
 
     assert controller.take() == [MAX_BATCH, MAX_BATCH]
     assert pair.in_flight == MAX_IN_FLIGHT
@@ -82,11 +92,11 @@ def test_batch_has_at_most_as_many_bytes_as_a_message_may() -> None:
     """Writes of 4 MiB: three and a little more fit, the fifth goes with the next message."""
     pair, controller, outcomes = opened()
     quarter = bytes(MAX_PAYLOAD_BYTES // 4)
-    for sequence in range(5):
-        pair.submit(outcomes.request(sequence, Opcode.WRITE, data=quarter))
+    for tag in range(5):
+        outcomes.offer(pair, tag, Opcode.WRITE, data=quarter)
 
     assert controller.take() == [4, 1]
-    assert [command.id.sequence for command in controller.commands] == [0, 1, 2, 3, 4]
+    assert [sequence(command) for command in controller.commands] == [1, 2, 3, 4, 5]
 
 
 def test_full_queue_refuses() -> None:
@@ -98,22 +108,24 @@ def test_full_queue_refuses() -> None:
     outcomes = Outcomes()
 
     first = pair.take_batch()  # IDENTIFY is under way
-    queued = [pair.submit(outcomes.request(0)), pair.submit(outcomes.request(1))]
+    queued = [outcomes.offer(pair, 0), outcomes.offer(pair, 1)]
     parked = pair.take_batch()
 
     assert first is not None
     assert queued == [True, True]
     assert parked is None
-    assert not pair.submit(outcomes.request(2))
+    assert not outcomes.offer(pair, 2)
     assert controller.commands == []
 
 
 def test_refused_request_is_told_by_settle_only() -> None:
     """A device is never called back from inside of its own submit."""
-    pair, _, outcomes = opened()
+    pair, controller, outcomes = opened(bound=1)
+    outcomes.offer(pair, 0)
 
-    pair.refuse(outcomes.request(1), Status.QUEUE_FULL)
+    outcomes.queue(pair).submit(1, Opcode.READ, 0, 512)
     before = list(outcomes.told)
+    controller.take()
     pending = pair.pending
     pair.settle(7)
 
@@ -125,8 +137,8 @@ def test_refused_request_is_told_by_settle_only() -> None:
 def test_restarted_controller_gets_everything_in_flight_again_under_the_same_ids() -> None:
     """In their order, before what waited; units may have other numbers now."""
     pair, controller, outcomes = opened(credits=2)
-    for sequence in range(3):
-        pair.submit(outcomes.request(sequence))
+    for tag in range(3):
+        outcomes.offer(pair, tag)
     controller.take()
     ids = [command.id for command in controller.commands]
 
@@ -137,7 +149,7 @@ def test_restarted_controller_gets_everything_in_flight_again_under_the_same_ids
 
     assert while_lost is None
     assert [command.id for command in again.commands][:2] == ids
-    assert [command.id.sequence for command in again.commands] == [0, 1, 2]
+    assert [sequence(command) for command in again.commands] == [1, 2, 3]
     assert {command.unit for command in again.commands} == {1}
     assert pair.resubmitted == 2
 
@@ -145,7 +157,7 @@ def test_restarted_controller_gets_everything_in_flight_again_under_the_same_ids
 def test_controller_that_was_out_of_reach_gets_nothing_twice() -> None:
     """A resumed session has lost nothing."""
     pair, controller, outcomes = opened()
-    pair.submit(outcomes.request(1))
+    outcomes.offer(pair, 1)
     controller.take()
 
     pair.lost()
@@ -169,12 +181,12 @@ def test_restart_during_identification_identifies_once() -> None:
 def test_unit_that_vanished_ends_requests_with_unknown_unit() -> None:
     """Those under way at the restart and later ones; the log says it once."""
     pair, controller, outcomes = opened()
-    pair.submit(outcomes.request(1))
+    outcomes.offer(pair, 1)
     controller.take()
 
     Controller(pair, {}).open()
     pair.settle(0)
-    pair.submit(outcomes.request(2))
+    outcomes.offer(pair, 2)
     pair.take_batch()
     pair.settle(0)
 
@@ -190,7 +202,7 @@ def test_unit_that_comes_back_is_used_again() -> None:
     controller = Controller(pair, {"root": DISK})
 
     controller.open()
-    pair.submit(outcomes.request(1))
+    outcomes.offer(pair, 1)
 
     assert pair.units["root"].problem == ""
     assert controller.take() == [1]
@@ -201,7 +213,7 @@ def test_request_during_identification_waits_for_the_answer_whatever_the_last_li
     pair, _, outcomes = opened()
     Controller(pair, {}).open()
     pair.opened(8, resumed=False)
-    pair.submit(outcomes.request(1))
+    outcomes.offer(pair, 1)
 
     batch = pair.take_batch()
 
@@ -215,9 +227,9 @@ def test_unit_that_is_not_identified_yet_holds_nobody_else_up() -> None:
     pair, _, outcomes = opened(credits=4)
     pair.use("slow")
     pair.take_batch()  # IDENTIFY of slow, which is not answered
-    for sequence in range(10):
-        pair.submit(outcomes.request(sequence, unit="slow"))
-    pair.submit(outcomes.request(100))
+    for tag in range(10):
+        outcomes.offer(pair, tag, unit="slow")
+    outcomes.offer(pair, 100)
 
     batch = pair.take_batch()
 
@@ -241,7 +253,7 @@ def test_identity_that_makes_no_sense_is_a_problem(answer: bytes, problem: str) 
     batch = pair.take_batch()
     assert batch is not None
 
-    id_ = unpack_commands(batch[0].commands, 1)[0].id
+    id_ = unpack_commands(batch[0].commands)[0].id
     pair.complete(Complete(1, pack_completions([Completion(id_, Status.OK, len(answer))])), [answer], 0)
 
     assert problem in unit.problem
@@ -251,11 +263,11 @@ def test_identity_that_makes_no_sense_is_a_problem(answer: bytes, problem: str) 
 def test_completion_of_nothing_is_ignored() -> None:
     """Unknown, or doubled."""
     pair, controller, outcomes = opened()
-    pair.submit(outcomes.request(1))
+    outcomes.offer(pair, 1)
     controller.take()
     command = controller.commands[0]
 
-    controller.send([Completion(command.id._replace(sequence=99), Status.OK)])
+    controller.send([Completion(STRAY, Status.OK)])
     controller.complete(command)
     controller.complete(command)
 
@@ -266,7 +278,7 @@ def test_completion_of_nothing_is_ignored() -> None:
 def test_malformed_batch_takes_nothing() -> None:
     """Not even its first, good entry."""
     pair, controller, outcomes = opened()
-    pair.submit(outcomes.request(1))
+    outcomes.offer(pair, 1)
     controller.take()
 
     with pytest.raises(DecodeError):
@@ -279,22 +291,22 @@ def test_malformed_batch_takes_nothing() -> None:
 def test_interrupt_count_never_falls() -> None:
     """A late message says nothing."""
     pair, controller, _ = opened()
-    pair.complete(Complete(9, pack_completions([Completion(Outcomes().request(1).id, Status.OK)])), [], 0)
+    pair.complete(Complete(9, pack_completions([Completion(STRAY, Status.OK)])), [], 0)
 
-    controller.send([Completion(Outcomes().request(1).id, Status.OK)])
+    controller.send([Completion(STRAY, Status.OK)])
 
     assert pair.interrupts == 9
 
 
 def test_forgotten_guest_is_told_nothing_and_others_everything() -> None:
     """Waiting, parked, refused and in flight."""
-    pair, controller, outcomes = opened(credits=2)
-    pair.submit(outcomes.request(1, guest=5))
-    pair.submit(outcomes.request(2, guest=6))
-    controller.take()
-    pair.submit(outcomes.request(3, guest=5))
-    pair.refuse(outcomes.request(4, guest=5), Status.QUEUE_FULL)
-    pair.refuse(outcomes.request(5, guest=6), Status.QUEUE_FULL)
+    pair, controller, outcomes = opened(credits=2, bound=1)
+    for tag, guest in ((1, 5), (2, 6)):
+        outcomes.offer(pair, tag, guest=guest)
+        controller.take()
+    outcomes.offer(pair, 3, guest=5)
+    outcomes.queue(pair, 5).submit(4, Opcode.READ, 0, 512)
+    outcomes.queue(pair, 6).submit(5, Opcode.READ, 0, 512)
 
     pair.forget(5)
     pair.settle(0)
@@ -312,11 +324,11 @@ def test_forgotten_guest_frees_the_queue_of_what_was_parked() -> None:
     pair.use("root")
     pair.opened(8, resumed=False)
     pair.take_batch()
-    pair.submit(Outcomes().request(1, guest=5))
+    Outcomes().offer(pair, 1, guest=5)
     pair.take_batch()
-    full = pair.submit(Outcomes().request(2, guest=6))
+    full = Outcomes().offer(pair, 2, guest=6)
 
     pair.forget(5)
 
     assert not full
-    assert pair.submit(Outcomes().request(2, guest=6))
+    assert Outcomes().offer(pair, 2, guest=6)

@@ -6,6 +6,7 @@ import pytest
 
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.drivers.terminal import BUFFER_BYTES, RECEIVE_BYTES, RETRY_NS, TerminalDriver
+from iovirt_dist.ids import RequestId
 from iovirt_dist.wire.commands import Command, Opcode, Status, UnitIdentity
 from tests.unit.drivers.support import Controller, Outcomes
 
@@ -91,7 +92,7 @@ def test_one_receive_is_parked_and_the_next_after_it() -> None:
 
     second = bench.commands(Opcode.CONSOLE_RECEIVE)
     assert (len(first), len(second)) == (1, 1)
-    assert second[0].id.sequence == first[0].id.sequence + 1
+    assert [RequestId.unpack(each.id).sequence for each in (*first, *second)] == [1, 2]
     assert bench.uart.received == b"ls"
 
 
@@ -199,7 +200,7 @@ def test_transmit_that_the_terminal_refused_is_lost_and_counted(status: Status) 
 def test_transmit_that_finds_the_queue_full_is_tried_again() -> None:
     """Its bytes wait here."""
     bench = Bench(bound=1)
-    bench.pair.submit(Outcomes().request(1, unit="alice"))
+    Outcomes().offer(bench.pair, 1, unit="alice")
     bench.driver.transmit(b"later")
 
     bench.flush()

@@ -17,6 +17,7 @@ from iovirt_dist.wire.commands import (
     Opcode,
     Status,
     UnitIdentity,
+    command_data,
     pack_completions,
     unpack_commands,
 )
@@ -146,12 +147,12 @@ class ControllerPeer:
         return [pending for pending in self.pending if pending.command.opcode is opcode]
 
     def _submitted(self, submit: Submit, payload: Sequence[Buffer]) -> None:
-        commands = unpack_commands(submit.commands, len(payload))
+        commands = unpack_commands(submit.commands)
         self.batches.append(len(commands))
-        frames = iter(payload)
+        data = iter(command_data(commands, payload))
         for command in commands:
             carries = command.opcode in (Opcode.IDENTIFY, Opcode.WRITE, Opcode.CONSOLE_TRANSMIT)
-            self.pending.append(Pending(command, bytes(next(frames)) if carries else b""))
+            self.pending.append(Pending(command, bytes(next(data)) if carries else b""))
         for pending in self.waiting(Opcode.IDENTIFY):
             name = pending.data.decode()
             known = name in self.units

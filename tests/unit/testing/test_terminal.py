@@ -36,7 +36,7 @@ class _Console:
     def submit(self, opcode: Opcode, length: int, *payload: bytes) -> None:
         """Submit the next command."""
         self._sequence += 1
-        command = Command(RequestId(1, 0, self._sequence), opcode, 0, 0, length)
+        command = Command(RequestId(1, 0, self._sequence).pack(), opcode, 0, 0, length)
         self.feed(CommandsSubmitted(1, [command], [*payload]))
 
 

@@ -67,7 +67,7 @@ def test_trace_keeps_garbage_as_no_message() -> None:
 def test_trace_text_names_commands_and_registers() -> None:
     """A line says who, whom and what, in the field's words."""
     trace = MessageTrace()
-    batch = pack_commands([Command(RequestId(3, 0, 1), Opcode.READ, 0, 2560, 512)])
+    batch = pack_commands([Command(RequestId(3, 0, 1).pack(), Opcode.READ, 0, 2560, 512)])
 
     trap = trace.record(1_000_000, "guest", "hypervisor", encode(7, 9, 1, 0, _TRAP))
     submit = trace.record(2_000_000, "hypervisor", "block", encode(9, 4, 1, 0, Submit(batch)))

@@ -19,13 +19,13 @@ from iovirt_dist.controllers.block.core import (
     AccessStorage,
     BlockAction,
     BlockController,
-    Operation,
     Outcome,
     StorageDone,
     SyncDone,
     SyncStorage,
 )
 from iovirt_dist.controllers.block.extents import Durability, Extent, ExtentTable
+from iovirt_dist.controllers.block.operation import Operation
 from iovirt_dist.ids import RequestId
 from iovirt_dist.wire.commands import MAX_DATA_BYTES, Command, Completion, Opcode, Status, UnitIdentity
 
@@ -41,8 +41,8 @@ def _core(durability: Durability = Durability.WRITE_THROUGH, queue_credits: int 
     return core
 
 
-def _id(sequence: int) -> RequestId:
-    return RequestId(1, 0, sequence)
+def _id(sequence: int) -> bytes:
+    return RequestId(1, 0, sequence).pack()
 
 
 def _write(sequence: int, offset: int = 0, length: int = 512) -> Command:

@@ -15,13 +15,13 @@ from iovirt_dist.controllers.base import CommandsSubmitted, CompleteCommands, Qu
 from iovirt_dist.controllers.block.core import (
     AccessStorage,
     BlockEvent,
-    Operation,
     Outcome,
     StorageDone,
     SyncDone,
     SyncStorage,
 )
 from iovirt_dist.controllers.block.extents import BlockConfig, Extent
+from iovirt_dist.controllers.block.operation import Operation
 from iovirt_dist.controllers.block.runner import INLINE_BYTES, BlockRunner, open_block
 from iovirt_dist.controllers.block.storage import FileStorage
 from iovirt_dist.errors import ConfigError
@@ -114,7 +114,7 @@ def test_threaded_runner_leaves_cold_reads_and_discards_to_workers() -> None:
     loop.run_one()
     runner.close()
 
-    assert outcome == StorageDone([Outcome(1, 0, bytes(512))])
+    assert outcome == StorageDone([Outcome(1, 0, bytes(1024))])  # the buffer of both; the second half is unused
     assert nothing is None
     assert loop.events == [StorageDone([Outcome(2, 0, bytes(512))]), StorageDone([Outcome(3, 0)])]
     assert {name.rpartition("_")[0] for name in loop.threads} == {"storage"}
@@ -205,7 +205,7 @@ async def test_writes_of_many_pairs_share_syncs_on_a_real_image(tmp_path: Path) 
     runner = BlockRunner(storage, feed, loop.call_soon_threadsafe)
     for pair in range(8):
         feed(QueuePairOpened(pair, f"hv{pair}", resumed=False))
-        ids = [RequestId(pair, 0, n) for n in range(8)]
+        ids = [RequestId(pair, 0, n).pack() for n in range(8)]
         writes = [Command(id_, Opcode.WRITE, 0, (pair * 8 + n) * 4096, 4096) for n, id_ in enumerate(ids)]
         feed(CommandsSubmitted(pair, writes, [bytes([65 + pair]) * 4096] * 8))
     await asyncio.wait_for(done, 10)
@@ -246,7 +246,7 @@ def test_open_block_of_a_read_only_image_makes_every_extent_read_only(tmp_path: 
 
     core, storage = open_block(BlockConfig(image=path, read_only=True, extents=(Extent("a"), Extent("b", 512))))
     core.handle(QueuePairOpened(1, "hv", resumed=False), 0)
-    write = Command(RequestId(1, 0, 1), Opcode.WRITE, 0, 0, 512)
+    write = Command(RequestId(1, 0, 1).pack(), Opcode.WRITE, 0, 0, 512)
 
     actions = core.handle(CommandsSubmitted(1, [write], [bytes(512)]), 0)
 
@@ -268,3 +268,31 @@ class _SlowSync(MemoryStorage):
         self.started.set()
         self.finish.wait(10)
         self.end_sync(mark)
+
+
+def test_short_reads_of_an_action_fill_one_buffer_without_gaps() -> None:
+    """Also where one in the middle has to wait for the medium; a long read has a buffer of its own."""
+    storage = MemoryStorage(1 << 20)
+    storage.write_at(0, b"a" * 512 + b"b" * 512 + b"c" * 512)
+    storage.cold = {1}
+    runner = BlockRunner(storage, lambda _: None, lambda *_: None)
+
+    done = runner.perform(
+        _access(
+            Operation(1, Opcode.READ, 0, 512),
+            Operation(2, Opcode.READ, 512, 512),
+            Operation(3, Opcode.READ, 65536, 65536),
+            Operation(4, Opcode.READ, 1024, 512),
+        )
+    )
+    runner.close()
+
+    assert isinstance(done, StorageDone)
+    first, long, last = done.outcomes
+    assert first.data is last.data
+    assert bytes(first.data[:1024]) == b"a" * 512 + b"c" * 512
+    assert [(outcome.token, outcome.start, len(outcome.data)) for outcome in (first, long, last)] == [
+        (1, 0, 1536),
+        (3, 0, 65536),
+        (4, 512, 1536),
+    ]

@@ -29,8 +29,8 @@ from iovirt_dist.ids import RequestId
 from iovirt_dist.wire.commands import Command, Completion, Opcode, Status, UnitIdentity
 
 
-def _id(sequence: int) -> RequestId:
-    return RequestId(1, 0, sequence)
+def _id(sequence: int) -> bytes:
+    return RequestId(1, 0, sequence).pack()
 
 
 def _identify(core: ConsoleController, sequence: int, name: bytes) -> list[ConsoleAction]:
@@ -258,7 +258,7 @@ def test_input_passes_a_closed_pair_s_receive_to_an_open_one() -> None:
 
     assert first == [_received(3, b"a", pair=2), AcceptInput(0, INPUT_BYTES - 2)]
     assert back == [
-        CompleteCommands(3, [Completion(_id(1), Status.OK, 1), Completion(_id(2), Status.OK, 1)], [b"b", b"c"]),
+        CompleteCommands(3, [Completion(_id(1), Status.OK, 1), Completion(_id(2), Status.OK, 1)], [b"bc"]),
         AcceptInput(0, INPUT_BYTES),
     ]
 

@@ -165,16 +165,16 @@ async def test_key_typed_into_the_link_completes_a_parked_receive(directory: Ter
     def feed(event: ConsoleEvent) -> None:
         for action in core.handle(event, 0):
             if isinstance(action, CompleteCommands):
-                keys = [c.length for c in action.completions if c.id.sequence == 3]
+                keys = [c.length for c in action.completions if RequestId.unpack(c.id).sequence == 3]
                 received.set_result(bytes(action.payload[0])) if keys else None
             elif (outcome := runner.perform(action)) is not None:
                 feed(outcome)
 
     runner = ConsoleRunner(directory.open_port, feed, loop.add_reader, loop.remove_reader)
     feed(QueuePairOpened(1, "hv", resumed=False))
-    feed(CommandsSubmitted(1, [Command(RequestId(1, 0, 1), Opcode.IDENTIFY, 0, 0, 5)], [b"alice"]))
-    feed(CommandsSubmitted(1, [Command(RequestId(1, 0, 2), Opcode.CONSOLE_TRANSMIT, 0, 0, 7)], [b"login: "]))
-    feed(CommandsSubmitted(1, [Command(RequestId(1, 1, 3), Opcode.CONSOLE_RECEIVE, 0, 0, 64)], []))
+    feed(CommandsSubmitted(1, [Command(RequestId(1, 0, 1).pack(), Opcode.IDENTIFY, 0, 0, 5)], [b"alice"]))
+    feed(CommandsSubmitted(1, [Command(RequestId(1, 0, 2).pack(), Opcode.CONSOLE_TRANSMIT, 0, 0, 7)], [b"login: "]))
+    feed(CommandsSubmitted(1, [Command(RequestId(1, 1, 3).pack(), Opcode.CONSOLE_RECEIVE, 0, 0, 64)], []))
     person = os.open(tmp_path / "tty0" / "alice.tty", os.O_RDWR | os.O_NOCTTY)
     os.write(person, b"\r")
 

@@ -1,0 +1,132 @@
+"""Requests of host-side drivers on their way to a controller and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from iovirt_dist.ids import RequestId
+from iovirt_dist.wire.codec import Buffer
+from iovirt_dist.wire.commands import Opcode, Status, UnitIdentity
+
+_SEQUENCE_BYTES = 8
+
+
+class Requester(Protocol):
+    """Who hears how a request ended: a host-side driver."""
+
+    def completed(self, request: Request, status: Status, data: Buffer, now_ns: int) -> None:
+        """Take the outcome of a request.
+
+        Args:
+            request: As it was submitted.
+            status: How it ended.
+            data: What came back, as much as the controller liked to send: check its length.
+            now_ns: Monotonic time.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class Unit:
+    """A disk extent or terminal that somebody uses.
+
+    Attributes:
+        used: Its identification was asked for.
+        number: What the controller calls it in this life, None until identified.
+        identity: What it told, None until identified the first time.
+        problem: Why it cannot be used, empty if it can.
+        parked: Requests that wait for its number.
+    """
+
+    used: bool = False
+    number: int | None = None
+    identity: UnitIdentity | None = None
+    problem: str = ""
+    parked: list[Request] = field(default_factory=list)
+
+
+class Request(msgspec.Struct, frozen=True, eq=False):
+    """A command that knows its unit by name, as unit numbers change with the controller's life.
+
+    Attributes:
+        queue: Where it comes from.
+        tag: The requester's own number for it.
+        id: Identity, end to end.
+        opcode: What to do.
+        offset: Bytes from the start of the unit.
+        length: Bytes of data in or out.
+        data: Bytes of data out.
+    """
+
+    queue: DeviceQueue
+    tag: int
+    id: bytes
+    opcode: Opcode
+    offset: int
+    length: int
+    data: Buffer
+
+    @property
+    def guest(self) -> int:
+        """Instance number of the guest that asked."""
+        return self.queue.guest
+
+
+class DeviceQueue:
+    """A queue of a guest's device: numbers its requests and says who hears of them. `QueuePair.device_queue` makes it.
+
+    Args:
+        guest: Instance number of the guest.
+        number: Number of the queue within the guest.
+        unit: What its requests are for.
+        requester: Who hears how they end.
+        push: Queues a request; False if there is no room.
+        refuse: Ends a request that was not queued.
+    """
+
+    __slots__ = ("_prefix", "_push", "_refuse", "_sequence", "guest", "requester", "unit")
+
+    def __init__(
+        self,
+        guest: int,
+        number: int,
+        unit: Unit,
+        requester: Requester,
+        push: Callable[[Request], bool],
+        refuse: Callable[[Request, Status], None],
+    ) -> None:
+        self.guest = guest
+        self.unit = unit
+        self.requester = requester
+        self._push = push
+        self._refuse = refuse
+        self._prefix = RequestId(guest, number, 0).pack()[:-_SEQUENCE_BYTES]
+        self._sequence = 0
+
+    def submit(self, tag: int, opcode: Opcode, offset: int = 0, length: int = 0, data: Buffer = b"") -> None:
+        """Queue a request; where the queue is full it ends with QUEUE_FULL, like any other error, after this step."""
+        self._sequence = sequence = self._sequence + 1
+        id_ = self._prefix + sequence.to_bytes(_SEQUENCE_BYTES, "little")
+        request = Request(self, tag, id_, opcode, offset, length, data)
+        if not self._push(request):
+            self._refuse(request, Status.QUEUE_FULL)
+
+    def offer(self, tag: int, opcode: Opcode, offset: int = 0, length: int = 0, data: Buffer = b"") -> bool:
+        """Queue a request; where the queue is full nothing happens, and the answer is False."""
+        self._sequence = sequence = self._sequence + 1
+        id_ = self._prefix + sequence.to_bytes(_SEQUENCE_BYTES, "little")
+        return self._push(Request(self, tag, id_, opcode, offset, length, data))
+
+
+class _Nobody:
+    """Requester of requests whose guest is gone."""
+
+    def completed(self, request: Request, status: Status, data: Buffer, now_ns: int) -> None:
+        """Nobody waits for this any more."""
+
+
+NOBODY: Requester = _Nobody()

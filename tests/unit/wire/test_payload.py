@@ -1,0 +1,69 @@
+"""Payload of batches: pieces in shared frames."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iovirt_dist.errors import DecodeError
+from iovirt_dist.wire.payload import JOIN_BYTES, SHARED_FRAME_BYTES, PayloadReader, join_pieces, split_payload
+
+
+def test_small_pieces_share_a_frame_and_large_ones_are_not_copied() -> None:
+    """In their order."""
+    large = bytes(JOIN_BYTES + 1)
+
+    frames = join_pieces([b"a", b"", b"b", large, b"c"])
+
+    assert frames == [b"ab", large, b"c"]
+    assert frames[1] is large
+
+
+def test_shared_frame_has_a_bound() -> None:
+    """What exceeds it goes on in the next one."""
+    count = SHARED_FRAME_BYTES // JOIN_BYTES
+
+    frames = join_pieces([bytes(JOIN_BYTES)] * (count + 1))
+
+    assert [len(frame) for frame in frames] == [SHARED_FRAME_BYTES, JOIN_BYTES]
+
+
+def _read_all(reader: PayloadReader, lengths: list[int]) -> list[bytes]:
+    pieces = [bytes(reader.take(length)) for length in lengths]
+    reader.end()
+    return pieces
+
+
+@given(st.lists(st.binary(max_size=40), max_size=20))
+def test_pieces_round_trip(pieces: list[bytes]) -> None:
+    """Whatever their lengths, read at once or one by one."""
+    frames = join_pieces(pieces)
+    lengths = [len(piece) for piece in pieces]
+
+    assert [bytes(piece) for piece in split_payload(frames, lengths)] == pieces
+    assert _read_all(PayloadReader(frames), lengths) == pieces
+
+
+def test_split_payload_copies_nothing() -> None:
+    """Pieces are views of the frame."""
+    frame = bytearray(b"aabb")
+
+    pieces = split_payload([frame], [2, 2])
+    frame[2:] = b"xy"
+
+    assert [bytes(piece) for piece in pieces] == [b"aa", b"xy"]
+
+
+@pytest.mark.parametrize(
+    ("frames", "lengths"),
+    [([b"a"], [2]), ([b"a", b"b"], [2]), ([], [1]), ([b"ab"], [1]), ([b"a", b"b"], [1]), ([b""], []), ([b"a"], [0])],
+)
+def test_pieces_that_are_not_there_or_too_few_are_refused(frames: list[bytes], lengths: list[int]) -> None:
+    """Less or more payload than the lengths say, or a piece in two frames."""
+    reader = PayloadReader(frames)
+
+    with pytest.raises(DecodeError, match="payload-frames"):
+        split_payload(frames, lengths)
+    with pytest.raises(DecodeError, match="payload-frames"):
+        _read_all(reader, lengths)
