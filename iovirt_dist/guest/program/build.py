@@ -17,11 +17,12 @@ from iovirt_dist.guest.unicorn.user_riscv64 import UnicornUserRiscv64
 from iovirt_dist.guest.unicorn.user_x86_64 import UnicornUserX8664
 from iovirt_dist.guest.vcpu import VirtualCpu
 
-_ENGINES: Final[dict[str, Callable[[], UserEngine]]] = {
+ENGINES: Final[dict[str, Callable[[], UserEngine]]] = {
     X86_64.abi: UnicornUserX8664,
     I386.abi: UnicornUserI386,
     RISCV64.abi: UnicornUserRiscv64,
 }
+"""What builds the CPU for programs of an ABI."""
 
 
 def build_program(
@@ -49,4 +50,4 @@ def build_program(
     image = load_program(path, abi)
     name = arguments[0] if arguments else path.name
     program = Program(image, name, tuple(arguments) or (path.name,), tuple(environment), random)
-    return ProgramCpu(_ENGINES[image.architecture.abi], bus, program, ABIS[image.architecture.abi])
+    return ProgramCpu(ENGINES[image.architecture.abi], bus, program, ABIS[image.architecture.abi])

@@ -126,6 +126,11 @@ class ProgramCpu:
         self.read_memory(address, len(data))
         self._space.load(address, data)
 
+    @property
+    def stack_pointer(self) -> int:
+        """Stack pointer at the program's first instruction."""
+        return self._stack[0]
+
     def counters(self) -> CpuCounters:
         """A program takes no interrupts; its first exception is its last."""
         return CpuCounters(0, 0, self._faults)

@@ -107,7 +107,9 @@ class UnicornUserRiscv64:
 
 def _fault_of(stop: Stop) -> UserStop:
     """Return the signal that Linux sends for an exception (arch/riscv/kernel/traps.c), SIGSEGV where it has none."""
-    if stop.kind is StopKind.HALTED:
-        return UserStop(UserStopKind.FAULT, SIGILL, stop.pc, "WFI")
-    signal, cause = _SIGNALS.get(Cause(stop.vector), (SIGSEGV, "access fault at {:#x}"))
+    vector = Cause.ILLEGAL if stop.kind is StopKind.HALTED else Cause(stop.vector)
+    if vector is Cause.FETCH_PAGE and stop.address < stop.pc:
+        # a 16-bit illegal instruction at the start of a page: Unicorn looks for its block's end on the page before
+        vector = Cause.ILLEGAL
+    signal, cause = _SIGNALS.get(vector, (SIGSEGV, "access fault at {:#x}"))
     return UserStop(UserStopKind.FAULT, signal, stop.pc, cause.format(stop.address))
