@@ -52,6 +52,7 @@ _HEAD_MASK = 0xFFFF
 _OK, _IOERR, _UNSUPP = int(BlockStatus.OK), int(BlockStatus.IOERR), int(BlockStatus.UNSUPP)
 _DONE = Status.OK
 _READ, _WRITE = Opcode.READ, Opcode.WRITE
+_OUT = int(BlockRequest.OUT)
 _FAILURES = {Status.UNKNOWN_OPCODE: _UNSUPP}
 """What the driver is told for a backend's status; IOERR for all others."""
 
@@ -104,7 +105,7 @@ class VirtioBlk:
         self.config = _configuration(disk, block_bytes)
         self.counts = {kind.name.lower(): 0 for kind in BlockRequest} | {"unknown": 0}
         self.failed = 0
-        self._negotiated = 0
+        self.enable(0)
         self._in_flight: dict[int, DiskRequest] = {}
         self._bytes = 0
         self._jobs: dict[int, _Job] = {}
@@ -125,10 +126,12 @@ class VirtioBlk:
     def enable(self, features: int) -> None:
         """Note what was negotiated: without FLUSH the driver takes the device for write-through (section 5.2.5)."""
         self._negotiated = features
+        self._write_through = not has(features, BlockFeature.FLUSH)
+        self._plain_writes = not self._write_through and not self._disk.read_only
 
     def reset(self) -> None:
         """Nothing is negotiated."""
-        self._negotiated = 0
+        self.enable(0)
 
     def stop(self, queue: int) -> None:
         """Forget what is in flight."""
@@ -142,29 +145,40 @@ class VirtioBlk:
     # --- requests
 
     def requests(self, queue: int, batch: list[QueueRequest], now_ns: int) -> None:
-        """Take requests (section 5.2.6); reads, the most of them, are dealt with here."""
-        unpack, submit, in_flight, end = HEADER.unpack, self._disk.submit, self._in_flight, self._end
+        """Take requests (section 5.2.6). Reads and writes that are one command each are dealt with here."""
+        unpack, new, submit, in_flight = HEADER.unpack, tuple.__new__, self._disk.submit, self._in_flight
+        end, most, plain_writes = self._end, self._most_bytes, self._plain_writes
         life = self._queue.generation << 16
-        reads = 0
+        reads = writes = 0
         for head, readable, writable, header, data in batch:
             if readable < HEADER_BYTES or not writable:
                 self._port.needs_reset("block-request")
-                return
+                break
             kind, _, sector = unpack(header)
-            room = writable - 1
-            if kind:
-                self._other(kind, life | head, sector, room, data)
-                continue
-            reads += 1
-            offset = sector * SECTOR_BYTES
-            if 0 < room <= MAX_DATA_BYTES and not room % SECTOR_BYTES and offset + room <= end and self._room(room):
-                tag = (life | head) << _PART_BITS
-                request = in_flight[tag] = DiskRequest(tag, _READ, offset, room)
-                self._bytes += room
-                submit(request)
+            if not kind:
+                opcode, length, data = _READ, writable - 1, b""
+                reads += 1
+            elif kind == _OUT and plain_writes:
+                opcode, length = _WRITE, len(data)
+                writes += 1
             else:
-                self._read(life | head, offset, room)
+                self._other(kind, life | head, sector, writable - 1, data)
+                continue
+            offset = sector * SECTOR_BYTES
+            if 0 < length <= MAX_DATA_BYTES and not length % SECTOR_BYTES and offset + length <= end:
+                self._bytes += length
+                if self._bytes <= most:
+                    tag = (life | head) << _PART_BITS
+                    request = in_flight[tag] = new(DiskRequest, (tag, opcode, offset, length, data))
+                    submit(request)
+                    continue
+                self._bytes -= length
+            if opcode is _READ:
+                self._read(life | head, offset, length)
+            else:
+                self._write(life | head, offset, length, data)
         self.counts["in"] += reads
+        self.counts["out"] += writes
 
     def _other(self, kind: int, id_: int, sector: int, room: int, data: Buffer) -> None:
         handler = self._others.get(kind)
@@ -191,7 +205,7 @@ class VirtioBlk:
             self._submit(id_, [DiskRequest(0, _READ, at, size) for at, size in spans], _Job(len(spans)))
 
     def _write(self, id_: int, offset: int, room: int, data: Buffer) -> None:
-        """OUT; a read-only device refuses (section 5.2.6.2)."""
+        """OUT that is flushed, empty, wrong, or more than one command; a read-only device refuses (section 5.2.6.2)."""
         length = len(data)
         if self._disk.read_only or not self._valid(offset, length) or not self._room(length):
             self._finish(id_, _IOERR)
@@ -202,10 +216,6 @@ class VirtioBlk:
             for at, size in _spans(offset, length)
         ]
         self._submit(id_, parts, _Job(len(parts), flush=self._write_through))
-
-    @property
-    def _write_through(self) -> bool:
-        return not has(self._negotiated, BlockFeature.FLUSH)
 
     def _flush(self, id_: int, offset: int, room: int, data: Buffer) -> None:
         """FLUSH: what was completed before is durable when this is."""
@@ -283,8 +293,9 @@ class VirtioBlk:
             if status is _DONE and len(data) != length:
                 status = Status.BAD_LENGTH
         else:
-            self._bytes -= _cost(request)
             data = b""
+            if opcode is _WRITE:
+                self._bytes -= length
         id_ = tag >> _PART_BITS
         if self._jobs and id_ in self._jobs:
             self._part_done(id_, tag & _FLUSH_PART, _OK if status is _DONE else _FAILURES.get(status, _IOERR), data)
@@ -335,7 +346,7 @@ class VirtioBlk:
 
     def restore(self, state: State) -> None:
         """Take over a state; what was in flight is submitted once more, with its tags."""
-        self._negotiated = state["negotiated"]
+        self.enable(state["negotiated"])
         self.counts, self.failed = dict(state["counts"]), state["failed"]
         self._jobs = {
             id_: _Job(left, flush, status, list(pieces)) for id_, left, flush, status, pieces in state["jobs"]

@@ -1,0 +1,490 @@
+"""Tests of the virtio block device by VIRTIO 1.2, section 5.2."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from iovirt_dist.errors import ConfigError
+from iovirt_dist.hypervisor.vdev.virtio_blk import MAX_RANGE_SECTORS, MAX_RANGES, VirtioBlk
+from iovirt_dist.virtio.block import RANGE, BlockConfig, BlockFeature, BlockRequest
+from iovirt_dist.virtio.features import Feature, has, mask
+from iovirt_dist.virtio.mmio import Register
+from iovirt_dist.wire.commands import MAX_DATA_BYTES, Opcode, Status
+from tests.unit.hypervisor.vdev.virtio_bench import (
+    IOERR,
+    LIVE,
+    NEEDS_RESET,
+    OK,
+    UNSUPP,
+    BlockBench,
+    Disk,
+    Offered,
+    Returned,
+)
+
+IN, OUT, FLUSH, GET_ID = BlockRequest.IN, BlockRequest.OUT, BlockRequest.FLUSH, BlockRequest.GET_ID
+DISCARD, WRITE_ZEROES = BlockRequest.DISCARD, BlockRequest.WRITE_ZEROES
+MINIMUM = mask(Feature.VERSION_1)
+MIB = 1 << 20
+
+
+# --- section 5.2.3 to 5.2.5: features and configuration
+
+
+def test_blk_configuration_tells_capacity_and_limits() -> None:
+    """In sectors of 512 bytes, whatever the block size is."""
+    config = BlockConfig.unpack(VirtioBlk(Disk(3 * MIB, 4096)).config)
+
+    assert (config.capacity, config.blk_size, config.seg_max) == (6144, 4096, 254)
+    assert (config.max_discard_seg, config.discard_sector_alignment) == (MAX_RANGES, 8)
+    assert (config.max_write_zeroes_seg, config.max_write_zeroes_sectors) == (MAX_RANGES, MAX_RANGE_SECTORS)
+
+
+def test_blk_capacity_is_readable_through_the_transport() -> None:
+    """Two halves at the start of configuration space."""
+    bench = BlockBench(Disk(3 << 40))
+
+    assert bench.read(Register.CONFIG) | bench.read(Register.CONFIG + 4) << 32 == (3 << 40) // 512
+
+
+@pytest.mark.parametrize(("read_only", "absent"), [(True, BlockFeature.DISCARD), (False, BlockFeature.RO)])
+def test_blk_features_follow_the_disk(read_only: bool, absent: BlockFeature) -> None:
+    """RO, or what writes."""
+    features = VirtioBlk(Disk(read_only=read_only)).features
+
+    assert has(features, BlockFeature.RO) is read_only
+    assert has(features, BlockFeature.WRITE_ZEROES) is not read_only
+    assert not has(features, absent)
+    assert has(features, BlockFeature.FLUSH)
+
+
+@pytest.mark.parametrize("block_bytes", [520, 384, 700])
+def test_blk_disk_whose_blocks_do_not_fit_sectors_is_refused(block_bytes: int) -> None:
+    """With its size in the message."""
+    with pytest.raises(ConfigError, match=str(block_bytes)):
+        VirtioBlk(Disk(block_bytes=block_bytes))
+
+
+def test_blk_configuration_cannot_be_written() -> None:
+    """CONFIG_WCE is not offered."""
+    bench = BlockBench()
+    before = bench.blk.config
+
+    bench.write(Register.CONFIG + 32, 0, 1)
+
+    assert bench.blk.config == before
+
+
+# --- section 5.2.6: requests
+
+
+def test_blk_read_returns_data_and_status() -> None:
+    """The status is the last byte of a writable part that is longer than the data."""
+    bench = BlockBench()
+
+    at_once = bench.ask(IN, sector=8, writable=1025, head=7)
+    asked = bench.disk.asked()
+    returned = bench.complete()
+
+    assert at_once == []
+    assert asked == [(Opcode.READ, 4096, 1024)]
+    assert returned == [Returned(7, b"\xa5" * 1024, OK)]
+
+
+def test_blk_write_goes_out_with_its_data() -> None:
+    """And comes back with a status."""
+    bench = BlockBench()
+
+    bench.ask(OUT, sector=3, data=b"x" * 512 + b"y" * 512, head=9)
+    (request,) = bench.disk.requests
+
+    assert (request.opcode, request.offset, request.length) == (Opcode.WRITE, 1536, 1024)
+    assert bytes(request.data) == b"x" * 512 + b"y" * 512
+    assert bench.complete() == [Returned(9, b"", OK)]
+
+
+def test_blk_flush_is_the_backends() -> None:
+    """Complete when the backend's is."""
+    bench = BlockBench()
+
+    at_once = bench.ask(FLUSH)
+
+    assert at_once == []
+    assert bench.disk.asked() == [(Opcode.FLUSH, 0, 0)]
+    assert bench.complete() == [Returned(0, b"", OK)]
+
+
+@pytest.mark.parametrize(("writable", "name"), [(21, b"disk-of-alice".ljust(20, b"\0")), (5, b"disk"), (1, b"")])
+def test_blk_get_id_returns_the_serial_as_far_as_there_is_room(writable: int, name: bytes) -> None:
+    """20 bytes, padded with zeroes; no backend is asked."""
+    bench = BlockBench()
+
+    assert bench.ask(GET_ID, writable=writable) == [Returned(0, name, OK)]
+    assert bench.disk.requests == []
+
+
+@pytest.mark.parametrize("kind", [2, 3, 10, 12, 14, 0xFFFF_FFFF])
+def test_blk_unknown_type_is_unsupported(kind: int) -> None:
+    """Secure erase and lifetimes among them, which are not offered."""
+    assert BlockBench().ask(kind, writable=513) == [Returned(0, b"", UNSUPP)]
+
+
+@pytest.mark.parametrize(
+    ("sector", "length"),
+    [(2047, 1024), (2048, 512), (1 << 54, 512), ((1 << 64) - 1, 512), (0, 511), (0, 513), (0, 1), (2049, 0)],
+)
+def test_blk_access_that_is_out_of_range_or_no_whole_sectors_fails(sector: int, length: int) -> None:
+    """The disk has 2048 sectors. Reading and writing alike."""
+    bench = BlockBench(Disk(MIB))
+
+    read = bench.ask(IN, sector, writable=length + 1)
+    written = bench.ask(OUT, sector, data=bytes(length))
+
+    assert (read, written) == ([Returned(0, b"", IOERR)], [Returned(0, b"", IOERR)])
+    assert bench.disk.requests == []
+
+
+def test_blk_last_sector_can_be_accessed() -> None:
+    """The range ends where the disk does."""
+    bench = BlockBench(Disk(MIB))
+
+    bench.ask(IN, 2047, writable=513)
+    bench.ask(OUT, 2047, data=bytes(512), head=1)
+
+    assert bench.disk.asked() == [(Opcode.READ, MIB - 512, 512), (Opcode.WRITE, MIB - 512, 512)]
+
+
+def test_blk_empty_access_is_done_at_once() -> None:
+    """No data, no backend."""
+    bench = BlockBench()
+
+    assert bench.ask(IN, writable=1) == [Returned(0, b"", OK)]
+    assert bench.ask(OUT) == [Returned(0, b"", OK)]
+
+
+def test_blk_read_only_disk_refuses_whatever_writes() -> None:
+    """Section 5.2.6.2: IOERR for a write; what was not offered is not supported."""
+    bench = BlockBench(Disk(read_only=True))
+
+    assert bench.ask(OUT, data=bytes(512)) == [Returned(0, b"", IOERR)]
+    assert bench.ask(DISCARD, data=RANGE.pack(0, 1, 0)) == [Returned(0, b"", UNSUPP)]
+    assert bench.ask(WRITE_ZEROES, data=RANGE.pack(0, 1, 0)) == [Returned(0, b"", UNSUPP)]
+    assert bench.disk.requests == []
+
+
+def test_blk_data_behind_the_header_of_a_read_is_ignored() -> None:
+    """It means nothing there."""
+    bench = BlockBench()
+
+    bench.ask(IN, 1, data=b"junk" * 128, writable=513)
+
+    assert bench.disk.requests[0].data == b""
+    assert bench.complete() == [Returned(0, b"\xa5" * 512, OK)]
+
+
+@pytest.mark.parametrize(
+    ("readable", "writable"), [(b"", 513), (bytes(15), 513), (bytes(16), 0), (bytes(16) + bytes(512), 0)]
+)
+def test_blk_request_without_room_for_header_or_status_needs_a_reset(readable: bytes, writable: int) -> None:
+    """There is no way to tell the driver otherwise; requests after it are not looked at."""
+    bench = BlockBench()
+
+    taken = bench.doorbell(0, Offered(0, bytes(16), 513), Offered(1, readable, writable), Offered(2, bytes(16), 513))
+
+    assert taken
+    assert bench.read(Register.STATUS) == LIVE | NEEDS_RESET
+    assert bench.host.faults == {"block-request": 1}
+    assert len(bench.disk.requests) == 1
+    assert bench.complete() == []
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (Status.MEDIUM_ERROR, IOERR),
+        (Status.OUT_OF_RANGE, IOERR),
+        (Status.QUEUE_FULL, IOERR),
+        (Status.UNKNOWN_OPCODE, UNSUPP),
+    ],
+)
+def test_blk_failure_of_the_backend_is_told_without_data(status: Status, told: int) -> None:
+    """Of a read, a write and a flush."""
+    bench = BlockBench()
+    bench.ask(IN, writable=513, head=0)
+    bench.ask(OUT, data=bytes(512), head=1)
+    bench.ask(FLUSH, head=2)
+
+    assert bench.complete(status) == [Returned(head, b"", told) for head in range(3)]
+    assert bench.blk.failed == 3
+
+
+def test_blk_read_with_less_data_than_asked_for_fails() -> None:
+    """A backend that breaks its word is a medium that fails."""
+    bench = BlockBench()
+    bench.ask(IN, writable=1025)
+
+    bench.blk.complete(bench.disk.requests[0].tag, Status.OK, bytes(512), 0)
+
+    assert bench.returned() == [Returned(0, b"", IOERR)]
+
+
+def test_blk_completion_twice_or_of_nothing_is_ignored() -> None:
+    """Tags that are not outstanding."""
+    bench = BlockBench()
+    bench.ask(IN, writable=513)
+    tag = bench.disk.requests[0].tag
+    bench.complete()
+
+    bench.blk.complete(tag, Status.OK, bytes(512), 0)
+    bench.blk.complete(12345, Status.OK, bytes(512), 0)
+
+    assert bench.returned() == []
+
+
+def test_blk_completion_of_an_earlier_life_is_ignored() -> None:
+    """The same head is in flight again, for another life of the queue."""
+    bench = BlockBench()
+    bench.ask(IN, writable=513, head=4)
+    (old,) = bench.disk.requests
+    bench.start()
+    bench.ask(IN, sector=1, writable=513, head=4)
+
+    bench.blk.complete(old.tag, Status.OK, b"o" * 512, 0)
+    early = bench.returned()
+    bench.disk.requests.remove(old)
+
+    assert early == []
+    assert bench.complete(fill=b"n") == [Returned(4, b"n" * 512, OK)]
+
+
+def test_blk_counts_requests_by_type() -> None:
+    """Unknown ones, too."""
+    bench = BlockBench()
+    for kind in (IN, IN, OUT, FLUSH, GET_ID, 99):
+        bench.ask(kind, data=bytes(512) * (kind == OUT), writable=513, head=kind & 7)
+
+    counted = {name: count for name, count in bench.blk.counts.items() if count}
+
+    assert counted == {"in": 2, "out": 1, "flush": 1, "get_id": 1, "unknown": 1}
+
+
+# --- large requests
+
+
+def test_blk_read_larger_than_a_command_is_divided_and_joined() -> None:
+    """Parts may complete in any order."""
+    bench = BlockBench()
+    length = 2 * MAX_DATA_BYTES + 4096
+
+    bench.ask(IN, 8, writable=length + 1, head=3)
+    asked = bench.disk.asked()
+    for at, request in reversed([*enumerate(bench.disk.requests)]):
+        bench.blk.complete(request.tag, Status.OK, bytes((at + 1,)) * request.length, 0)
+    (returned,) = bench.returned()
+
+    assert asked == [
+        (Opcode.READ, 4096, MAX_DATA_BYTES),
+        (Opcode.READ, 4096 + MAX_DATA_BYTES, MAX_DATA_BYTES),
+        (Opcode.READ, 4096 + 2 * MAX_DATA_BYTES, 4096),
+    ]
+    assert returned == Returned(3, b"\1" * MAX_DATA_BYTES + b"\2" * MAX_DATA_BYTES + b"\3" * 4096, OK)
+
+
+def test_blk_read_of_which_a_part_fails_has_failed() -> None:
+    """No data comes back, and only one completion."""
+    bench = BlockBench()
+    bench.ask(IN, writable=MAX_DATA_BYTES + 512 + 1)
+    first, second = bench.disk.requests
+
+    bench.blk.complete(first.tag, Status.MEDIUM_ERROR, b"", 0)
+    early = bench.returned()
+    bench.blk.complete(second.tag, Status.OK, bytes(512), 0)
+
+    assert early == []
+    assert bench.returned() == [Returned(0, b"", IOERR)]
+
+
+def test_blk_write_larger_than_a_command_is_divided() -> None:
+    """Each part has its own data."""
+    bench = BlockBench()
+    data = b"a" * MAX_DATA_BYTES + b"b" * 512
+
+    bench.ask(OUT, 0, data=data, head=1)
+
+    assert bench.disk.asked() == [(Opcode.WRITE, 0, MAX_DATA_BYTES), (Opcode.WRITE, MAX_DATA_BYTES, 512)]
+    assert b"".join(bytes(request.data) for request in bench.disk.requests) == data
+    assert bench.complete() == [Returned(1, b"", OK)]
+
+
+def test_blk_request_larger_than_a_message_fails() -> None:
+    """16 MiB is the most, and is taken."""
+    bench = BlockBench()
+
+    refused = bench.ask(IN, writable=16 * MIB + 512 + 1, head=0)
+    bench.ask(IN, writable=16 * MIB + 1, head=1)
+    returned = bench.complete()
+
+    assert refused == [Returned(0, b"", IOERR)]
+    assert [(one.head, len(one.data), one.tail) for one in returned] == [(1, 16 * MIB, OK)]
+
+
+def test_blk_data_in_flight_is_bounded() -> None:
+    """64 MiB for a small guest: what exceeds it fails, and there is room again when some of it is done."""
+    bench = BlockBench()
+    for head in range(16):
+        bench.ask(IN, writable=4 * MIB + 1, head=head)
+
+    refused = bench.ask(IN, writable=513, head=20) + bench.ask(IN, writable=5 * MIB + 1, head=21)
+    bench.blk.complete(bench.disk.requests[0].tag, Status.MEDIUM_ERROR, b"", 0)
+    bench.returned()
+    taken = bench.ask(OUT, data=bytes(4 * MIB), head=22)
+
+    assert refused == [Returned(20, b"", IOERR), Returned(21, b"", IOERR)]
+    assert taken == []
+
+
+def test_blk_data_in_flight_may_be_as_much_as_the_guest_has_memory() -> None:
+    """128 MiB here."""
+    blk = VirtioBlk(Disk(), 128 * MIB)
+    small = VirtioBlk(Disk(), 1 * MIB)
+
+    assert (blk._room(128 * MIB), blk._room(128 * MIB + 1)) == (True, False)
+    assert small._room(64 * MIB)
+
+
+# --- write-through, section 5.2.6.2
+
+
+def test_blk_write_of_a_driver_without_flush_is_flushed_before_it_completes() -> None:
+    """It takes the device for write-through."""
+    bench = BlockBench(features=MINIMUM)
+    bench.ask(OUT, data=bytes(512), head=6)
+
+    written = bench.complete()
+    flush = bench.disk.asked()
+    flushed = bench.complete()
+
+    assert (written, flush) == ([], [(Opcode.FLUSH, 0, 0)])
+    assert flushed == [Returned(6, b"", OK)]
+
+
+def test_blk_write_through_that_failed_is_not_flushed() -> None:
+    """There is nothing to keep."""
+    bench = BlockBench(features=MINIMUM)
+    bench.ask(OUT, data=bytes(512))
+
+    returned = bench.complete(Status.MEDIUM_ERROR)
+
+    assert returned == [Returned(0, b"", IOERR)]
+    assert bench.disk.requests == []
+
+
+def test_blk_write_through_whose_flush_fails_has_failed() -> None:
+    """The data is not safe."""
+    bench = BlockBench(features=MINIMUM)
+    bench.ask(OUT, data=bytes(512))
+    bench.complete()
+
+    assert bench.complete(Status.MEDIUM_ERROR) == [Returned(0, b"", IOERR)]
+
+
+# --- DISCARD and WRITE_ZEROES
+
+
+def test_blk_discard_of_several_ranges_is_one_request() -> None:
+    """Empty ranges are left out."""
+    bench = BlockBench()
+    data = RANGE.pack(8, 8, 0) + RANGE.pack(0, 0, 0) + RANGE.pack(100, 2, 0)
+
+    bench.ask(DISCARD, data=data, head=2)
+    asked = bench.disk.asked()
+
+    assert asked == [(Opcode.DISCARD, 4096, 4096), (Opcode.DISCARD, 51200, 1024)]
+    assert bench.complete() == [Returned(2, b"", OK)]
+
+
+def test_blk_write_zeroes_writes_zeroes() -> None:
+    """The unmap flag is a hint that is not taken."""
+    bench = BlockBench()
+
+    bench.ask(WRITE_ZEROES, data=RANGE.pack(4, 16, 1))
+    (request,) = bench.disk.requests
+
+    assert (request.opcode, request.offset, bytes(request.data)) == (Opcode.WRITE, 2048, bytes(8192))
+    assert bench.complete() == [Returned(0, b"", OK)]
+
+
+@pytest.mark.parametrize("kind", [DISCARD, WRITE_ZEROES])
+def test_blk_ranges_that_are_all_empty_are_done(kind: int) -> None:
+    """Nothing is asked of the backend."""
+    bench = BlockBench()
+
+    assert bench.ask(kind, data=RANGE.pack(5, 0, 0)) == [Returned(0, b"", OK)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "status"),
+    [
+        (DISCARD, RANGE.pack(0, 8, 1), UNSUPP),
+        (DISCARD, RANGE.pack(0, 8, 2), UNSUPP),
+        (WRITE_ZEROES, RANGE.pack(0, 8, 2), UNSUPP),
+        (DISCARD, RANGE.pack(2040, 9, 0), IOERR),
+        (WRITE_ZEROES, RANGE.pack(1 << 63, 1, 0), IOERR),
+        (DISCARD, b"", IOERR),
+        (DISCARD, bytes(15), IOERR),
+        (DISCARD, RANGE.pack(0, 1, 0) * (MAX_RANGES + 1), IOERR),
+        (DISCARD, RANGE.pack(0, 8, 0) + RANGE.pack(5000, 1, 0), IOERR),
+    ],
+)
+def test_blk_ranges_that_cannot_be_are_refused_as_a_whole(kind: int, data: bytes, status: int) -> None:
+    """Section 5.2.6.2: unknown flags, and unmap for DISCARD, are not supported; the rest is an error."""
+    bench = BlockBench(Disk(MIB))
+
+    assert bench.ask(kind, data=data) == [Returned(0, b"", status)]
+    assert bench.disk.requests == []
+
+
+def test_blk_write_zeroes_longer_than_the_limit_is_refused() -> None:
+    """`max_write_zeroes_sectors`, as the configuration says."""
+    bench = BlockBench()
+
+    assert bench.ask(WRITE_ZEROES, data=RANGE.pack(0, MAX_RANGE_SECTORS + 1, 0)) == [Returned(0, b"", IOERR)]
+
+
+@pytest.mark.parametrize("kind", [DISCARD, WRITE_ZEROES])
+def test_blk_what_was_not_negotiated_is_unsupported(kind: int) -> None:
+    """A driver that did not accept the feature."""
+    bench = BlockBench(features=MINIMUM)
+
+    assert bench.ask(kind, data=RANGE.pack(0, 1, 0)) == [Returned(0, b"", UNSUPP)]
+
+
+# --- state
+
+
+def test_blk_state_in_the_middle_of_requests_asks_the_twins_backend_again() -> None:
+    """A plain read, a divided read with one part done, a write-through write that waits for its flush."""
+    bench, twin = BlockBench(features=MINIMUM), BlockBench(features=MINIMUM)
+    bench.ask(OUT, data=b"w" * 512, head=0)
+    bench.complete()
+    bench.ask(IN, writable=513, head=1)
+    bench.ask(IN, writable=MAX_DATA_BYTES + 512 + 1, head=2)
+    part = bench.disk.requests.pop(2)
+    bench.blk.complete(part.tag, Status.OK, b"p" * part.length, 0)
+
+    twin.device.restore(bench.device.state())
+
+    assert sorted(twin.disk.asked()) == sorted(bench.disk.asked())
+    assert sorted(twin.complete()) == sorted(bench.complete())
+    assert twin.device.state() == bench.device.state()
+
+
+def test_blk_sector_and_length_are_64_and_32_bits_wide() -> None:
+    """A header's fields are little-endian: type u32, reserved u32, sector u64."""
+    bench = BlockBench(Disk(1 << 45))
+
+    bench.doorbell(0, Offered(0, struct.pack("<IIQ", 0, 0xFFFF_FFFF, 1 << 35), 513))
+
+    assert bench.disk.asked() == [(Opcode.READ, 1 << 44, 512)]
