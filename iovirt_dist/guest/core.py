@@ -4,19 +4,46 @@ Theory of operation. The vCPU's traps come in as events and leave as numbered me
 power control come back as actions. At most one trap waits for a reply. A session that resumes loses nothing. A
 hypervisor that does not know us any more has lost our devices, as if the mainboard had been replaced: the machine is
 powered on afresh, which is also how it starts the first time.
+
+A store to the notify register of an armed queue is a doorbell and ends in `guest.queues`, which reads guest memory and,
+when completions come, writes it. It is written only while the CPU rests. What comes at another time waits, and all that
+comes behind it, so that no later reply or interrupt shows itself before the data: the core asks for a safe point.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
 
 from iovirt_dist.errors import WindowFullError
+from iovirt_dist.guest.armed_queue import ArmedQueue, Outgoing, QueueCounts
 from iovirt_dist.guest.bus import IoPrivilege, SystemCallOutcome
+from iovirt_dist.guest.events import (
+    Action,
+    CompleteCall,
+    CompleteTrap,
+    Event,
+    FramesReceived,
+    Note,
+    PowerOff,
+    PowerOn,
+    ProgramLoaded,
+    SafePointReached,
+    SeekSafePoint,
+    Send,
+    SetLines,
+    Started,
+    StateChanged,
+    StopRequested,
+    SystemCallRaised,
+    TimerFired,
+    TrapRaised,
+)
 from iovirt_dist.guest.prefetch import EMPTY, PrefetchBuffer
-from iovirt_dist.step import Record
-from iovirt_dist.wire.codec import Buffer, Frames
+from iovirt_dist.guest.queues import ArmedQueues, NoMemory
+from iovirt_dist.virtio.memory import GuestMemory
+from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.messages import (
     GuestState,
     Interrupt,
@@ -30,8 +57,33 @@ from iovirt_dist.wire.messages import (
     TrapReply,
 )
 from iovirt_dist.wire.opener import Opener
+from iovirt_dist.wire.queue_messages import ArmQueue, Completions, DisarmQueue
 from iovirt_dist.wire.session import Delivered, Lost, Opened, Rejected, SendFrames, SessionConfig, SessionOutput
 from iovirt_dist.wire.syscall_messages import InterceptCalls, ProgramStarted, SystemCall, SystemCallReply
+
+__all__ = [
+    "Action",
+    "CompleteCall",
+    "CompleteTrap",
+    "Counts",
+    "Event",
+    "FramesReceived",
+    "GuestCore",
+    "Note",
+    "PowerOff",
+    "PowerOn",
+    "ProgramLoaded",
+    "SafePointReached",
+    "SeekSafePoint",
+    "Send",
+    "SetLines",
+    "Started",
+    "StateChanged",
+    "StopRequested",
+    "SystemCallRaised",
+    "TimerFired",
+    "TrapRaised",
+]
 
 REPORT_INTERVAL_NS = 500_000_000
 
@@ -42,120 +94,13 @@ MAX_TEXT = 256
 """Characters of a `wire.fields.Text`."""
 
 
-class Started(NamedTuple):
-    """The process runs; the session may begin."""
+MAX_DEFERRED = 256
+"""Messages that wait for a safe point, above which no more should be received."""
 
+MAX_DEFERRED_BYTES = 64 << 20
+"""The same for their payload."""
 
-class TrapRaised(Record, frozen=True):
-    """The vCPU executed an instruction that only the hypervisor can complete; fields as in `wire.messages.Trap`.
-
-    `data` holds the elements of a string output and is empty otherwise.
-    """
-
-    kind: TrapKind
-    address: int
-    width: int
-    count: int
-    value: int
-    data: bytes
-    privilege: IoPrivilege
-
-
-class SystemCallRaised(Record, frozen=True):
-    """A program made a system call that the hypervisor takes; fields as in `Bus.system_call`."""
-
-    process: int
-    call: int
-    arguments: tuple[int, ...]
-    buffers: tuple[int, ...]
-    data: bytes
-
-
-class ProgramLoaded(NamedTuple):
-    """A program will now run; fields as in `wire.syscall_messages.ProgramStarted`."""
-
-    process: int
-    name: str
-    break_start: int
-    map_top: int
-
-
-class FramesReceived(Record, frozen=True):
-    """A message came from the hypervisor."""
-
-    frames: Sequence[Buffer]
-
-
-class StateChanged(NamedTuple):
-    """The vCPU runs, halts or stopped; `interrupts` and `faults` are its counts so far."""
-
-    state: GuestState
-    reason: str
-    interrupts: int
-    faults: int
-
-
-class TimerFired(NamedTuple):
-    """The deadline that the core gave has come, or any earlier time."""
-
-
-class StopRequested(NamedTuple):
-    """The process is about to end."""
-
-    reason: str
-
-
-Event: TypeAlias = (
-    Started | TrapRaised | SystemCallRaised | ProgramLoaded | FramesReceived | StateChanged | TimerFired | StopRequested
-)
-
-
-class Send(Record, frozen=True):
-    """Send frames to the hypervisor."""
-
-    frames: Frames
-
-
-class CompleteTrap(Record, frozen=True):
-    """Let the waiting instruction complete, or fault if `fault` is not -1."""
-
-    value: int
-    data: Buffer
-    fault: int
-    error_code: int
-
-
-class CompleteCall(NamedTuple):
-    """Let the program that waits for its system call go on as the outcome says."""
-
-    outcome: SystemCallOutcome
-
-
-class SetLines(NamedTuple):
-    """The CPU's interrupt inputs now, bit per line."""
-
-    lines: int
-
-
-class PowerOn(NamedTuple):
-    """Reset the machine and let it run: its devices are new. A trap that waits is void."""
-
-    reason: str
-
-
-class PowerOff(NamedTuple):
-    """Stop the machine for good."""
-
-    reason: str
-
-
-class Note(NamedTuple):
-    """Log one line of life cycle."""
-
-    text: str
-
-
-Action: TypeAlias = Send | CompleteTrap | CompleteCall | SetLines | PowerOn | PowerOff | Note
+_WANT_A_SAFE_POINT = frozenset({ArmQueue, DisarmQueue, Completions})
 
 
 @dataclass(slots=True)
@@ -164,6 +109,8 @@ class Counts:
 
     Attributes:
         traps: By `TrapKind` value; index 0 is unused.
+        bytes_in: Read by operations and by system calls.
+        bytes_out: Written by them. What went through queues is in `QueueCounts`.
     """
 
     traps: list[int] = field(default_factory=lambda: [0] * (len(TrapKind) + 1))
@@ -177,16 +124,19 @@ class GuestCore:
     Args:
         config: Who we are.
         hypervisor: Name of the one hypervisor that we talk to.
+        memory: Guest memory, if it exists already; else `use_memory`.
 
     Attributes:
+        queues: The armed queues.
         counts: What we count of ourselves.
         lines: The CPU's interrupt inputs, bit per line.
         intercepted_calls: ABI and numbers of the system calls that the hypervisor takes, as in
             `Bus.intercepted_calls`; None for none. It outlives a reset, not the hypervisor.
     """
 
-    def __init__(self, config: SessionConfig, hypervisor: str) -> None:
+    def __init__(self, config: SessionConfig, hypervisor: str, memory: GuestMemory | None = None) -> None:
         self.opener = Opener(config, hypervisor)
+        self.queues = ArmedQueues(memory or NoMemory())
         self.counts = Counts()
         self.lines = 0
         self.intercepted_calls: tuple[str, frozenset[int]] | None = None
@@ -201,14 +151,46 @@ class GuestCore:
         self._faults = 0
         self._changed = False
         self._report_due_ns = 0
+        self._safe = True
+        self._deferred: deque[tuple[Message, Sequence[Buffer]]] = deque()
+        self._deferred_bytes = 0
         self._actions: list[Action] = []
+
+    def use_memory(self, memory: GuestMemory) -> None:
+        """Take the guest's memory, before it is powered on."""
+        self.queues.memory = memory
+
+    @property
+    def waits_for_safe_point(self) -> bool:
+        """Whether messages wait for `SafePointReached`."""
+        return bool(self._deferred)
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits for a safe point that no more should be received before it."""
+        return len(self._deferred) >= MAX_DEFERRED or self._deferred_bytes >= MAX_DEFERRED_BYTES
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes that the guest's traps and requests have read."""
+        return self.counts.bytes_in + self.queues.counts.bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes that the guest's traps and requests have written."""
+        return self.counts.bytes_out + self.queues.counts.bytes_out
 
     def handle(self, event: Event, now_ns: int) -> list[Action]:
         """Take one event; see the module's theory of operation."""
         self._actions = []
         if isinstance(event, TrapRaised):
+            if self._deferred:
+                self._catch_up(now_ns)
             self._trap(event, now_ns)
         elif isinstance(event, FramesReceived):
+            self._safe = event.safe
+            if event.safe and self._deferred:
+                self._catch_up(now_ns)
             self._outputs(self.opener.receive(event.frames, now_ns), now_ns)
         elif isinstance(event, TimerFired):
             self._outputs(self.opener.tick(now_ns), now_ns)
@@ -216,7 +198,10 @@ class GuestCore:
         elif isinstance(event, StateChanged):
             self.state, self.reason, self._interrupts, self._faults = event
             self._changed = True
+        elif isinstance(event, SafePointReached):
+            self._catch_up(now_ns)
         elif isinstance(event, SystemCallRaised):
+            self._catch_up(now_ns)
             self._system_call(event, now_ns)
         elif isinstance(event, ProgramLoaded):
             process, name, break_start, map_top = event
@@ -238,6 +223,11 @@ class GuestCore:
 
     def _trap(self, event: TrapRaised, now_ns: int) -> None:
         kind, address, width, count = event.kind, event.address, event.width, event.count
+        if kind is TrapKind.MMIO_STORE and width == 4:
+            queue = self.queues.by_doorbell.get((address, event.value))
+            if queue is not None:
+                self._doorbell(queue, now_ns)
+                return
         self._number = number = self._number + 1
         self._changed = True
         counts = self.counts
@@ -260,6 +250,13 @@ class GuestCore:
         trap = Trap(number, kind, address, width, count, event.value, *event.privilege)
         self._send(trap, (data,) if data else (), now_ns)
 
+    def _doorbell(self, queue: ArmedQueue, now_ns: int) -> None:
+        self._number += 1
+        self._changed = True
+        self.counts.traps[TrapKind.DOORBELL] += 1
+        self._void_prefetched(now_ns)
+        self._say(queue.gather(1), now_ns)
+
     def _system_call(self, event: SystemCallRaised, now_ns: int) -> None:
         self._number = self._waiting_for = number = self._number + 1
         self._changed = True
@@ -269,6 +266,10 @@ class GuestCore:
         self._void_prefetched(now_ns)
         call = SystemCall(number, event.process, event.call, event.arguments, event.buffers)
         self._send(call, (data,) if data else (), now_ns)
+
+    def _say(self, messages: Sequence[Outgoing], now_ns: int) -> None:
+        for body, payload in messages:
+            self._send(body, payload, now_ns)
 
     def _send(self, body: Message, payload: Sequence[Buffer], now_ns: int) -> None:
         try:
@@ -291,7 +292,7 @@ class GuestCore:
     def _outputs(self, outputs: Sequence[SessionOutput], now_ns: int) -> None:
         for output in outputs:
             if isinstance(output, Delivered):
-                self._message(output.body, output.payload)
+                self._delivered(output.body, output.payload, now_ns)
             elif isinstance(output, SendFrames):
                 self._actions.append(Send(output.frames))
             elif isinstance(output, Opened):
@@ -303,7 +304,24 @@ class GuestCore:
                 if output.reason == "fenced":
                     self._actions.append(PowerOff("another process of this name took over"))
 
-    def _message(self, body: Message, payload: Sequence[Buffer]) -> None:
+    def _delivered(self, body: Message, payload: Sequence[Buffer], now_ns: int) -> None:
+        """Take a message now, or keep it for the next safe point and everything behind it, too."""
+        if self._safe or (not self._deferred and type(body) not in _WANT_A_SAFE_POINT):
+            self._message(body, payload, now_ns)
+            return
+        if not self._deferred:
+            self._actions.append(SeekSafePoint())
+        self._deferred.append((body, payload))
+        self._deferred_bytes += sum(map(len, payload))
+
+    def _catch_up(self, now_ns: int) -> None:
+        """The CPU rests: take what waited."""
+        while self._deferred:
+            body, payload = self._deferred.popleft()
+            self._message(body, payload, now_ns)
+        self._deferred_bytes = 0
+
+    def _message(self, body: Message, payload: Sequence[Buffer], now_ns: int) -> None:
         if isinstance(body, TrapReply):
             self._set_lines(body.lines)
             if body.number == self._waiting_for:
@@ -313,6 +331,10 @@ class GuestCore:
                 raised = self._raised
                 if data and raised.count == 1 and raised.kind is TrapKind.PORT_IN:
                     self._prefetch.fill(raised.address, raised.width, raised.privilege, data)
+        elif isinstance(body, Completions):
+            self._say(self.queues.complete(body, payload), now_ns)
+            self._set_lines(body.lines)
+            self._changed = True
         elif isinstance(body, Interrupt):
             self._line(body.line, body.count)
             self._actions.append(SetLines(self.lines))
@@ -324,6 +346,10 @@ class GuestCore:
                 self.counts.bytes_in += len(data)
                 outcome = SystemCallOutcome(body.disposition, body.result, body.outputs, data, body.effects)
                 self._actions.append(CompleteCall(outcome))
+        elif isinstance(body, ArmQueue):
+            self._say(self.queues.arm(body), now_ns)
+        elif isinstance(body, DisarmQueue):
+            self.queues.disarm(body)
         elif isinstance(body, InterceptCalls):
             self.intercepted_calls = body.abi, frozenset(body.calls)
         elif isinstance(body, Power):
@@ -351,8 +377,10 @@ class GuestCore:
             self._actions.append(Note(f"hypervisor {opened.name} is back"))
             return
         self._forget_devices()
+        self._deferred.clear()
+        self._deferred_bytes = 0
         self.intercepted_calls = None
-        self.counts = Counts()
+        self.counts, self.queues.counts = Counts(), QueueCounts()
         self._changed, self._report_due_ns = True, now_ns
         self._actions.append(PowerOn(f"connected to hypervisor {opened.name}"))
 
@@ -361,6 +389,7 @@ class GuestCore:
         self.lines = 0
         self._waiting_for = 0
         self._prefetch = PrefetchBuffer()
+        self.queues.clear()
         self._actions.append(SetLines(0))
 
     def _report(self, now_ns: int) -> None:
@@ -374,8 +403,8 @@ class GuestCore:
             self.state,
             self.reason[:MAX_TEXT],
             tuple(counts.traps),
-            counts.bytes_in,
-            counts.bytes_out,
+            self.bytes_in,
+            self.bytes_out,
             self._interrupts,
             self._faults,
         )

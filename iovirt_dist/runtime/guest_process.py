@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from dataclasses import asdict
 from typing import Any
 
 from iovirt_dist.errors import LocalError
@@ -46,6 +47,7 @@ class GuestProcess:
         port = dial(topology.hypervisor(spec.hypervisor).endpoint)
         self.channel = GuestChannel(self.core, port, self._kick)
         self.cpu = build_cpu(spec, self.channel)
+        self.core.use_memory(self.cpu.memory)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run the guest until `stop` is set; a guest that stopped by itself, or whose vCPU failed, stays, idle.
@@ -83,8 +85,9 @@ class GuestProcess:
             "state": core.state.name.lower(),
             "reason": core.reason,
             "traps": {kind.name.lower(): core.counts.traps[kind] for kind in TrapKind},
-            "bytes_in": core.counts.bytes_in,
-            "bytes_out": core.counts.bytes_out,
+            "bytes_in": core.bytes_in,
+            "bytes_out": core.bytes_out,
+            "queues": asdict(core.queues.counts),
             "rejects": dict(core.opener.rejects),
         }
 

@@ -37,6 +37,10 @@ class MachineChannel(Protocol):
         """Block until `done` or `interrupted`."""
         ...
 
+    def safe_point(self) -> None:
+        """Write to guest memory what waits for it."""
+        ...
+
     def state_changed(self, event: StateChanged) -> None:
         """Report a state."""
         ...
@@ -73,6 +77,7 @@ class VcpuLoop:
         """Run until the CPU ends, power changes or the process is stopping."""
         channel, cpu = self.channel, self.cpu
         while not channel.interrupted:
+            channel.safe_point()
             seen = channel.line_changes
             try:
                 outcome = cpu.run()

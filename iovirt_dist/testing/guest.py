@@ -13,6 +13,7 @@ from iovirt_dist.guest import core as gc
 from iovirt_dist.guest.bus import BusClosedError, IoPrivilege, SystemCallOutcome
 from iovirt_dist.testing.nodes import Node, World
 from iovirt_dist.transport.port import ONLY_PEER
+from iovirt_dist.virtio.memory import ByteMemory, GuestMemory
 from iovirt_dist.wire.messages import Role, TrapKind
 from iovirt_dist.wire.session import SessionConfig
 
@@ -41,6 +42,8 @@ class RigGuest(Node):
         world: What it shares with the other nodes.
         hypervisor: Name of its hypervisor.
         drive: Runs the rig until a condition holds: condition, most virtual ns, what is awaited.
+        memory_bytes: Size of its RAM while no CPU brings its own.
+        memory_base: Guest physical address of that RAM.
 
     Attributes:
         completion: Outcome of the last trap that was to be waited for; None while it is under way.
@@ -52,7 +55,13 @@ class RigGuest(Node):
     core: gc.GuestCore
 
     def __init__(
-        self, name: str, world: World, hypervisor: str, drive: Callable[[Callable[[], bool], int, str], None]
+        self,
+        name: str,
+        world: World,
+        hypervisor: str,
+        drive: Callable[[Callable[[], bool], int, str], None],
+        memory_bytes: int = 32 << 20,
+        memory_base: int = 0,
     ) -> None:
         super().__init__(name, world)
         self.completion: gc.CompleteTrap | SystemCallOutcome | None = None
@@ -61,10 +70,24 @@ class RigGuest(Node):
         self.after_trap: Callable[[], None] = _nothing
         self._hypervisor = hypervisor
         self._drive = drive
+        self._memory_bytes = memory_bytes
+        self._memory_base = memory_base
+        self._memory: GuestMemory | None = None
         self._lines = 0
         self._waiting = False
         self._power_on_reason = ""
         self._power_off_reason = ""
+
+    @property
+    def memory(self) -> GuestMemory:
+        """RAM: the attached CPU's, else a `ByteMemory` made at the first use."""
+        if self._memory is None:
+            self._memory = ByteMemory(self._memory_bytes, self._memory_base)
+        return self._memory
+
+    @memory.setter
+    def memory(self, memory: GuestMemory) -> None:
+        self._memory = memory
 
     # --- one instruction each
 
@@ -203,7 +226,7 @@ class RigGuest(Node):
                 self._power_on_reason, self._power_off_reason = action.reason, ""
             elif isinstance(action, gc.PowerOff):
                 self._power_off_reason = action.reason
-            else:
+            elif isinstance(action, gc.Note):
                 self.log(action.text)
 
     def _trap(self, trap: gc.TrapRaised) -> gc.CompleteTrap:
@@ -267,9 +290,8 @@ class RigGuest(Node):
         return ""
 
     def _begin(self) -> None:
-        self.core = gc.GuestCore(
-            SessionConfig(Role.GUEST, self.name, self.lives, lease_ms=self.world.lease_ms), self._hypervisor
-        )
+        config = SessionConfig(Role.GUEST, self.name, self.lives, lease_ms=self.world.lease_ms)
+        self.core = gc.GuestCore(config, self._hypervisor, _Ram(self))
         self._port = self.world.network.dial(self._hypervisor, self.name)
         self._lines = 0
         self._power_on_reason = self._power_off_reason = ""
@@ -281,6 +303,29 @@ class RigGuest(Node):
 
     def _farewell(self, reason: str) -> None:
         self.handle(gc.StopRequested(reason))
+
+
+class _Ram:
+    """A guest's RAM, whichever it is at the moment of the access: most guests of rigs never need any.
+
+    Args:
+        guest: Whose.
+    """
+
+    def __init__(self, guest: RigGuest) -> None:
+        self._guest = guest
+
+    def read(self, address: int, length: int) -> bytes:
+        """Return a copy."""
+        return self._guest.memory.read(address, length)
+
+    def view(self, address: int, length: int) -> memoryview:
+        """Return the memory itself."""
+        return self._guest.memory.view(address, length)
+
+    def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        """Write."""
+        self._guest.memory.write(address, data)
 
 
 def _nothing() -> None:

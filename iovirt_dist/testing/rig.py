@@ -34,6 +34,7 @@ from iovirt_dist.hypervisor.core import Hypervisor
 from iovirt_dist.hypervisor.plan import Attachment, GuestPlan
 from iovirt_dist.hypervisor.virtual_machine import VirtualMachine
 from iovirt_dist.ids import GuestName, ProcessName
+from iovirt_dist.platform.virt import RAM_BASE
 from iovirt_dist.testing.guest import RigGuest
 from iovirt_dist.testing.nodes import ControllerNode, HypervisorNode, Node
 from iovirt_dist.testing.simulation import SECOND_NS, Simulation
@@ -275,7 +276,8 @@ class Rig(Simulation):
         nodes.append(ControllerNode(CONSOLE, self.world, self._make_console, self._perform_console, HYPERVISOR))
         plans = partial(self._plans, guests)
         nodes.append(HypervisorNode(HYPERVISOR, self.world, plans, controllers, controllers[:-1], wall_ns))
-        nodes += [RigGuest(name, self.world, HYPERVISOR, self.run_until) for name in guests]
+        base = RAM_BASE if self._machine == "virt" else 0
+        nodes += [RigGuest(name, self.world, HYPERVISOR, self.run_until, self._memory_bytes, base) for name in guests]
         return {node.name: node for node in nodes}
 
     def _plans(self, guests: Sequence[str], pairs: Mapping[str, QueuePair]) -> dict[str, GuestPlan]:

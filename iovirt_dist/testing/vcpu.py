@@ -5,8 +5,9 @@ look up (a line rose, its slice of traps is over, the caller's condition holds),
 whole rig is driven until the trap completes. When every CPU halts, virtual time moves on to the next event.
 
 Time passes with messages, so code that computes without a trap would never see its timer. A watchdog thread stops such
-code after `COMPUTE_S` of host time and lets as much virtual time pass. This is the one place where host time enters: a
-guest that never computes that long behaves the same in every run.
+code after `COMPUTE_S` of host time and lets as much virtual time pass; after `POLL_S` while the guest awaits a request
+of an armed queue, because it may poll the used ring. This is the one place where host time enters: a guest that never
+computes that long behaves the same in every run.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ TRAPS_A_TURN = 256
 
 COMPUTE_S = 0.1
 """Host time after which code that does not trap is stopped for a look at the interrupt lines."""
+
+
+POLL_S = 0.01
+"""The same while a request of an armed queue is awaited; the doorbell ends the turn, so that this begins there."""
 
 
 class Driver(Protocol):
@@ -66,6 +71,8 @@ class RigCpu:
         self._seen_changes = -1
         self._done: Callable[[], bool] = _never
         self._asserted = 0
+        self._polls = False
+        guest.memory = cpu.memory
         guest.after_trap = self._after_trap
 
     @property
@@ -79,36 +86,38 @@ class RigCpu:
             return False
         return self.state is not GuestState.HALTED or self.guest.line_changes != self._seen_changes
 
-    def turn(self, done: Callable[[], bool]) -> bool:
+    def turn(self, done: Callable[[], bool]) -> float:
         """Run until the CPU halts, gives way, stops, or `done` holds.
 
         Returns:
-            Whether it was stopped in the middle of a long computation, so that time must pass.
+            Seconds that must pass, because it was stopped in the middle of a computation that long; else 0.
         """
         guest = self.guest
         if not guest.running:
-            return False
+            return 0
         if reason := guest.take_power_on():
             self.cpu.reset()
             self._report(GuestState.RUNNING, reason)
         elif reason := guest.take_power_off():
             self._report(GuestState.STOPPED, reason)
-            return False
+            return 0
         self._done, self._traps_left, self._asserted = done, TRAPS_A_TURN, guest.lines()
         self._seen_changes = guest.line_changes
         if self.state is not GuestState.RUNNING:
             self._report(GuestState.RUNNING, "")
         return self._run()
 
-    def _run(self) -> bool:
-        watchdog = threading.Timer(COMPUTE_S, self.cpu.kick)
+    def _run(self) -> float:
+        self._polls = self.guest.core.queues.awaited
+        most_s = POLL_S if self._polls else COMPUTE_S
+        watchdog = threading.Timer(most_s, self.cpu.kick)
         watchdog.daemon = True
         watchdog.start()
         before = self.guest.core.counts.traps[:]
         try:
             outcome = self.cpu.run()
         except BusClosedError:
-            return False
+            return 0
         finally:
             watchdog.cancel()
             watchdog.join()
@@ -117,13 +126,15 @@ class RigCpu:
             self._report(GuestState.STOPPED, outcome.detail)
         elif outcome.reason is ExitReason.HALTED:
             self._report(GuestState.HALTED, "")
-        return outcome.reason is ExitReason.KICKED and before == self.guest.core.counts.traps
+        computed = outcome.reason is ExitReason.KICKED and before == self.guest.core.counts.traps
+        return most_s if computed else 0
 
     def _after_trap(self) -> None:
         """Called inside the trap: make the CPU look up if there is a reason to."""
         self._traps_left -= 1
         lines = self.guest.lines()
-        if lines & ~self._asserted or self._traps_left <= 0 or self.guest.interrupted or self._done():
+        begins_to_poll = not self._polls and self.guest.core.queues.awaited
+        if lines & ~self._asserted or begins_to_poll or self._traps_left <= 0 or self.guest.interrupted or self._done():
             self.cpu.kick()
         self._asserted = lines
 
@@ -164,15 +175,15 @@ class RigCpus:
 
     def _round(self, done: Callable[[], bool]) -> None:
         """Give every CPU that can run a turn; let time move on if none can, and pass if one only computes."""
-        computed = ran = False
+        computed_s, ran = 0.0, False
         for rig_cpu in self.by_guest.values():
             if rig_cpu.runnable:
                 ran = True
-                computed = rig_cpu.turn(done) or computed
+                computed_s = max(rig_cpu.turn(done), computed_s)
             if done():
                 return
-        if computed:
-            self._driver.run_for(int(COMPUTE_S * 1e9))
+        if computed_s:
+            self._driver.run_for(int(computed_s * 1e9))
         elif not ran:
             self._driver.step()
 

@@ -13,6 +13,7 @@ import pytest
 
 from iovirt_dist.errors import LocalError
 from iovirt_dist.guest.bus import Bus
+from iovirt_dist.guest.queues import NoMemory
 from iovirt_dist.runtime import guest_process
 from iovirt_dist.runtime.guest_process import GuestProcess
 from iovirt_dist.runtime.hypervisor_process import HypervisorProcess
@@ -24,6 +25,8 @@ PATIENCE_S = 10.0
 
 class BrokenCpu:
     """A CPU that fails at power-on."""
+
+    memory = NoMemory()
 
     def kick(self) -> None:
         """Nothing runs."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from iovirt_dist.guest.bus import BusClosedError
 from iovirt_dist.guest.core import StateChanged
+from iovirt_dist.guest.queues import NoMemory
 from iovirt_dist.guest.vcpu import CpuCounters, Exit, ExitReason
 from iovirt_dist.runtime.vcpu_loop import VcpuLoop
 from iovirt_dist.wire.messages import GuestState
@@ -26,6 +27,7 @@ class Channel:
         self.states: list[tuple[GuestState, str]] = []
         self.power_on_reason = self.power_off_reason = ""
         self.waits = 0
+        self.safe_points = 0
         self._script = list(script)
 
     @property
@@ -51,6 +53,10 @@ class Channel:
                 self._script.pop(0)(self)
             else:
                 self.closing = True
+
+    def safe_point(self) -> None:
+        """Count."""
+        self.safe_points += 1
 
     def state_changed(self, event: StateChanged) -> None:
         """Keep it."""
@@ -80,6 +86,11 @@ class Cpu:
     def reset(self) -> None:
         """Count."""
         self.resets += 1
+
+    @property
+    def memory(self) -> NoMemory:
+        """None."""
+        return NoMemory()
 
     def read_memory(self, address: int, length: int) -> bytes:
         """No memory."""
@@ -129,6 +140,15 @@ def test_loop_resets_and_runs_at_power_on_and_goes_on_after_kicks() -> None:
 
     assert run(channel, cpu) == [(GuestState.RUNNING, "")]
     assert cpu.resets == 1
+
+
+def test_loop_offers_a_safe_point_before_each_run() -> None:
+    """What waits for guest memory is written before the CPU goes on, also when a kick was for that only."""
+    channel, cpu = Channel(on), Cpu(KICKED, KICKED)
+
+    run(channel, cpu)
+
+    assert channel.safe_points == 3
 
 
 def test_loop_waits_while_the_cpu_is_halted_until_a_line_changes() -> None:

@@ -1,0 +1,289 @@
+"""One armed virtqueue: where doorbells become messages and completions become memory.
+
+Theory of operation. The hypervisor arms a queue when the driver enables it. From then on a store to its notify
+register ends here: everything that the ring offers is taken (`virtio.ring`) and packed into few `Doorbell` messages,
+the headers inside their entries, the data behind them as views of guest memory. What of a request is writable stays
+here, under its number, until its completion comes; then the data goes to guest memory, the request to the used ring,
+and the driver's wish for an interrupt to the hypervisor, if it could not know it.
+
+A notification may have been on its way to the hypervisor while `ArmQueue` was on its way here. So what the ring offers
+when it is armed is gathered at once.
+
+Guest memory is anybody's. A ring that cannot be walked is reported once and left alone until it is armed anew; stores
+to its notify register are still told, because they are traps. Requests in flight are a load, with their data and their
+segments; above `MAX_LOAD_BYTES` the next ones wait inside, so that no ring, however its buffers overlap, makes us hold
+or copy more. The hypervisor is a peer, too: what it says that cannot be is counted (`QueueCounts`), and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from struct import Struct
+from typing import NamedTuple
+
+from iovirt_dist.errors import DecodeError
+from iovirt_dist.virtio.memory import GuestMemory, MemoryRangeError
+from iovirt_dist.virtio.ring import Chain, RingError, RingSetup, Segment, device_ring
+from iovirt_dist.wire.codec import MAX_PAYLOAD_BYTES, Buffer
+from iovirt_dist.wire.payload import PayloadReader, join_pieces
+from iovirt_dist.wire.queue_messages import (
+    NEVER,
+    ArmQueue,
+    Completions,
+    Doorbell,
+    QueueBroken,
+    QueueInterrupt,
+)
+from iovirt_dist.wire.requests import COMPLETION, MAX_REQUESTS, REQUEST, check_entries
+
+MAX_LOAD_BYTES = 4 * MAX_PAYLOAD_BYTES
+"""Load of one queue's requests in flight above which the next ones wait inside."""
+
+SEGMENT_LOAD_BYTES = 1024
+"""What a segment adds to the load besides its readable bytes."""
+
+_TAKEN_AT_ONCE = 128
+_MAX_DETAIL = 256
+
+_TAILS = [bytes([value]) for value in range(256)]
+
+
+class Outgoing(NamedTuple):
+    """A message for the hypervisor, with its payload frames."""
+
+    body: Doorbell | QueueInterrupt | QueueBroken
+    payload: Sequence[Buffer] = ()
+
+
+@dataclass(slots=True)
+class QueueCounts:
+    """What happened at the armed queues.
+
+    Attributes:
+        requests: Gathered.
+        completions: Written to used rings.
+        bytes_out: Readable bytes gathered, headers included.
+        bytes_in: Bytes of data written to guest memory.
+        broken: Rings that could not be walked.
+        stale: Messages about an earlier life of a queue, or about none.
+        unknown: Completions of requests that are not in flight.
+        cut: Completions whose data or tail did not fit into the writable part.
+        malformed: Batches of completions that ended early, or queues that could not be armed.
+    """
+
+    requests: int = 0
+    completions: int = 0
+    bytes_out: int = 0
+    bytes_in: int = 0
+    broken: int = 0
+    stale: int = 0
+    unknown: int = 0
+    cut: int = 0
+    malformed: int = 0
+
+
+class ArmedQueue:
+    """One armed queue.
+
+    Args:
+        memory: Guest memory.
+        arm: The message that armed it.
+        counts: Where to count.
+
+    Attributes:
+        arm: The message.
+        broken: Whether the ring could not be walked.
+        in_flight: Requests that the hypervisor has, by number.
+
+    Raises:
+        RingError: The ring's areas are not what a ring's can be.
+    """
+
+    __slots__ = ("_counts", "_drained", "_load", "_memory", "_pack", "_ring", "_waiting", "arm", "broken", "in_flight")
+
+    def __init__(self, memory: GuestMemory, arm: ArmQueue, counts: QueueCounts) -> None:
+        self.arm = arm
+        self.broken = False
+        self.in_flight: dict[int, Chain] = {}
+        self._memory = memory
+        self._counts = counts
+        self._pack = Struct(f"{REQUEST.format}{arm.header_bytes}s").pack
+        self._load = 0
+        self._waiting: deque[Chain] = deque()
+        self._drained = False
+        setup = RingSetup(arm.size, arm.descriptors, arm.driver_area, arm.device_area, arm.features)
+        self._ring = device_ring(memory, setup)
+
+    def gather(self, notifications: int) -> list[Outgoing]:
+        """Take what the ring offers.
+
+        Args:
+            notifications: Stores to the notify register that are to be told; 0 if the driver did not ask.
+
+        Returns:
+            Doorbells, none if there is nothing to tell; behind them `QueueBroken` if the ring cannot be walked.
+        """
+        out: list[Outgoing] = []
+        last: list[Outgoing] = []
+        self._drained = False
+        try:
+            while not self.broken and (self._waiting or self._take()) and self._load < MAX_LOAD_BYTES:
+                out.append(self._doorbell(0 if out else notifications))
+        except (RingError, MemoryRangeError) as error:
+            last = [self.break_off(error)]
+        if notifications and not out:
+            out.append(Outgoing(self._body(notifications, b"")))
+        return out + last
+
+    def complete(self, message: Completions, payload: Sequence[Buffer]) -> list[Outgoing]:
+        """Write a batch of completions to guest memory and to the used ring.
+
+        Returns:
+            `QueueInterrupt` if an interrupt is due that the hypervisor did not raise, requests that waited for the
+            load to fall, or `QueueBroken`.
+        """
+        if self.broken:
+            return []
+        try:
+            self._write(message.completions, payload)
+            due = self._ring.publish()
+        except (RingError, MemoryRangeError) as error:
+            return [self.break_off(error)]
+        out: list[Outgoing] = []
+        if due and not message.interrupt:
+            out.append(Outgoing(QueueInterrupt(message.device, message.queue, message.generation)))
+        return out + self.gather(0) if self._waiting else out
+
+    def break_off(self, error: RingError | MemoryRangeError) -> Outgoing:
+        """The ring cannot be walked: forget what is in flight, and say so."""
+        self.broken = True
+        self._counts.broken += 1
+        self.in_flight.clear()
+        self._waiting.clear()
+        return broken(self.arm, error)
+
+    # --- from the ring
+
+    def _take(self) -> bool:
+        """Take requests from the ring; return whether there were any."""
+        if self._drained:
+            return False
+        chains = self._ring.take(_TAKEN_AT_ONCE)
+        self._drained = len(chains) < _TAKEN_AT_ONCE
+        self._waiting.extend(chains)
+        return bool(chains)
+
+    def _doorbell(self, notifications: int) -> Outgoing:
+        """Make one message of what waits and what the ring offers; the first request must be there."""
+        waiting, in_flight, pack = self._waiting, self.in_flight, self._pack
+        header_bytes, load, room = self.arm.header_bytes, self._load, MAX_PAYLOAD_BYTES
+        entries: list[bytes] = []
+        pieces: list[Buffer] = []
+        while len(entries) < MAX_REQUESTS and load < MAX_LOAD_BYTES and (waiting or self._take()):
+            chain = waiting[0]
+            readable, readable_bytes = chain.readable, chain.readable_bytes
+            data_bytes = readable_bytes - header_bytes
+            if data_bytes > room:
+                if data_bytes > MAX_PAYLOAD_BYTES:
+                    raise RingError("request-size", f"{readable_bytes} bytes to read")
+                break
+            if data_bytes > 0:
+                header, data = self._split(readable, header_bytes)
+                pieces.append(data)
+                room -= data_bytes
+            else:
+                header = self._joined(readable)
+            head = chain.head
+            entries.append(pack(head, 0, readable_bytes, chain.writable_bytes, header))
+            in_flight[head] = chain
+            load += readable_bytes + SEGMENT_LOAD_BYTES * (len(readable) + len(chain.writable))
+            self._counts.bytes_out += readable_bytes
+            waiting.popleft()
+        self._load = load
+        self._counts.requests += len(entries)
+        return Outgoing(self._body(notifications, b"".join(entries)), join_pieces(pieces))
+
+    def _body(self, notifications: int, requests: bytes) -> Doorbell:
+        arm = self.arm
+        interrupt_at = NEVER if self.broken else self._ring.interrupt_at()
+        return Doorbell(arm.device, arm.queue, arm.generation, notifications, interrupt_at, requests)
+
+    def _split(self, readable: list[Segment], header_bytes: int) -> tuple[bytes, Buffer]:
+        """Return the header, and what is behind it: the memory itself if that is one segment, else a copy."""
+        address, length = readable[0]
+        if length < header_bytes:
+            whole = self._joined(readable)
+            return whole[:header_bytes], memoryview(whole)[header_bytes:]
+        header = self._memory.read(address, header_bytes)
+        if length > header_bytes:
+            rest = [(address + header_bytes, length - header_bytes), *readable[1:]]
+        else:
+            rest = readable[1:]
+        return header, self._memory.view(*rest[0]) if len(rest) == 1 else self._joined(rest)
+
+    def _joined(self, segments: list[Segment]) -> bytes:
+        if len(segments) == 1:
+            return self._memory.read(*segments[0])
+        view = self._memory.view
+        return b"".join([view(address, length) for address, length in segments])
+
+    # --- to the ring
+
+    def _write(self, completions: bytes, payload: Sequence[Buffer]) -> None:
+        counts = self._counts
+        try:
+            check_entries(completions, COMPLETION.size)
+            reader = PayloadReader(payload)
+            for head, has_tail, tail, length in COMPLETION.iter_unpack(completions):
+                data = reader.take(length) if length else b""
+                chain = self.in_flight.pop(head, None)
+                if chain is None:
+                    counts.unknown += 1
+                else:
+                    self._finish(chain, data, tail if has_tail else -1)
+            reader.end()
+        except DecodeError:
+            counts.malformed += 1
+
+    def _finish(self, chain: Chain, data: Buffer, tail: int) -> None:
+        """Write one request's data, and its tail unless that is -1, and use it."""
+        writable, counts = chain.writable, self._counts
+        length, room = len(data), chain.writable_bytes - (tail >= 0)
+        if length > room:
+            counts.cut += 1
+            tail = tail if room >= 0 else -1
+            length = room = max(room, 0)
+            data = memoryview(data)[:length]
+        if length:
+            address, size = writable[0]
+            if length <= size:
+                self._memory.write(address, data)
+            else:
+                self._scatter(writable, memoryview(data))
+            counts.bytes_in += length
+        if tail >= 0:
+            address, size = writable[-1]
+            self._memory.write(address + size - 1, _TAILS[tail])
+            length += length == room  # the bytes before the tail are all written: it counts, too
+        self._ring.put(chain.head, length)
+        counts.completions += 1
+        segments = len(chain.readable) + len(writable)
+        self._load -= chain.readable_bytes + SEGMENT_LOAD_BYTES * segments
+
+    def _scatter(self, writable: list[Segment], data: memoryview) -> None:
+        at = 0
+        for address, size in writable:
+            piece = data[at : at + size]
+            if not piece:
+                return
+            self._memory.write(address, piece)
+            at += size
+
+
+def broken(arm: ArmQueue, error: RingError | MemoryRangeError) -> Outgoing:
+    """Return the report of a ring that cannot be walked."""
+    reason = error.reason if isinstance(error, RingError) else "buffer-memory"
+    detail = error.detail if isinstance(error, RingError) else str(error)
+    return Outgoing(QueueBroken(arm.device, arm.queue, arm.generation, reason, detail[:_MAX_DETAIL]))
