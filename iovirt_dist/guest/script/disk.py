@@ -1,0 +1,315 @@
+"""A virtio block driver for scripts (VIRTIO 1.2, section 5.2): single requests to await, or batches without any await.
+
+Theory of operation. Each request in flight has a slot: a header, a status byte and a buffer at fixed addresses, so that
+a request costs one header and its descriptors. `submit_many` fills slots and rings the doorbell once; `completions`
+returns whatever is done. Requests that somebody awaits (`read`, `write` ...) go through the same slots and are kept out
+of `completions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from iovirt_dist.errors import LocalError
+from iovirt_dist.guest.script.transport import DeviceError, VirtioDevice
+from iovirt_dist.step import Record
+from iovirt_dist.virtio.block import (
+    CONFIG_BYTES,
+    HEADER,
+    HEADER_BYTES,
+    ID_BYTES,
+    RANGE,
+    REQUEST,
+    SECTOR_BYTES,
+    STATUS_BYTES,
+    BlockConfig,
+    BlockFeature,
+    BlockRequest,
+    BlockStatus,
+)
+from iovirt_dist.virtio.features import DeviceId, Feature, has, mask
+from iovirt_dist.virtio.ring import Segment
+
+DESCRIPTORS = 3
+"""Of a request: header, data, status."""
+
+_WANTED = mask(BlockFeature.SEG_MAX, BlockFeature.RO, BlockFeature.BLK_SIZE, BlockFeature.FLUSH, BlockFeature.DISCARD)
+_DATA_IN = (int(BlockRequest.IN), int(BlockRequest.GET_ID))
+"""Requests whose data the device writes."""
+_UNANSWERED = 0xFF
+"""Status byte before the device writes it: no `BlockStatus`."""
+
+
+class DiskError(LocalError):
+    """The disk did not do what was awaited."""
+
+
+class BlockIo(NamedTuple):
+    """One request of a batch.
+
+    Attributes:
+        type: What to do.
+        sector: First sector of 512 bytes.
+        sectors: How many; for OUT what `data` holds counts.
+        data: OUT: what is written.
+    """
+
+    type: BlockRequest
+    sector: int = 0
+    sectors: int = 0
+    data: bytes | bytearray | memoryview = b""
+
+
+class BlockDone(Record, frozen=True):
+    """Outcome of one request.
+
+    Attributes:
+        number: As `Disk.submit_many` counted it.
+        status: A `BlockStatus`, or anything that the device wrote.
+        data: What was read: the buffer itself, which the next `submit_many` may give to another request.
+    """
+
+    number: int
+    status: int
+    data: memoryview
+
+
+class _Slot:
+    """Memory of one request in flight; addresses are guest physical, offsets from the start of RAM."""
+
+    __slots__ = ("buffer", "buffer_view", "header", "header_offset", "length", "number", "status", "status_offset")
+
+    def __init__(self, header: int, base: int, buffer: int, view: memoryview) -> None:
+        self.header: list[Segment] = [(header, HEADER_BYTES)]
+        self.header_offset = header - base
+        self.status: Segment = (header + HEADER_BYTES, STATUS_BYTES)
+        self.status_offset = self.header_offset + HEADER_BYTES
+        self.buffer = buffer
+        self.buffer_view = view
+        self.length = 0
+        self.number = 0
+
+
+class Disk:
+    """A block device that is ready; made by `open_disk`.
+
+    Attributes:
+        device: Its transport.
+        config: Its configuration; fields are valid by `features`.
+        capacity: Sectors of 512 bytes.
+        read_only: Whether it refuses writes.
+        depth: Requests that may be in flight.
+        io_sectors: Most sectors of one request of a batch.
+        submitted: Requests so far; the number of the next.
+        queue: Its only queue.
+    """
+
+    def __init__(self, device: VirtioDevice, config: BlockConfig, depth: int, io_bytes: int) -> None:
+        self.device = device
+        self.config = config
+        self.capacity = config.capacity
+        self.read_only = has(device.features, BlockFeature.RO)
+        self.depth = depth
+        self.io_sectors = io_bytes // SECTOR_BYTES
+        self.submitted = 0
+        memory = device.guest.memory
+        self._memory = memory.data
+        self._io_bytes = io_bytes
+        self._slots = [self._slot() for _ in range(depth)]
+        self._free = list(reversed(self._slots))
+        self._in_flight: dict[int, _Slot] = {}
+        self._awaited: dict[int, BlockDone | None] = {}
+        self._done: list[BlockDone] = []
+
+    def _slot(self) -> _Slot:
+        guest = self.device.guest
+        header = guest.allocate(HEADER_BYTES + STATUS_BYTES)
+        buffer = guest.allocate(self._io_bytes, 4096)
+        return _Slot(header, guest.memory.base, buffer, guest.memory.view(buffer, self._io_bytes))
+
+    async def start(self, queue_size: int) -> None:
+        """Set the queue up and let the device go; for `open_disk`."""
+        self.queue = await self.device.queue(REQUEST, queue_size)
+        if self.queue.size < DESCRIPTORS * self.depth:
+            self.depth = self.queue.size // DESCRIPTORS
+            self._free = self._free[: self.depth]
+        self.device.go()
+
+    @property
+    def free(self) -> int:
+        """Requests that `submit_many` takes now."""
+        return len(self._free)
+
+    # --- batches
+
+    def submit_many(self, requests: Iterable[BlockIo]) -> int:
+        """Make requests available and ring the doorbell once.
+
+        Args:
+            requests: At most `free`, each of at most `io_sectors`.
+
+        Returns:
+            Number of the first; the others follow.
+
+        Raises:
+            DiskError: They are more, or larger. Those in front of it are submitted.
+        """
+        first = self.submitted
+        try:
+            for request in requests:
+                self._submit(*request)
+        finally:
+            self.queue.notify()
+        return first
+
+    async def completions(self) -> list[BlockDone]:
+        """Wait until something is done that was submitted with `submit_many`, and return all that is.
+
+        Raises:
+            DeviceError: The device needs a reset.
+        """
+        self._reap()
+        while not self._done:
+            await self.queue.wait()
+            self._reap()
+        done, self._done = self._done, []
+        return done
+
+    def completions_nowait(self) -> list[BlockDone]:
+        """Return what is done, without waiting."""
+        self._reap()
+        done, self._done = self._done, []
+        return done
+
+    def _submit(self, kind: int, sector: int, count: int, data: bytes | bytearray | memoryview) -> _Slot:
+        """Fill a slot and add it to the ring."""
+        if not self._free:
+            raise DiskError(f"{self.depth} requests are in flight", fix="take completions first")
+        length = len(data) or count * SECTOR_BYTES
+        if length > self._io_bytes:
+            raise DiskError(
+                f"a request of {length} bytes, buffers have {self._io_bytes}", fix="open with more io_bytes"
+            )
+        slot = self._free.pop()
+        memory = self._memory
+        HEADER.pack_into(memory, slot.header_offset, kind, 0, sector)
+        memory[slot.status_offset] = _UNANSWERED
+        readable, writable = slot.header, [slot.status]
+        if kind in _DATA_IN:
+            writable = [(slot.buffer, length), slot.status]
+        elif length:
+            slot.buffer_view[:length] = data
+            readable = [slot.header[0], (slot.buffer, length)]
+        slot.length = length if len(writable) > 1 else 0
+        slot.number = self.submitted
+        self.submitted += 1
+        self._in_flight[self.queue.ring.add(readable, writable)] = slot
+        return slot
+
+    def _reap(self) -> None:
+        """Take what is used, and sort it by who waits for it."""
+        used = self.queue.take()
+        if not used:
+            return
+        memory, in_flight, free, awaited = self._memory, self._in_flight, self._free, self._awaited
+        for head, _ in used:
+            slot = in_flight.pop(head)
+            free.append(slot)
+            done = BlockDone(slot.number, memory[slot.status_offset], slot.buffer_view[: slot.length])
+            if awaited and slot.number in awaited:
+                awaited[slot.number] = done
+            else:
+                self._done.append(done)
+
+    # --- single requests
+
+    async def read(self, sector: int, count: int) -> bytes:
+        """Read sectors, in as many requests as it takes.
+
+        Raises:
+            DiskError: The device reports an error.
+            DeviceError: The device needs a reset.
+        """
+        result = bytearray()
+        while count:
+            now = min(count, self.io_sectors)
+            result += await self._transact(BlockRequest.IN, sector, now)
+            sector, count = sector + now, count - now
+        return bytes(result)
+
+    async def write(self, sector: int, data: bytes | bytearray | memoryview) -> None:
+        """Write whole sectors, in as many requests as it takes; raises as `read` does, also for a part of a sector."""
+        if len(data) % SECTOR_BYTES:
+            raise DiskError(f"{len(data)} bytes are no whole sectors")
+        for at in range(0, len(data), self._io_bytes):
+            piece = memoryview(data)[at : at + self._io_bytes]
+            await self._transact(BlockRequest.OUT, sector + at // SECTOR_BYTES, 0, piece)
+
+    async def flush(self) -> None:
+        """Make stable what was written; raises as `read` does."""
+        await self._transact(BlockRequest.FLUSH)
+
+    async def discard(self, sector: int, count: int) -> None:
+        """Say that sectors are not needed any more; raises as `read` does."""
+        await self._transact(BlockRequest.DISCARD, 0, 0, RANGE.pack(sector, count, 0))
+
+    async def identity(self) -> str:
+        """Return the disk's name (GET_ID); raises as `read` does."""
+        data = await self._transact(BlockRequest.GET_ID, 0, 0, bytes(ID_BYTES))
+        return data.rstrip(b"\0").decode("ascii", "replace")
+
+    async def _transact(
+        self, kind: BlockRequest, sector: int = 0, count: int = 0, data: bytes | bytearray | memoryview = b""
+    ) -> bytes:
+        """Make one request and wait for it; returns a copy of what was read."""
+        while not self._free:
+            await self.queue.wait()
+            self._reap()
+        number = self._submit(kind, sector, count, data).number
+        self._awaited[number] = None
+        self.queue.notify()
+        try:
+            while (done := self._awaited[number]) is None:
+                self._reap()
+                if self._awaited[number] is None:
+                    await self.queue.wait()
+            result = bytes(done.data)
+        finally:
+            del self._awaited[number]
+        if done.status != BlockStatus.OK:
+            words = {BlockStatus.IOERR: "an I/O error", BlockStatus.UNSUPP: "that it cannot do this"}
+            what = words.get(BlockStatus(done.status)) if done.status in set(BlockStatus) else f"status {done.status}"
+            raise DiskError(f"{kind.name} of {count} sectors at {sector}: the disk reports {what}")
+        return result
+
+
+async def open_disk(
+    device: VirtioDevice,
+    *,
+    depth: int = 64,
+    io_bytes: int = 65536,
+    interrupts: bool = False,
+    features: int = _WANTED,
+) -> Disk:
+    """Negotiate with a block device and make it ready.
+
+    Args:
+        device: As `ScriptGuest.virtio` gives it.
+        depth: Requests in flight at most; fewer if the device's queue is too short.
+        io_bytes: Most data of one request of a batch, a multiple of 512; takes `depth` times as much memory.
+        interrupts: Whether it interrupts; otherwise it is polled.
+        features: Features to take if they are offered: ring features such as RING_PACKED may be added.
+
+    Raises:
+        DeviceError: There is no block device there, or it does not agree.
+        LocalError: The guest has too little memory.
+    """
+    if depth < 1 or io_bytes < SECTOR_BYTES or io_bytes % SECTOR_BYTES:
+        raise DeviceError(f"depth {depth} and io_bytes {io_bytes} are no disk", fix="use 1 and 512 or more")
+    wanted = features | mask(Feature.RING_EVENT_IDX) if interrupts else features
+    await device.start(DeviceId.BLOCK, wanted, interrupts=interrupts)
+    config = BlockConfig.unpack(await device.config(CONFIG_BYTES))
+    disk = Disk(device, config, depth, io_bytes)
+    await disk.start(1 << (DESCRIPTORS * depth - 1).bit_length())
+    return disk
