@@ -80,11 +80,8 @@ class VirtioRng:
 
     def state(self) -> State:
         """What is in flight, counts."""
-        return {
-            "in_flight": [list(request) for request in self._in_flight.items()],
-            "in": self.bytes_in,
-            "no": self.failed,
-        }
+        in_flight = [list(request) for request in self._in_flight.items()]
+        return {"in_flight": in_flight, "bytes_in": self.bytes_in, "failed": self.failed}
 
     def restore(self, state: State) -> None:
         """Take over a state; what was in flight is asked for once more."""

@@ -1,0 +1,170 @@
+"""Tests of the virtio network device by VIRTIO 1.2, section 5.1."""
+
+from __future__ import annotations
+
+import pytest
+
+from iovirt_dist.hypervisor.vdev.virtio_net import VirtioNet
+from iovirt_dist.virtio.features import Feature, mask
+from iovirt_dist.virtio.mmio import Register
+from iovirt_dist.virtio.network import NetworkConfig
+from iovirt_dist.wire.codec import Buffer
+from tests.unit.hypervisor.vdev.virtio_bench import CONFIGURATION, LIVE, NEEDS_RESET, Bench, Offered, Returned
+
+RECEIVE, TRANSMIT = 0, 1
+MAC = bytes.fromhex("525400123456")
+FRAME = b"\xff" * 6 + MAC + b"\x08\x00" + b"payload"
+HEADER = bytes(10) + b"\x01\x00"
+
+
+class Wire:
+    """Keeps the frames."""
+
+    mac = MAC
+    mtu = 1500
+
+    def __init__(self, *, link_up: bool) -> None:
+        self.link_up = link_up
+        self.frames: list[bytes] = []
+
+    def transmit(self, frame: Buffer) -> None:
+        """Take a frame."""
+        self.frames.append(bytes(frame))
+
+
+class NetBench(Bench):
+    """A started card with its wire."""
+
+    def __init__(self, *, link_up: bool = True, features: int | None = None) -> None:
+        self.wire = Wire(link_up=link_up)
+        self.net = VirtioNet(self.wire)
+        super().__init__(self.net)
+        self.start(features)
+
+
+@pytest.mark.parametrize(("link_up", "status"), [(True, 1), (False, 0)])
+def test_net_configuration_tells_address_link_and_mtu(link_up: bool, status: int) -> None:
+    """Section 5.1.4."""
+    config = NetworkConfig.unpack(NetBench(link_up=link_up).net.config)
+
+    assert (config.mac, config.status, config.max_virtqueue_pairs, config.mtu) == (MAC, status, 1, 1500)
+
+
+def test_net_frame_goes_out_without_its_header() -> None:
+    """Its buffer comes back at once."""
+    bench = NetBench()
+
+    bench.doorbell(TRANSMIT, Offered(4, bytes(12) + FRAME))
+
+    assert bench.wire.frames == [FRAME]
+    assert bench.returned() == [Returned(4)]
+    assert (bench.net.frames_out, bench.net.bytes_out) == (1, len(FRAME))
+
+
+@pytest.mark.parametrize("length", [0, 13, 65550, 100_000])
+def test_net_frame_of_impossible_length_is_dropped_and_its_buffer_returned(length: int) -> None:
+    """Shorter than an Ethernet header, longer than any MTU allows."""
+    bench = NetBench()
+
+    bench.doorbell(TRANSMIT, Offered(0, bytes(12 + length)))
+
+    assert (bench.wire.frames, bench.net.dropped_out) == ([], 1)
+    assert bench.returned() == [Returned(0)]
+
+
+def test_net_frame_without_a_link_is_dropped() -> None:
+    """No switch is connected."""
+    bench = NetBench(link_up=False)
+
+    bench.doorbell(TRANSMIT, Offered(0, bytes(12) + FRAME))
+
+    assert (bench.wire.frames, bench.net.dropped_out) == ([], 1)
+    assert bench.returned() == [Returned(0)]
+
+
+def test_net_frame_without_a_whole_header_needs_a_reset() -> None:
+    """Section 5.1.6.2."""
+    bench = NetBench()
+
+    bench.doorbell(TRANSMIT, Offered(0, bytes(11)))
+
+    assert bench.read(Register.STATUS) == LIVE | NEEDS_RESET
+    assert bench.host.faults == {"network-header": 1}
+
+
+def test_net_received_frame_is_in_the_next_buffer_behind_a_plain_header() -> None:
+    """Section 5.1.6.4.1: num_buffers is 1."""
+    bench = NetBench()
+    bench.doorbell(RECEIVE, Offered(1, writable=1526), Offered(2, writable=1526))
+
+    taken = bench.net.receive(FRAME, 0)
+
+    assert taken
+    assert bench.returned() == [Returned(1, HEADER + FRAME)]
+    assert (bench.net.frames_in, bench.net.bytes_in) == (1, len(FRAME))
+
+
+@pytest.mark.parametrize("writable", [(), (12 + len(FRAME) - 1,)])
+def test_net_received_frame_without_room_is_dropped(writable: tuple[int, ...]) -> None:
+    """No buffer, or too small a one, which stays for a smaller frame."""
+    bench = NetBench()
+    bench.doorbell(RECEIVE, *(Offered(0, writable=room) for room in writable))
+
+    assert not bench.net.receive(FRAME, 0)
+    assert bench.returned() == []
+    assert bench.net.dropped_in == 1
+
+
+def test_net_buffer_for_frames_that_holds_nothing_needs_a_reset() -> None:
+    """Section 5.1.6.3."""
+    bench = NetBench()
+
+    bench.doorbell(RECEIVE, Offered(0, b"readable"))
+
+    assert bench.host.faults == {"network-buffer": 1}
+
+
+def test_net_link_that_comes_up_is_told() -> None:
+    """Configuration and its change notification; once."""
+    bench = NetBench(link_up=False)
+
+    bench.net.link_changed(True, 0)
+    bench.net.link_changed(True, 0)
+
+    assert bench.read(Register.CONFIG + 6, 2) == 1
+    assert bench.read(Register.INTERRUPT_STATUS) == CONFIGURATION
+    assert bench.read(Register.CONFIG_GENERATION) == 1
+
+
+def test_net_link_change_is_not_told_to_a_driver_that_did_not_ask() -> None:
+    """It did not accept STATUS."""
+    bench = NetBench(features=mask(Feature.VERSION_1))
+
+    bench.net.link_changed(False, 0)
+
+    assert not bench.line.level
+
+
+def test_net_reset_forgets_buffers() -> None:
+    """A frame finds none."""
+    bench = NetBench()
+    bench.doorbell(RECEIVE, Offered(1, writable=1526))
+
+    bench.start()
+
+    assert not bench.net.receive(FRAME, 0)
+
+
+def test_net_state_with_buffers_and_a_changed_link_goes_to_a_twin() -> None:
+    """The link is down in its configuration, and up again the buffer is used."""
+    bench, twin = NetBench(), NetBench()
+    bench.doorbell(RECEIVE, Offered(1, writable=1526))
+    bench.net.link_changed(False, 0)
+
+    twin.device.restore(bench.device.state())
+    down = twin.read(Register.CONFIG + 6, 2)
+    twin.net.link_changed(True, 0)
+
+    assert down == 0
+    assert twin.net.receive(FRAME, 0)
+    assert twin.returned() == [Returned(1, HEADER + FRAME)]
