@@ -8,9 +8,13 @@ from iovirt_dist.hypervisor.address_map import Space
 from iovirt_dist.hypervisor.intercept.operation import perform
 from iovirt_dist.hypervisor.machines.machine import Machine
 from iovirt_dist.hypervisor.machines.pc import INTR, build_pc
+from iovirt_dist.platform.level import Level
+from iovirt_dist.virtio.mmio import Register
 from iovirt_dist.wire.commands import Opcode, Status
 from iovirt_dist.wire.messages import PowerAction, Trap, TrapKind
 from tests.unit.hypervisor.machines.parts import Surroundings
+from tests.unit.hypervisor.machines.virtio_story import READ_TWO, Story
+from tests.unit.hypervisor.vdev.virtio_bench import LIVE
 
 MS = 1_000_000
 
@@ -235,6 +239,104 @@ def test_pc_state_of_every_device_goes_through_another_machine() -> None:
     assert [copy.inp(port) for port in ports] == [pc.inp(port) for port in ports]
     assert copy.inp(0xCF8, 4) == 0x8000_0904
     assert copy.machine.deadline_ns() == pc.machine.deadline_ns()
+    assert {name: device.state() for name, device in copy.machine.devices.items()} == {
+        name: device.state() for name, device in pc.machine.devices.items()
+    }
+
+
+# --- virtio
+
+
+def pc_at(level: Level, *, virtio: bool = False) -> Pc:
+    """A machine whose disk is intercepted at a level."""
+    pc = Pc()
+    pc.machine = build_pc(pc.around.parts(level=level, virtio=virtio))
+    return pc
+
+
+def test_pc_virtio_disk_reads_and_interrupts_at_irq_5() -> None:
+    """Negotiate, arm, doorbell, complete, interrupt, acknowledge; the line falls when the driver says so."""
+    pc = pc_at(Level.DRIVER)
+    pc.unmask(5)
+    story = Story(pc.machine, pc.around, 0xFEB0_0000)
+
+    arm = story.arm()
+    body, returned = story.read_two(arm)
+    vector = pc.machine.acknowledge() if pc.machine.acknowledge else 0
+    status = story.load(Register.INTERRUPT_STATUS)
+    story.store((Register.INTERRUPT_ACK, status))
+    pc.out((0x20, 0x20))
+
+    assert (arm.device, arm.queue, arm.notify, arm.features) == (0, 0, 0xFEB0_0050, 1 << 32 | 1 << 29 | 1 << 9)
+    assert (body.interrupt, body.lines, returned) == (True, (INTR, 1), READ_TWO)
+    assert (vector, status) == (0x25, 1)
+    assert pc.machine.lines.take_changes() == (INTR, 2)
+
+
+def test_pc_virtio_interrupt_that_is_not_acknowledged_comes_again_after_eoi() -> None:
+    """Level-triggered in the ELCR, as firmware would have set it."""
+    pc = pc_at(Level.DRIVER)
+    pc.unmask(5)
+    story = Story(pc.machine, pc.around, 0xFEB0_0000)
+    story.read_two(story.arm())
+    assert pc.machine.acknowledge is not None
+    first = pc.machine.acknowledge()
+
+    pc.out((0x20, 0x20))
+
+    assert (first, pc.machine.acknowledge()) == (0x25, 0x25)
+    assert (pc.inp(0x4D0), pc.inp(0x4D1)) == (0x20, 0x0E)
+
+
+@pytest.mark.parametrize(
+    ("level", "ata_status", "virtio_id"), [(Level.OPERATION, 0x50, 0), (Level.DRIVER, 0, 2), (Level.SYSCALL, 0, 0)]
+)
+def test_pc_disk_is_the_device_of_its_level(level: Level, ata_status: int, virtio_id: int) -> None:
+    """One of the two, or none: then programs' calls are what is intercepted."""
+    pc = pc_at(level)
+
+    assert pc.inp(0x1F7) == ata_status
+    assert Story(pc.machine, pc.around, 0xFEB0_0000).load(Register.DEVICE_ID) == virtio_id
+
+
+def test_pc_virtio_devices_are_in_their_windows_whatever_the_level() -> None:
+    """Console, entropy and network; nothing behind the fourth window."""
+    pc = pc_at(Level.OPERATION, virtio=True)
+    windows = [Story(pc.machine, pc.around, 0xFEB0_0000 + 0x1000 * slot) for slot in range(5)]
+
+    assert [window.load(Register.DEVICE_ID) for window in windows] == [0, 3, 4, 1, 0xFFFF_FFFF]
+    assert [entry.name for entry in pc.machine.address_map.ranges(Space.MEMORY)] == [
+        "virtio0",
+        "virtio-console",
+        "virtio-rng",
+        "virtio-net",
+    ]
+    assert (pc.machine.console is None, pc.machine.entropy is None, pc.machine.network is None) == (False,) * 3
+
+
+@pytest.mark.parametrize(("slot", "irq"), [(0, 5), (1, 9), (2, 10), (3, 11)])
+def test_pc_virtio_window_has_its_own_interrupt(slot: int, irq: int) -> None:
+    """As the words for the kernel's command line say."""
+    pc = pc_at(Level.DRIVER, virtio=True)
+    pc.unmask(irq)
+    device = pc.machine.driver_level.devices[slot] if pc.machine.driver_level else None
+    assert device is not None
+
+    device.used_buffer(seen=True)
+
+    assert pc.vector() == (0x20 if irq < 8 else 0x28) + (irq & 7)
+
+
+def test_pc_state_of_its_virtio_disk_goes_through_another_machine() -> None:
+    """Negotiated and armed: the copy goes on under the same generation."""
+    pc, copy = pc_at(Level.DRIVER), pc_at(Level.DRIVER)
+    story = Story(pc.machine, pc.around, 0xFEB0_0000)
+    story.arm()
+
+    for name, device in copy.machine.devices.items():
+        device.restore(pc.machine.devices[name].state())
+
+    assert Story(copy.machine, copy.around, 0xFEB0_0000).load(Register.STATUS) == LIVE
     assert {name: device.state() for name, device in copy.machine.devices.items()} == {
         name: device.state() for name, device in pc.machine.devices.items()
     }

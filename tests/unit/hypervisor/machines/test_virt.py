@@ -9,8 +9,11 @@ from iovirt_dist.hypervisor.intercept.operation import perform
 from iovirt_dist.hypervisor.machines.machine import Machine
 from iovirt_dist.hypervisor.machines.virt import build_virt
 from iovirt_dist.platform import virt
+from iovirt_dist.platform.level import Level
+from iovirt_dist.virtio.mmio import Register
 from iovirt_dist.wire.messages import PowerAction, Trap, TrapKind
 from tests.unit.hypervisor.machines.parts import WALL_NS, Surroundings
+from tests.unit.hypervisor.machines.virtio_story import READ_TWO, Story
 
 MS = 1_000_000
 CLAIM_M, CLAIM_S = virt.PLIC_BASE + 0x20_0004, virt.PLIC_BASE + 0x20_1004
@@ -194,3 +197,50 @@ def test_virt_state_of_every_device_goes_through_another_machine() -> None:
         name: device.state() for name, device in board.machine.devices.items()
     }
     assert copy.load(CLAIM_S) == virt.UART_IRQ
+
+
+# --- virtio
+
+
+def virt_at(level: Level, *, virtio: bool = False) -> Virt:
+    """A machine whose disk is intercepted at a level."""
+    board = Virt()
+    board.machine = build_virt(board.around.parts(level=level, virtio=virtio))
+    return board
+
+
+def test_virt_virtio_disk_reads_and_interrupts_through_the_plic() -> None:
+    """Negotiate, arm, doorbell, complete, interrupt, claim, acknowledge, complete the claim."""
+    board = virt_at(Level.DRIVER)
+    board.enable(virt.VIRTIO_IRQ, 1)
+    story = Story(board.machine, board.around, virt.VIRTIO_BASE)
+
+    arm = story.arm()
+    body, returned = story.read_two(arm)
+    source = board.load(CLAIM_S)
+    story.store((Register.INTERRUPT_ACK, story.load(Register.INTERRUPT_STATUS)))
+    board.store(CLAIM_S, source)
+
+    assert (arm.device, arm.notify, arm.size, arm.header_bytes) == (0, virt.VIRTIO_BASE + 0x50, 64, 16)
+    assert (body.interrupt, body.lines, returned) == (True, (virt.SEIP, 1), READ_TWO)
+    assert source == virt.VIRTIO_IRQ
+    assert board.machine.lines.take_changes() == (virt.SEIP, 2)
+    assert board.load(CLAIM_S) == 0
+
+
+@pytest.mark.parametrize(("level", "device_id"), [(Level.OPERATION, 0), (Level.DRIVER, 2), (Level.SYSCALL, 0)])
+def test_virt_disk_is_a_virtio_disk_at_the_driver_level_only(level: Level, device_id: int) -> None:
+    """There is no other disk on this board."""
+    board = virt_at(level)
+
+    assert board.load(virt.VIRTIO_BASE + Register.DEVICE_ID) == device_id
+    assert (board.machine.disk is None) is (device_id == 0)
+
+
+def test_virt_virtio_devices_are_in_their_slots() -> None:
+    """Disk, console, entropy, network; the other four slots are empty."""
+    board = virt_at(Level.DRIVER, virtio=True)
+
+    ids = [board.load(virt.VIRTIO_BASE + virt.VIRTIO_STRIDE * slot + Register.DEVICE_ID) for slot in range(8)]
+
+    assert ids == [2, 3, 4, 1, 0, 0, 0, 0]
