@@ -144,8 +144,8 @@ class ScriptProcess:
             "state": core.state.name.lower(),
             "reason": core.reason,
             "traps": {kind.name.lower(): core.counts.traps[kind] for kind in TrapKind},
-            "bytes_in": core.counts.bytes_in,
-            "bytes_out": core.counts.bytes_out,
+            "bytes_in": core.bytes_in,
+            "bytes_out": core.bytes_out,
             "rejects": dict(core.opener.rejects),
             "results": dict(self.core.results),
         }

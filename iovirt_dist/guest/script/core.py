@@ -79,11 +79,11 @@ class ScriptCore:
     """
 
     def __init__(self, config: SessionConfig, hypervisor: str, plan: ScriptPlan) -> None:
-        self.core = gc.GuestCore(config, hypervisor)
         self.guest: ScriptGuest | None = None
         self.results: dict[str, Any] = {}
         self._plan = plan
         self._memory = ByteMemory(plan.memory_bytes, virt.RAM_BASE)
+        self.core = gc.GuestCore(config, hypervisor, self._memory)
         self._scheduler = Scheduler()
         self._main: Task[None] | None = None
         self._power: gc.PowerOn | gc.PowerOff | None = None
