@@ -103,7 +103,7 @@ WAY_OUT: list[Callable[..., Any]] = [
     QueuePairs.take,             # 24 arbitration: round robin between the queue pairs
     BlockRunner.perform,         # 25 the only I/O
     MemoryStorage.read_at,       # 26 the medium (a file in the real process)
-    QueuePairs.complete_read,    # 27 completion queue
+    QueuePairs.complete_reads,   # 27 completion queue
     Acceptor.send,               # 28 Complete carries the data, and is the controller's interrupt
     # - - - the message Complete crosses the link - - -
     # Back in the hypervisor process.

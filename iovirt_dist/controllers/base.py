@@ -236,18 +236,26 @@ class QueuePairs:
             queues.remembered[id_] = Remembered(completion, data)
             if len(queues.remembered) > self.queue_credits:
                 queues.remembered.popitem(last=False)
-        self._send(queues, completion, data, 0)
+        self._send(queues, completion, data)
 
-    def complete_read(self, command: OutstandingCommand, buffer: Buffer, start: int) -> None:
-        """End a READ that succeeded.
+    def complete_reads(self, commands: list[OutstandingCommand], buffer: Buffer, end: int) -> None:
+        """End READs of one peer that succeeded.
 
         Args:
-            command: The command.
-            buffer: Holds its data, and maybe others'; nobody changes it any more.
-            start: Where its `length` bytes begin.
+            commands: The commands, one or more, and no more than one message completes.
+            buffer: Holds their data in a row, and maybe others'; nobody changes it any more.
+            end: Where the data of the last one ends.
         """
-        command.queues.outstanding.pop(command.id, None)
-        self._send(command.queues, _new(Completion, (command.id, Status.OK, command.length, 0)), buffer, start)
+        queues = commands[0].queues
+        outstanding = queues.outstanding
+        completions = [_new(Completion, (command.id, Status.OK, command.length, 0)) for command in commands]
+        for command in commands:
+            outstanding.pop(command.id, None)
+        if queues.abandoned:
+            return
+        length = sum([command.length for command in commands])
+        self.counts.completions += len(completions)
+        self._batch(queues, len(completions), length).add(completions, buffer, end - length, end)
 
     def collect(self) -> list[CompleteCommands]:
         """Return what is to be sent, one batch per open pair (more where a batch would exceed the wire's bounds)."""
@@ -267,23 +275,27 @@ class QueuePairs:
             self.counts.repeated_in_flight += 1
         elif command.id in queues.remembered:
             self.counts.repeated_done += 1
-            self._send(queues, *queues.remembered[command.id], 0)
+            self._send(queues, *queues.remembered[command.id])
         elif len(queues.outstanding) >= self.queue_credits:
             self.counts.queue_full += 1
-            self._send(queues, Completion(command.id, Status.QUEUE_FULL), b"", 0)
+            self._send(queues, Completion(command.id, Status.QUEUE_FULL), b"")
         else:
             queues.outstanding[command.id] = command
             return True
         return False
 
-    def _send(self, queues: PeerQueues, completion: Completion, buffer: Buffer, start: int) -> None:
+    def _send(self, queues: PeerQueues, completion: Completion, data: Buffer) -> None:
         if queues.abandoned:
             return
         self.counts.completions += 1
+        self._batch(queues, 1, completion.length).add([completion], data, 0, completion.length)
+
+    def _batch(self, queues: PeerQueues, count: int, length: int) -> CompletionBatch:
+        """The batch that takes so many completions with so much data, a new one if the last one has no room."""
         batches = queues.completion
         if not batches:
             self._answering.append(queues)
             batches.append(CompletionBatch())
-        elif batches[-1].full_for(completion[2]):
+        elif batches[-1].full_for(count, length):
             batches.append(CompletionBatch())
-        batches[-1].add(completion, buffer, start)
+        return batches[-1]

@@ -56,22 +56,22 @@ class CompletionBatch:
         self._extents: list[_Extent] = []
         self._last = _NO_EXTENT
 
-    def full_for(self, length: int) -> bool:
-        """Whether one more completion, with so much data, would exceed the wire's bounds."""
-        return len(self.completions) >= MAX_BATCH or self.payload_bytes + length > MAX_PAYLOAD_BYTES
+    def full_for(self, count: int, length: int) -> bool:
+        """Whether so many more completions, with so much data together, would exceed the wire's bounds."""
+        return len(self.completions) + count > MAX_BATCH or self.payload_bytes + length > MAX_PAYLOAD_BYTES
 
-    def add(self, completion: Completion, buffer: Buffer, start: int) -> None:
-        """Add a completion, whose data begins at `start` of the buffer; a neighbour's data is one frame with it."""
-        self.completions.append(completion)
-        length = completion.length
-        if length:
-            self.payload_bytes += length
-            last = self._last
-            if last.buffer is buffer and last.end == start:
-                last.end += length
-            else:
-                self._last = last = _Extent(buffer, start, start + length)
-                self._extents.append(last)
+    def add(self, completions: list[Completion], buffer: Buffer, start: int, end: int) -> None:
+        """Add completions whose data is ``buffer[start:end]``; a neighbour's data is one frame with it."""
+        self.completions += completions
+        if start == end:
+            return
+        self.payload_bytes += end - start
+        last = self._last
+        if last.buffer is buffer and last.end == start:
+            last.end = end
+        else:
+            self._last = _Extent(buffer, start, end)
+            self._extents.append(self._last)
 
     def frames(self) -> list[Buffer]:
         """Return the payload."""

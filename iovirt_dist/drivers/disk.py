@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from iovirt_dist.drivers.backend import DiskClient, DiskRequest
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.drivers.request import Request
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import Opcode, Status, UnitIdentity
+
+_READ: Final = Opcode.READ  # an attribute of an enumeration costs as much as a call
+_OK: Final = Status.OK
 
 
 class DiskDriver:
@@ -49,11 +54,12 @@ class DiskDriver:
         device = self._device
         if device is None:
             return
-        if request.opcode is Opcode.READ and status is Status.OK and len(data) == request.length:
+        reading = request.opcode is _READ
+        if reading and status is _OK and len(data) == request.length:
             self.bytes_read += len(data)
             received = memoryview(data) if isinstance(data, bytearray) else data
             device.complete(request.tag, status, received, now_ns - self._power_on_ns)
             return
-        if request.opcode is Opcode.READ and status is Status.OK:
+        if reading and status is _OK:
             status = Status.MEDIUM_ERROR
         device.complete(request.tag, status, b"", now_ns - self._power_on_ns)

@@ -43,6 +43,7 @@ ROUND_BYTES: Final = 4 << 20
 """Once a round moves this much, the next arbitration waits for its outcome: about 2 ms from the page cache."""
 
 _ACCESSES: Final = frozenset({Opcode.READ, Opcode.WRITE, Opcode.DISCARD})
+_READ: Final = Opcode.READ  # an attribute of an enumeration costs as much as a call
 _BLOCK_MASK: Final = BLOCK_BYTES - 1
 
 
@@ -106,7 +107,7 @@ class BlockController:
         self,
         table: ExtentTable,
         durability: Durability = Durability.WRITE_THROUGH,
-        queue_credits: int = 64,
+        queue_credits: int = 256,
         burst: int = 8,
     ) -> None:
         self.pairs = QueuePairs(queue_credits, burst)
@@ -163,16 +164,38 @@ class BlockController:
             taken = self.pairs.take(MAX_ACTIVE - len(self._active), ROUND_BYTES)
             if not taken:
                 return
-            for command in taken:
-                opcode = command.opcode
-                if opcode in _ACCESSES:
-                    self._start_access(command)
-                elif opcode is Opcode.FLUSH:
-                    self._start_flush(command)
-                elif opcode is Opcode.IDENTIFY:
-                    self._identify(command)
-                else:
-                    self.pairs.complete(command, Status.UNKNOWN_OPCODE)
+            entering = [operation for command in taken if (operation := self._start(command)) is not None]
+            self._operations += self._order.enter(entering)
+
+    def _start(self, command: OutstandingCommand) -> Operation | None:
+        """Return the access that a command makes, if it makes one; otherwise end it or let it wait for a sync."""
+        opcode = command.opcode
+        if opcode not in _ACCESSES:
+            self._start_other(command)
+            return None
+        if command.unit >= len(self._units):
+            self.pairs.complete(command, Status.UNKNOWN_UNIT)
+            return None
+        unit = self._units[command.unit]
+        offset, length = command.offset, command.length
+        plain = opcode is _READ and not (offset | length) & _BLOCK_MASK and 0 < length <= MAX_DATA_BYTES
+        if not (plain and offset + length <= unit.size_bytes):
+            status = self._check(command, unit)
+            if status is not Status.OK:
+                self._end(command, status)
+                return None
+        token = self._next_token
+        self._next_token = token + 1
+        self._active[token] = command
+        return Operation(token, opcode, unit.start_bytes + offset, length, command.data)
+
+    def _start_other(self, command: OutstandingCommand) -> None:
+        if command.opcode is Opcode.FLUSH:
+            self._start_flush(command)
+        elif command.opcode is Opcode.IDENTIFY:
+            self._identify(command)
+        else:
+            self.pairs.complete(command, Status.UNKNOWN_OPCODE)
 
     def _identify(self, command: OutstandingCommand) -> None:
         unit = self._table.find(bytes(command.data))
@@ -180,21 +203,6 @@ class BlockController:
             self.pairs.complete(command, Status.UNKNOWN_UNIT)
         else:
             self.pairs.complete(command, Status.OK, unit.identity, unit.number)
-
-    def _start_access(self, command: OutstandingCommand) -> None:
-        if command.unit >= len(self._units):
-            self.pairs.complete(command, Status.UNKNOWN_UNIT)
-            return
-        unit = self._units[command.unit]
-        status = self._check(command, unit)
-        if status is not Status.OK:
-            self._end(command, status)
-            return
-        token, self._next_token = self._next_token, self._next_token + 1
-        operation = Operation(token, command.opcode, unit.start_bytes + command.offset, command.length, command.data)
-        self._active[token] = command
-        if self._order.enter(operation):
-            self._operations.append(operation)
 
     def _check(self, command: OutstandingCommand, unit: Unit) -> Status:
         """Return why an access is refused, or OK. What is no whole number of blocks has BAD_LENGTH."""
@@ -224,19 +232,31 @@ class BlockController:
             self._end(command, Status.OK)
 
     def _storage_done(self, event: StorageDone) -> None:
-        leave = self._order.leave
+        """End what the storage has done. Reads of one peer whose data lies in a row end together."""
+        left: list[int] = []
+        row: list[OutstandingCommand] = []
+        buffer: Buffer = b""
+        end = 0
         for outcome in event.outcomes:
-            token = outcome.token
+            token, start = outcome.token, outcome.start
             command = self._active.pop(token, None)
             if command is None:
                 continue
-            self._operations += leave(token)
-            if command.opcode is not Opcode.READ:
-                self._changed(command, outcome.error)
-            elif outcome.error:
+            left.append(token)
+            good = command.opcode is _READ and not outcome.error
+            if row and not (good and start == end and outcome.data is buffer and command.queues is row[0].queues):
+                self.pairs.complete_reads(row, buffer, end)
+                row = []
+            if good:
+                row.append(command)
+                buffer, end = outcome.data, start + command.length
+            elif command.opcode is _READ:
                 self._end(command, Status.MEDIUM_ERROR)
             else:
-                self.pairs.complete_read(command, outcome.data, outcome.start)
+                self._changed(command, outcome.error)
+        if row:
+            self.pairs.complete_reads(row, buffer, end)
+        self._operations += self._order.leave(left)
 
     def _changed(self, command: OutstandingCommand, error: int) -> None:
         """The storage has taken a write or discard, or failed to: it may have changed something in either case."""

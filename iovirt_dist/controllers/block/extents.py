@@ -70,7 +70,7 @@ class BlockConfig:
     durability: Durability = Durability.WRITE_THROUGH
     read_only: bool = False
     extents: tuple[Extent, ...] = (Extent("disk"),)
-    queue_credits: int = 64
+    queue_credits: int = 256
     burst: int = 8
 
 

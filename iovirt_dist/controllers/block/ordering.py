@@ -9,10 +9,13 @@ costs more in Python than these comparisons.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import Final
 
 from iovirt_dist.controllers.block.operation import Operation
 from iovirt_dist.wire.commands import Opcode
+
+_READ: Final = Opcode.READ
 
 
 class AccessOrder:
@@ -23,47 +26,43 @@ class AccessOrder:
         self._changing: dict[int, Operation] = {}
         self._waiting: list[Operation] = []
 
-    def enter(self, operation: Operation) -> bool:
-        """Add an access; its token is unique until it leaves, and its length is not 0.
+    def enter(self, operations: Iterable[Operation]) -> list[Operation]:
+        """Add accesses in their order of arrival; their tokens are unique until they leave, their lengths not 0.
 
         Returns:
-            Whether it may run now; if not, a later `leave` returns it.
+            Those that may run now; the others come from a later `leave`.
         """
-        if operation.opcode is Opcode.READ and not self._changing and not self._waiting:
-            self._reading[operation.token] = operation
-            return True
-        if self._conflicts(operation, self._waiting):
-            self._waiting.append(operation)
-            return False
-        self._run(operation)
-        return True
-
-    def leave(self, token: int) -> Sequence[Operation]:
-        """Remove an access that has run; return those that may run now, in order of arrival."""
-        if self._reading.pop(token, None) is None:
-            self._changing.pop(token, None)
-        if not self._waiting:
-            return ()
+        reading, changing, waiting = self._reading, self._changing, self._waiting
         runnable: list[Operation] = []
-        waiting: list[Operation] = []
-        for operation in self._waiting:
-            if self._conflicts(operation, waiting):
+        for operation in operations:
+            if operation.opcode is _READ and not changing and not waiting:
+                reading[operation.token] = operation
+            elif self._conflicts(operation, waiting):
                 waiting.append(operation)
+                continue
             else:
                 self._run(operation)
-                runnable.append(operation)
-        self._waiting = waiting
+            runnable.append(operation)
         return runnable
 
+    def leave(self, tokens: Iterable[int]) -> list[Operation]:
+        """Remove accesses that have run; return those that may run now, in order of arrival."""
+        reading = self._reading
+        for token in tokens:
+            if reading.pop(token, None) is None:
+                self._changing.pop(token, None)
+        entering, self._waiting = self._waiting, []
+        return self.enter(entering)
+
     def _run(self, operation: Operation) -> None:
-        (self._reading if operation.opcode is Opcode.READ else self._changing)[operation.token] = operation
+        (self._reading if operation.opcode is _READ else self._changing)[operation.token] = operation
 
     def _conflicts(self, operation: Operation, waiting: list[Operation]) -> bool:
         """Whether an access must wait for one that runs, or for one of those that waited before it."""
         if self._changing and _overlaps(operation, self._changing.values()):
             return True
-        if operation.opcode is Opcode.READ:
-            return _overlaps(operation, (other for other in waiting if other.opcode is not Opcode.READ))
+        if operation.opcode is _READ:
+            return _overlaps(operation, (other for other in waiting if other.opcode is not _READ))
         return _overlaps(operation, self._reading.values()) or _overlaps(operation, waiting)
 
 

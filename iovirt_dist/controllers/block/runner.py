@@ -36,6 +36,8 @@ INLINE_BYTES: Final = 1 << 20
 WORKERS: Final = 4
 """Threads for what waits for the medium, besides the one that syncs."""
 
+_READ: Final = Opcode.READ
+
 _log = logging.getLogger(__name__)
 
 Deliver = Callable[[BlockEvent], None]
@@ -98,33 +100,40 @@ class BlockRunner:
         if self._workers is None:
             return [self._do(operation) for operation in operations]
         outcomes: list[Outcome] = []
-        shared = bytearray(sum(each.length for each in operations if _is_short_read(each)))
+        shared = bytearray(sum([o.length for o in operations if o.opcode is _READ and o.length <= JOIN_BYTES]))
         view, used = memoryview(shared), 0
+        read_cached = self.storage.read_cached
         for operation in operations:
-            if operation.opcode is Opcode.WRITE:
+            token, opcode, length = operation.token, operation.opcode, operation.length
+            if opcode is _READ and length <= JOIN_BYTES:
+                try:
+                    filled = read_cached(operation.offset, view[used : used + length])
+                except OSError as error:
+                    outcomes.append(Outcome(token, self._failed(_name(operation), error)))
+                    continue
+                if filled:
+                    outcomes.append(Outcome(token, 0, shared, used))
+                    used += length
+                    continue
+            elif opcode is Opcode.WRITE:
                 outcomes.append(self._do(operation))
                 continue
-            outcome: Outcome | None = None
-            if _is_short_read(operation):
-                outcome = self._read_cached(operation, shared, view, used)
-                if outcome is not None and not outcome.error:
-                    used += operation.length
-            elif operation.opcode is Opcode.READ and operation.length <= INLINE_BYTES:
-                own = bytearray(operation.length)
-                outcome = self._read_cached(operation, own, memoryview(own), 0)
-            if outcome is None:
-                self._workers.submit(self._later, self._work, operation)
-            else:
+            elif opcode is _READ and (outcome := self._read_long(operation)) is not None:
                 outcomes.append(outcome)
+                continue
+            self._workers.submit(self._later, self._work, operation)
         return outcomes
 
-    def _read_cached(self, operation: Operation, buffer: Buffer, view: memoryview, start: int) -> Outcome | None:
-        """Read into ``view[start:]``, a view of `buffer`; None if that would have to wait for the medium."""
+    def _read_long(self, operation: Operation) -> Outcome | None:
+        """Read into a buffer of its own; None if that is too long for the loop or would have to wait for the medium."""
+        if operation.length > INLINE_BYTES:
+            return None
+        own = bytearray(operation.length)
         try:
-            filled = self.storage.read_cached(operation.offset, view[start : start + operation.length])
+            filled = self.storage.read_cached(operation.offset, memoryview(own))
         except OSError as error:
             return Outcome(operation.token, self._failed(_name(operation), error))
-        return Outcome(operation.token, 0, buffer, start) if filled else None
+        return Outcome(operation.token, 0, own) if filled else None
 
     def _work(self, operation: Operation) -> StorageDone:
         return StorageDone([self._do(operation)])
@@ -182,11 +191,6 @@ def open_block(config: BlockConfig) -> tuple[BlockController, FileStorage]:
         storage.close()
         raise
     return BlockController(table, config.durability, config.queue_credits, config.burst), storage
-
-
-def _is_short_read(operation: Operation) -> bool:
-    """Whether it is a read whose data shares a frame with others'."""
-    return operation.opcode is Opcode.READ and operation.length <= JOIN_BYTES
 
 
 def _name(operation: Operation) -> str:
