@@ -66,6 +66,7 @@ class Layouts:
         sysinfo: ``struct sysinfo``.
         sigaction: The kernel's ``struct sigaction``.
         stack: ``stack_t``.
+        arm_open_flags: The flags of open(2) are those of Arm, see `open_flags`.
     """
 
     word_bytes: int
@@ -78,6 +79,18 @@ class Layouts:
     sysinfo: Layout
     sigaction: Layout
     stack: Layout
+    arm_open_flags: bool = False
+
+    def open_flags(self, flags: int) -> int:
+        """Convert flags of open(2) between this architecture and the common numbers, either way.
+
+        On Arm (arch/arm64/include/uapi/asm/fcntl.h) O_DIRECTORY and O_DIRECT have each other's number, and
+        O_NOFOLLOW and O_LARGEFILE have.
+        """
+        if not self.arm_open_flags:
+            return flags
+        low, high = flags & 0o140000, flags & 0o600000
+        return flags & ~0o740000 | low << 2 | high >> 2
 
 
 TIMESPEC64 = Layout("seconds:q nanoseconds:q")
@@ -142,7 +155,7 @@ _SIGACTION_RESTORER = Layout("handler:Q flags:Q restorer:Q mask:Q")
 _SIGACTION_PLAIN = Layout("handler:Q flags:Q mask:Q")
 
 
-def _lp64(hardware: str, stat: Layout, sigaction: Layout) -> Layouts:
+def _lp64(hardware: str, stat: Layout, sigaction: Layout, *, arm_open_flags: bool = False) -> Layouts:
     """Return the set of a 64-bit architecture."""
     return Layouts(
         word_bytes=8,
@@ -158,9 +171,10 @@ def _lp64(hardware: str, stat: Layout, sigaction: Layout) -> Layouts:
         ),
         sigaction=sigaction,
         stack=Layout("base:Q flags:i :4x size:Q"),
+        arm_open_flags=arm_open_flags,
     )
 
 
 X86_64 = _lp64("x86_64", _STAT_X86_64, _SIGACTION_RESTORER)
-AARCH64 = _lp64("aarch64", _STAT_GENERIC, _SIGACTION_RESTORER)
+AARCH64 = _lp64("aarch64", _STAT_GENERIC, _SIGACTION_RESTORER, arm_open_flags=True)
 RISCV64 = _lp64("riscv64", _STAT_GENERIC, _SIGACTION_PLAIN)
