@@ -47,7 +47,9 @@ SEGMENT_LOAD_BYTES = 1024
 _TAKEN_AT_ONCE = 128
 _MAX_DETAIL = 256
 
+NO_TAIL = -1
 _TAILS = [bytes([value]) for value in range(256)]
+_NOTHING = memoryview(b"")
 
 
 class Outgoing(NamedTuple):
@@ -95,7 +97,7 @@ class ArmedQueue:
     Attributes:
         arm: The message.
         broken: Whether the ring could not be walked.
-        in_flight: Requests that the hypervisor has, by number.
+        in_flight: Requests that the hypervisor has, by number, and what each adds to the load.
 
     Raises:
         RingError: The ring's areas are not what a ring's can be.
@@ -106,7 +108,7 @@ class ArmedQueue:
     def __init__(self, memory: GuestMemory, arm: ArmQueue, counts: QueueCounts) -> None:
         self.arm = arm
         self.broken = False
-        self.in_flight: dict[int, Chain] = {}
+        self.in_flight: dict[int, tuple[Chain, int]] = {}
         self._memory = memory
         self._counts = counts
         self._pack = Struct(f"{REQUEST.format}{arm.header_bytes}s").pack
@@ -164,6 +166,11 @@ class ArmedQueue:
         self._waiting.clear()
         return broken(self.arm, error)
 
+    @property
+    def awaited(self) -> bool:
+        """Whether a request with something to read is in flight; others, such as rooms to receive in, may stay long."""
+        return any(chain.readable for chain, _ in self.in_flight.values())
+
     # --- from the ring
 
     def _take(self) -> bool:
@@ -177,10 +184,11 @@ class ArmedQueue:
 
     def _doorbell(self, notifications: int) -> Outgoing:
         """Make one message of what waits and what the ring offers; the first request must be there."""
-        waiting, in_flight, pack = self._waiting, self.in_flight, self._pack
+        waiting, in_flight, pack, read = self._waiting, self.in_flight, self._pack, self._memory.read
         header_bytes, load, room = self.arm.header_bytes, self._load, MAX_PAYLOAD_BYTES
         entries: list[bytes] = []
         pieces: list[Buffer] = []
+        bytes_out = 0
         while len(entries) < MAX_REQUESTS and load < MAX_LOAD_BYTES and (waiting or self._take()):
             chain = waiting[0]
             readable, readable_bytes = chain.readable, chain.readable_bytes
@@ -193,16 +201,19 @@ class ArmedQueue:
                 header, data = self._split(readable, header_bytes)
                 pieces.append(data)
                 room -= data_bytes
+            elif len(readable) == 1:
+                header = read(*readable[0])
             else:
                 header = self._joined(readable)
-            head = chain.head
-            entries.append(pack(head, 0, readable_bytes, chain.writable_bytes, header))
-            in_flight[head] = chain
-            load += readable_bytes + SEGMENT_LOAD_BYTES * (len(readable) + len(chain.writable))
-            self._counts.bytes_out += readable_bytes
+            added = readable_bytes + SEGMENT_LOAD_BYTES * (len(readable) + len(chain.writable))
+            entries.append(pack(chain.head, 0, readable_bytes, chain.writable_bytes, header))
+            in_flight[chain.head] = chain, added
+            load += added
+            bytes_out += readable_bytes
             waiting.popleft()
         self._load = load
         self._counts.requests += len(entries)
+        self._counts.bytes_out += bytes_out
         return Outgoing(self._body(notifications, b"".join(entries)), join_pieces(pieces))
 
     def _body(self, notifications: int, requests: bytes) -> Doorbell:
@@ -224,53 +235,54 @@ class ArmedQueue:
         return header, self._memory.view(*rest[0]) if len(rest) == 1 else self._joined(rest)
 
     def _joined(self, segments: list[Segment]) -> bytes:
-        if len(segments) == 1:
-            return self._memory.read(*segments[0])
         view = self._memory.view
         return b"".join([view(address, length) for address, length in segments])
 
     # --- to the ring
 
     def _write(self, completions: bytes, payload: Sequence[Buffer]) -> None:
-        counts = self._counts
+        counts, pop, put = self._counts, self.in_flight.pop, self._ring.put
+        completed = freed = 0
         try:
             check_entries(completions, COMPLETION.size)
             reader = PayloadReader(payload)
             for head, has_tail, tail, length in COMPLETION.iter_unpack(completions):
-                data = reader.take(length) if length else b""
-                chain = self.in_flight.pop(head, None)
-                if chain is None:
+                data = reader.take(length) if length else _NOTHING
+                request = pop(head, None)
+                if request is None:
                     counts.unknown += 1
-                else:
-                    self._finish(chain, data, tail if has_tail else -1)
+                    continue
+                chain, load = request
+                completed += 1
+                freed += load
+                put(head, self._fill(chain, data, length, tail if has_tail else NO_TAIL))
             reader.end()
         except DecodeError:
             counts.malformed += 1
+        counts.completions += completed
+        self._load -= freed
 
-    def _finish(self, chain: Chain, data: Buffer, tail: int) -> None:
-        """Write one request's data, and its tail unless that is -1, and use it."""
-        writable, counts = chain.writable, self._counts
-        length, room = len(data), chain.writable_bytes - (tail >= 0)
+    def _fill(self, chain: Chain, data: memoryview, length: int, tail: int) -> int:
+        """Write a request's data and tail; return how many bytes from the start of its writable part are written."""
+        writable = chain.writable
+        room = chain.writable_bytes - (tail >= 0)
         if length > room:
-            counts.cut += 1
-            tail = tail if room >= 0 else -1
+            self._counts.cut += 1
+            tail = tail if room >= 0 else NO_TAIL
             length = room = max(room, 0)
-            data = memoryview(data)[:length]
+            data = data[:length]
         if length:
             address, size = writable[0]
             if length <= size:
                 self._memory.write(address, data)
             else:
-                self._scatter(writable, memoryview(data))
-            counts.bytes_in += length
-        if tail >= 0:
-            address, size = writable[-1]
-            self._memory.write(address + size - 1, _TAILS[tail])
-            length += length == room  # the bytes before the tail are all written: it counts, too
-        self._ring.put(chain.head, length)
-        counts.completions += 1
-        segments = len(chain.readable) + len(writable)
-        self._load -= chain.readable_bytes + SEGMENT_LOAD_BYTES * segments
+                self._scatter(writable, data)
+            self._counts.bytes_in += length
+        if tail < 0:
+            return length
+        address, size = writable[-1]
+        self._memory.write(address + size - 1, _TAILS[tail])
+        return length + (length == room)  # all before the tail is written, so it counts, too
 
     def _scatter(self, writable: list[Segment], data: memoryview) -> None:
         at = 0

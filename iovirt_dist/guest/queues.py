@@ -70,7 +70,7 @@ class ArmedQueues:
     @property
     def awaited(self) -> bool:
         """Whether a request with something to read is in flight; others, such as buffers to receive in, may stay."""
-        return any(chain.readable for queue in self._queues.values() for chain in queue.in_flight.values())
+        return any(queue.awaited for queue in self._queues.values())
 
     def _find(self, message: DisarmQueue | Completions) -> ArmedQueue | None:
         queue = self._queues.get((message.device, message.queue))
