@@ -122,7 +122,7 @@ class Marshaller:
         if wanted and (not length or (argument.length < 0 and length < wanted)):
             return _NOWHERE
         data = memory.read(address, length) if argument.kind in READ and length else b""
-        return length, data, (Span(address, length),) if argument.kind in WRITTEN else ()
+        return length, data, (Span(address, length),) if length and argument.kind in WRITTEN else ()
 
     def _vector(self, memory: UserMemory, address: int, argument: Argument, count: int) -> _Piece:
         """Flatten an array of ``struct iovec`` (base, length); more than IOV_MAX entries are the call's error."""
@@ -171,11 +171,6 @@ def scatter(gathered: Gathered, outputs: tuple[int, ...], data: Buffer, memory: 
                 break
             memory.write(address, output[:room])
             output = output[room:]
-
-
-def signed(value: int, word_bytes: int) -> int:
-    """Return the two's complement of a result as the register's unsigned value."""
-    return value & ((1 << 8 * word_bytes) - 1)
 
 
 def _pointers(arguments: tuple[Argument, ...]) -> tuple[_Pointer, ...]:
