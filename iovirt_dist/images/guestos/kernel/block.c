@@ -1,6 +1,6 @@
-/* No cache: a read or write of a program becomes a request of the driver at once. Whole sectors go
+/* No cache: a read or write of a program becomes a request of the driver at once. Whole blocks go
  * straight from or to the program's memory if the driver takes segments; everything else goes
- * through one buffer of 256 sectors, parts of sectors being read, changed and written. */
+ * through one buffer of 256 sectors, parts of blocks being read, changed and written. */
 #include "block.h"
 
 #include "abi.h"
@@ -10,20 +10,22 @@
 #include "string.h"
 #include "usercopy.h"
 
+enum { SEGMENTS = 1025 }; /* 4 MiB, in whatever pages */
+
 static const struct block_driver *const drivers[] = {&virtio_driver, &ata_driver};
 
 static const struct block_driver *driver; /* NULL: no disk */
-enum { SEGMENTS = 1025 }; /* 4 MiB at least, unless they begin within a page */
+static uint32_t unit;                     /* bytes of its blocks, a power of two */
 
 static uint8_t buffer[REQUEST_SECTORS * SECTOR_SIZE] __attribute__((aligned(4096)));
 static struct segment segments[SEGMENTS];
 static bool locked; /* the buffer, the segments and the driver are in use */
 static bool dirty;  /* written to since the last flush */
 
-/* One request: the sectors that hold bytes [offset, offset + length) of the first of them on. */
+/* One request: the blocks that hold bytes [offset, offset + length) of the first of them on. */
 struct extent {
     uint64_t sector;
-    uint32_t count;
+    uint32_t size; /* bytes */
     uint32_t offset, length;
 };
 
@@ -45,6 +47,8 @@ void block_init(const char *name)
         if (drivers[i]->probe())
             driver = drivers[i];
     }
+    if (driver != NULL)
+        unit = driver->block_size != NULL ? driver->block_size() : SECTOR_SIZE;
     if (!known)
         printk("vda: no driver is called '%s'\n", name);
     else if (driver == NULL)
@@ -64,18 +68,23 @@ static void unlock(void)
     wake(&locked);
 }
 
+/* Without a 64-bit division, which would need a library. */
+static uint32_t within_unit(uint64_t bytes)
+{
+    return (uint32_t)bytes & (unit - 1);
+}
+
 static uint64_t size_bytes(void)
 {
-    return driver->capacity() * SECTOR_SIZE;
+    uint64_t bytes = driver->capacity() * SECTOR_SIZE;
+
+    return bytes - within_unit(bytes);
 }
 
 /* The first request of a transfer of `length` bytes at `position`, within the disk. */
 static struct extent first_extent(uint64_t position, uint32_t length)
 {
-    struct extent extent = {
-        .sector = position / SECTOR_SIZE,
-        .offset = (uint32_t)(position % SECTOR_SIZE),
-    };
+    struct extent extent = {.offset = within_unit(position)};
     uint64_t left = size_bytes() - position;
 
     extent.length = sizeof buffer - extent.offset;
@@ -83,13 +92,14 @@ static struct extent first_extent(uint64_t position, uint32_t length)
         extent.length = length;
     if (extent.length > left)
         extent.length = (uint32_t)left;
-    extent.count = (extent.offset + extent.length + SECTOR_SIZE - 1) / SECTOR_SIZE;
+    extent.sector = (position - extent.offset) / SECTOR_SIZE;
+    extent.size = (extent.offset + extent.length + unit - 1) & ~(unit - 1);
     return extent;
 }
 
 static struct segment whole_buffer(const struct extent *extent)
 {
-    return (struct segment){(uint32_t)buffer, extent->count * SECTOR_SIZE};
+    return (struct segment){(uint32_t)buffer, extent->size};
 }
 
 static int read_extent(const struct extent *extent, void *to)
@@ -105,7 +115,7 @@ static int read_extent(const struct extent *extent, void *to)
 static int write_extent(const struct extent *extent, const void *from)
 {
     struct segment all = whole_buffer(extent);
-    bool whole = (extent->offset | extent->length) % SECTOR_SIZE == 0;
+    bool whole = within_unit(extent->offset | extent->length) == 0;
     int error = whole ? 0 : driver->read(extent->sector, &all, 1);
 
     if (error != 0)
@@ -115,15 +125,14 @@ static int write_extent(const struct extent *extent, const void *from)
     return driver->write(extent->sector, &all, 1);
 }
 
-/* True if there is a whole sector to move at `position` to or from `address` without the buffer.
- * Pages are whole sectors, so an aligned start is enough. */
+/* True if there is a whole block to move at `position` to or from `address` without the buffer.
+ * Pages are whole blocks, so an aligned start is enough. */
 static bool is_direct(uint64_t position, uint32_t address, uint32_t length)
 {
-    return driver->gathers && position % SECTOR_SIZE == 0 && address % SECTOR_SIZE == 0 &&
-           length >= SECTOR_SIZE;
+    return driver->gathers && within_unit(position | address) == 0 && length >= unit;
 }
 
-/* Moves whole sectors, and says in `length` how many bytes that is. */
+/* Moves whole blocks, and says in `length` how many bytes that is. */
 static int move_directly(bool writing, uint64_t position, uint32_t address, uint32_t *length)
 {
     uint64_t left = size_bytes() - position;
@@ -131,7 +140,7 @@ static int move_directly(bool writing, uint64_t position, uint32_t address, uint
 
     if (*length > left)
         *length = (uint32_t)left;
-    *length -= *length % SECTOR_SIZE;
+    *length -= within_unit(*length);
     count = user_segments(address, length, segments, SEGMENTS);
     if (!writing)
         return driver->read(position / SECTOR_SIZE, segments, count);

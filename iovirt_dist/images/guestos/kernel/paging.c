@@ -177,9 +177,10 @@ bool space_map(uint32_t *space, uint32_t start, uint32_t end, bool writable)
     return true;
 }
 
+/* From the top down, as in space_destroy. */
 void space_unmap(uint32_t *space, uint32_t start, uint32_t end)
 {
-    for (uint32_t page = page_up(start); page < end; page += PAGE_SIZE) {
+    for (uint32_t page = page_down(end - 1); page >= page_up(start); page -= PAGE_SIZE) {
         uint32_t *entry = entry_of(space, page);
         if (entry == NULL || !(*entry & PRESENT))
             continue;

@@ -7,6 +7,7 @@
 #include "abi.h"
 #include "block.h"
 #include "cmdline.h"
+#include "memory.h"
 #include "printk.h"
 #include "process.h"
 #include "string.h"
@@ -28,10 +29,10 @@ enum request_type { TYPE_IN = 0, TYPE_OUT = 1, TYPE_FLUSH = 4 };
 enum { STATUS_OK = 0, STATUS_NEVER_WRITTEN = 0xFF };
 
 enum {
-    REQUESTS = 16,                     /* in flight */
+    REQUESTS = 16, /* in flight */
     REQUEST_BYTES = 1 << 20,
-    ENDS = 2,                          /* header and status */
-    PARTS = REQUEST_BYTES / 4096 + ENDS, /* of a request: segments between the ends */
+    ENDS = 2, /* header and status */
+    PARTS = REQUEST_BYTES / PAGE_SIZE + ENDS, /* of a request: segments between the ends */
 };
 
 struct request {
@@ -62,9 +63,10 @@ static unsigned in_flight;
 static int result; /* of the transfer: 0 or the first error */
 
 static uint64_t sectors;
-static uint32_t segment_bytes;   /* the longest segment that the device takes */
+static uint32_t block_bytes;
+static uint32_t segment_bytes;    /* the longest segment that the device takes */
 static uint32_t segments_maximum; /* of a request */
-static uint32_t timeout_seconds; /* 0: none */
+static uint32_t timeout_seconds;  /* 0: none */
 
 static bool has_feature(uint64_t feature)
 {
@@ -79,10 +81,15 @@ static uint32_t smaller(uint32_t a, uint32_t b)
 /* A device that gives no limit to the number of segments is limited by its queue alone. */
 static bool read_limits(void)
 {
+    block_bytes = SECTOR_SIZE;
+    if (has_feature(BLK_F_BLK_SIZE))
+        block_bytes = virtio_config32(device, CONFIG_BLK_SIZE);
+    if (block_bytes < SECTOR_SIZE || block_bytes > PAGE_SIZE || (block_bytes & (block_bytes - 1)))
+        return false;
     segment_bytes = REQUEST_BYTES;
     if (has_feature(BLK_F_SIZE_MAX))
         segment_bytes = smaller(segment_bytes, virtio_config32(device, CONFIG_SIZE_MAX));
-    segment_bytes -= segment_bytes % SECTOR_SIZE;
+    segment_bytes -= segment_bytes % block_bytes;
     segments_maximum = PARTS - ENDS;
     if (has_feature(BLK_F_SEG_MAX))
         segments_maximum = smaller(segments_maximum, virtio_config32(device, CONFIG_SEG_MAX));
@@ -114,17 +121,13 @@ static bool set_up(void)
 
 static bool blk_probe(void)
 {
-    uint32_t block = SECTOR_SIZE;
-
     device = virtio_find(VIRTIO_BLOCK);
     timeout_seconds = parse_unsigned(option("timeout"), 0);
     if (device == NULL || !set_up())
         return false;
-    if (has_feature(BLK_F_BLK_SIZE))
-        block = virtio_config32(device, CONFIG_BLK_SIZE);
     printk("vda: virtio disk, %u sectors", (uint32_t)sectors);
-    if (block != SECTOR_SIZE)
-        printk(", blocks of %u bytes", block);
+    if (block_bytes != SECTOR_SIZE)
+        printk(", blocks of %u bytes", block_bytes);
     printk("%s\n", has_feature(BLK_F_RO) ? ", read-only" : "");
     return true;
 }
@@ -137,6 +140,11 @@ static uint64_t blk_capacity(void)
         sectors = virtio_config64(device, CONFIG_CAPACITY);
     }
     return sectors;
+}
+
+static uint32_t blk_block_size(void)
+{
+    return block_bytes;
 }
 
 static bool blk_read_only(void)
@@ -295,6 +303,7 @@ const struct block_driver virtio_driver = {
     .gathers = true,
     .probe = blk_probe,
     .capacity = blk_capacity,
+    .block_size = blk_block_size,
     .read_only = blk_read_only,
     .read = blk_read,
     .write = blk_write,

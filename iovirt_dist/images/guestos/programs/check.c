@@ -4,6 +4,7 @@
 #include "sha256.h"
 
 enum { READERS = 4, READS = 8, READ_BYTES = 30000, FORKS = 200, HEAP_BYTES = 200000 };
+enum { PAGE_BYTES = 4096, LARGE_BYTES = 1536 * 1024 }; /* more than any driver's request */
 
 #define KERNEL_MEMORY ((void *)0x100000)
 #define LAST_BYTES ((void *)0xFFFFFFF0)
@@ -145,9 +146,78 @@ static void check_disk(int descriptor)
     expect("size of the disk", block_size(descriptor, &size), 0);
     expect("seek to the end", seek(descriptor, size), 0);
     expect("read at the end", read(descriptor, scratch, 4), 0);
-    expect("write at the end", write(descriptor, scratch, 4), -ENOSPC);
     expect("seek before the end", seek(descriptor, size - 2), 0);
     expect("read over the end", read(descriptor, scratch, 4), 2);
+    expect("pread over the end", pread(descriptor, scratch, 4, size - 3), 3);
+    expect("pread leaves the position", read(descriptor, scratch, 4), 0);
+    expect("pread before the start", pread(descriptor, scratch, 4, (uint64_t)-4), -EINVAL);
+    expect("pread of the console", pread(1, scratch, 4, 0), -ESPIPE);
+}
+
+static bool same_hash(struct sha256 *a, struct sha256 *b)
+{
+    char digests[2][SHA256_HEX + 1];
+
+    sha256_finish(a, digests[0]);
+    sha256_finish(b, digests[1]);
+    return memcmp(digests[0], digests[1], SHA256_HEX) == 0;
+}
+
+/* One read of much to whole pages, and the same in pieces to where no sector can be read to
+ * directly. */
+static void check_sizes(int descriptor)
+{
+    char *memory = allocate(LARGE_BYTES + PAGE_BYTES);
+    char *buffer = memory + (PAGE_BYTES - (uint32_t)memory % PAGE_BYTES);
+    struct sha256 large, pieces;
+    int length;
+
+    sha256_init(&large);
+    sha256_init(&pieces);
+    length = pread(descriptor, buffer, LARGE_BYTES, 0);
+    expect("large read", length > 0, true);
+    sha256_update(&large, buffer, (size_t)length);
+    for (int done = 0, piece; done < length; done += piece) {
+        size_t wanted = length - done < READ_BYTES ? (size_t)(length - done) : READ_BYTES;
+        piece = pread(descriptor, buffer + 1, wanted, (uint64_t)done);
+        if (piece <= 0)
+            break;
+        sha256_update(&pieces, buffer + 1, (size_t)piece);
+    }
+    expect("same data in pieces", same_hash(&large, &pieces), true);
+}
+
+/* Bytes in the middle of two sectors, which are put back. */
+static void check_writes(int descriptor)
+{
+    char before[1000], after[1000];
+
+    expect("pread", pread(descriptor, before, sizeof before, 1300), sizeof before);
+    for (unsigned i = 0; i < sizeof before; i++)
+        after[i] = (char)~before[i];
+    if (pwrite(descriptor, after, sizeof after, 1300) == -EPERM)
+        return; /* a read-only disk */
+    expect("fsync", fsync(descriptor), 0);
+    memset(after, 0, sizeof after);
+    expect("pread of the new", pread(descriptor, after, sizeof after, 1300), sizeof after);
+    for (unsigned i = 0; i < sizeof before; i++)
+        after[i] = (char)~after[i];
+    expect("what was written", memcmp(before, after, sizeof after), 0);
+    expect("pwrite", pwrite(descriptor, before, sizeof before, 1300), sizeof before);
+    expect("pwrite at the end", pwrite(descriptor, before, 1, 1ull << 50), -ENOSPC);
+}
+
+static void check_random(void)
+{
+    int descriptor = open("/dev/hwrng", O_RDONLY);
+    char first[16], second[16];
+
+    if (descriptor < 0)
+        return;
+    expect("random bytes", read(descriptor, first, sizeof first), sizeof first);
+    expect("random bytes", read(descriptor, second, sizeof second), sizeof second);
+    expect("random bytes differ", memcmp(first, second, sizeof first) != 0, true);
+    close(descriptor);
 }
 
 /* Exit status: the low byte of a hash, so that readers that got different data differ. */
@@ -193,8 +263,11 @@ int main(int count, char **arguments)
     descriptor = open("/dev/vda", O_RDWR);
     if (descriptor >= 0) {
         check_disk(descriptor);
+        check_sizes(descriptor);
+        check_writes(descriptor);
         check_readers();
     }
+    check_random();
     print("check: %u of %u as expected\n", checks - failures, checks);
     return failures == 0 ? 0 : 1;
 }
