@@ -9,7 +9,7 @@ from typing import Final
 from iovirt_dist.abi.registry import ABIS
 from iovirt_dist.guest.bus import Bus
 from iovirt_dist.guest.program.architecture import I386, RISCV64, X86_64
-from iovirt_dist.guest.program.cpu import Program, ProgramCpu
+from iovirt_dist.guest.program.cpu import DEFAULT_MEMORY_BYTES, Program, ProgramCpu
 from iovirt_dist.guest.program.elf import load_program
 from iovirt_dist.guest.program.engine import UserEngine
 from iovirt_dist.guest.unicorn.user_i386 import UnicornUserI386
@@ -17,7 +17,7 @@ from iovirt_dist.guest.unicorn.user_riscv64 import UnicornUserRiscv64
 from iovirt_dist.guest.unicorn.user_x86_64 import UnicornUserX8664
 from iovirt_dist.guest.vcpu import VirtualCpu
 
-ENGINES: Final[dict[str, Callable[[], UserEngine]]] = {
+ENGINES: Final[dict[str, Callable[[int], UserEngine]]] = {
     X86_64.abi: UnicornUserX8664,
     I386.abi: UnicornUserI386,
     RISCV64.abi: UnicornUserRiscv64,
@@ -33,6 +33,7 @@ def build_program(
     random: bytes,
     *,
     abi: str = "auto",
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
 ) -> VirtualCpu:
     """Build the CPU of a program guest.
 
@@ -43,11 +44,11 @@ def build_program(
         bus: The CPU's way to the hypervisor.
         random: 16 bytes for AT_RANDOM.
         abi: Name of the ABI that the program must be for; ``auto`` for what it is for.
+        memory_bytes: What it may have mapped besides its own segments and stack.
 
     Raises:
         ImageError: The file is missing or cannot be run.
     """
     image = load_program(path, abi)
-    name = arguments[0] if arguments else path.name
-    program = Program(image, name, tuple(arguments) or (path.name,), tuple(environment), random)
+    program = Program(image, f"/{path.name}", tuple(arguments) or (path.name,), tuple(environment), random, memory_bytes)
     return ProgramCpu(ENGINES[image.architecture.abi], bus, program, ABIS[image.architecture.abi])

@@ -21,7 +21,10 @@ from iovirt_dist.wire.syscall_messages import Disposition, EffectKind
 
 PROCESS: Final = 1
 """Identity of the one process."""
+DEFAULT_MEMORY_BYTES: Final = 256 << 20
 _ENOSYS: Final = -38
+_BYTES_PER_TABLE_BYTE: Final = 128  # an entry of 8 bytes per page, and four times that for pages far apart
+_SPARE_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Program:
         arguments: argv, the program's own name included.
         environment: ``NAME=value`` strings.
         random: 16 bytes for AT_RANDOM, from which the program's stack protector and pointer guard come.
+        memory_bytes: What it may have mapped besides its own segments and stack.
     """
 
     image: ProgramImage
@@ -41,13 +45,20 @@ class Program:
     arguments: tuple[str, ...]
     environment: tuple[str, ...]
     random: bytes
+    memory_bytes: int = DEFAULT_MEMORY_BYTES
+
+    @property
+    def ram_bytes(self) -> int:
+        """Physical memory that this takes, page tables included; host memory is used as it is touched."""
+        mapped = self.memory_bytes + self.image.memory_bytes + STACK_BYTES
+        return -(-(mapped + mapped // _BYTES_PER_TABLE_BYTE + _SPARE_BYTES) // PAGE_BYTES) * PAGE_BYTES
 
 
 class ProgramCpu:
     """Implements `iovirt_dist.guest.vcpu.VirtualCpu` for one program.
 
     Args:
-        make_engine: Builds the CPU.
+        make_engine: Builds the CPU around so many bytes of memory.
         bus: The way to the hypervisor.
         program: What to run.
         abi: The table of its system calls.
@@ -57,7 +68,7 @@ class ProgramCpu:
         LocalError: The CPU cannot be built here.
     """
 
-    def __init__(self, make_engine: Callable[[], UserEngine], bus: Bus, program: Program, abi: Abi) -> None:
+    def __init__(self, make_engine: Callable[[int], UserEngine], bus: Bus, program: Program, abi: Abi) -> None:
         self._bus = bus
         self._program = program
         self._abi = abi
@@ -65,7 +76,7 @@ class ProgramCpu:
         image, arguments, environment = program.image, program.arguments, program.environment
         self._stack = build_stack(image, self._top, arguments, environment, program.random, program.name)
         self._marshaller = Marshaller(abi)
-        self._engine = make_engine()
+        self._engine = make_engine(program.ram_bytes)
         self._space: AddressSpace
         self._faults = 0
         self._announced = False

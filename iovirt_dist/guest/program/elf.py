@@ -13,11 +13,12 @@ from elftools.elf.elffile import ELFFile
 
 from iovirt_dist.errors import ImageError
 from iovirt_dist.guest.program.architecture import BY_ELF_MACHINE, Architecture
-from iovirt_dist.guest.program.engine import RAM_BYTES
 from iovirt_dist.guest.program.tables import EXECUTE, PAGE_BYTES, READ, WRITE
 
 _ELF_MAGIC: Final = b"\x7fELF"
 _MOST_HEADERS: Final = 128
+MOST_BYTES: Final = 256 << 20
+"""Largest sum of a program's segments in memory."""
 _DAMAGED: Final = (ELFError, ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError)
 
 
@@ -61,6 +62,11 @@ class ProgramImage:
     headers: int
     header_count: int
     header_bytes: int
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of all segments, in whole pages."""
+        return sum(len(segment.pages) for segment in self.segments) * PAGE_BYTES
 
     @property
     def break_start(self) -> int:
@@ -162,7 +168,7 @@ def _check(segments: tuple[ProgramSegment, ...], entry: int, architecture: Archi
             what = f"segment {segment.address:#x}-{end:#x} is outside of what {architecture.abi} programs may use"
             raise ImageError(what, where, "link it to usual addresses")
     size = sum(segment.memory_bytes for segment in segments)
-    if size > RAM_BYTES // 2:
-        raise ImageError(f"needs {size} bytes of memory, more than {RAM_BYTES // 2}", where, "use a smaller program")
+    if size > MOST_BYTES:
+        raise ImageError(f"needs {size} bytes of memory, more than {MOST_BYTES}", where, "use a smaller program")
     if not any(s.address <= entry < s.address + s.memory_bytes and s.protection & EXECUTE for s in segments):
         raise ImageError(f"entry point {entry:#x} lies in no executable segment", where, "link it with an entry symbol")

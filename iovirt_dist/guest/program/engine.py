@@ -19,9 +19,6 @@ SIGFPE: Final = 8
 SIGKILL: Final = 9
 SIGSEGV: Final = 11
 
-RAM_BYTES: Final = 256 << 20
-"""A program's memory, page tables included; host memory is used as it is touched."""
-
 
 class UserStopKind(enum.Enum):
     """Why a program stopped."""

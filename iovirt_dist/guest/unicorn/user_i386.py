@@ -13,7 +13,7 @@ from unicorn.x86_const import UC_X86_REG_FPCW, UC_X86_REG_FPTAG, UC_X86_REG_MSR
 from iovirt_dist.guest.engine import StopKind
 from iovirt_dist.guest.program.address_space import AddressSpace
 from iovirt_dist.guest.program.architecture import I386
-from iovirt_dist.guest.program.engine import RAM_BYTES, UserStop, UserStopKind
+from iovirt_dist.guest.program.engine import UserStop, UserStopKind
 from iovirt_dist.guest.program.tables import PAE
 from iovirt_dist.guest.unicorn.user import flush_tlb, no_devices
 from iovirt_dist.guest.unicorn.user_x86 import CR0, CR4, EFER_NXE, MSR_EFER, fault_of, user_state
@@ -36,13 +36,17 @@ _TLS_ENTRY: Final = 6
 class UnicornUserI386:
     """Implements `iovirt_dist.guest.program.engine.UserEngine`.
 
+    Args:
+        ram_bytes: Physical memory, a multiple of 4 KiB.
+
     Raises:
         LocalError: The installed Unicorn cannot be used.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ram_bytes: int) -> None:
         self._cpu = UnicornX86(no_devices(GENERAL_PROTECTION))
-        self._cpu.map_ram(0, RAM_BYTES)
+        self._ram_bytes = ram_bytes
+        self._cpu.map_ram(0, ram_bytes)
         self._gdt_frame = 0
         self._pc = 0
 
@@ -56,7 +60,7 @@ class UnicornUserI386:
         cpu = self._cpu
         cpu.clear_ram()
         cpu.power_on()
-        space = AddressSpace(cpu, 0, RAM_BYTES, PAE, I386.user_end, lambda: flush_tlb(cpu.uc))
+        space = AddressSpace(cpu, 0, self._ram_bytes, PAE, I386.user_end, lambda: flush_tlb(cpu.uc))
         table = [0] * 14 + [_CODE_DESCRIPTOR, _DATA_DESCRIPTOR]
         self._gdt_frame = space.map_system(_GDT, b"".join(entry.to_bytes(8, "little") for entry in table))
         cpu.write_register("cr4", CR4)

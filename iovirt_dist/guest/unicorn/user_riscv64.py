@@ -8,7 +8,6 @@ from iovirt_dist.guest.engine import Stop, StopKind
 from iovirt_dist.guest.program.address_space import AddressSpace
 from iovirt_dist.guest.program.architecture import RISCV64
 from iovirt_dist.guest.program.engine import (
-    RAM_BYTES,
     SIGBUS,
     SIGILL,
     SIGSEGV,
@@ -43,13 +42,17 @@ _SIGNALS: Final = {
 class UnicornUserRiscv64:
     """Implements `iovirt_dist.guest.program.engine.UserEngine`.
 
+    Args:
+        ram_bytes: Physical memory, a multiple of 4 KiB.
+
     Raises:
         LocalError: The installed Unicorn cannot be used.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ram_bytes: int) -> None:
         self._cpu = UnicornRiscv(no_devices(Cause.LOAD_ACCESS), io_end=0)
-        self._cpu.map_ram(_RAM_BASE, RAM_BYTES)
+        self._ram_bytes = ram_bytes
+        self._cpu.map_ram(_RAM_BASE, ram_bytes)
         self._pc = 0
 
     @property
@@ -62,7 +65,7 @@ class UnicornUserRiscv64:
         cpu = self._cpu
         cpu.clear_ram()
         cpu.power_on()
-        space = AddressSpace(cpu, _RAM_BASE, RAM_BYTES, SV39, RISCV64.user_end, lambda: flush_tlb(cpu.uc))
+        space = AddressSpace(cpu, _RAM_BASE, self._ram_bytes, SV39, RISCV64.user_end, lambda: flush_tlb(cpu.uc))
         cpu.write_register("satp", _SATP_SV39 | space.root // PAGE_BYTES)
         cpu.write_register("mstatus", _MSTATUS_FS_INITIAL)
         return space

@@ -51,7 +51,7 @@ from iovirt_dist.errors import LocalError
 from iovirt_dist.guest.engine import Stop, StopKind
 from iovirt_dist.guest.program.address_space import AddressSpace
 from iovirt_dist.guest.program.architecture import X86_64
-from iovirt_dist.guest.program.engine import RAM_BYTES, UserStop, UserStopKind
+from iovirt_dist.guest.program.engine import UserStop, UserStopKind
 from iovirt_dist.guest.program.tables import LONG_MODE
 from iovirt_dist.guest.unicorn.base import UnicornEngine
 from iovirt_dist.guest.unicorn.user import flush_tlb, no_devices
@@ -88,16 +88,20 @@ _SYSTEM_CALL: Final = Stop(StopKind.EXCEPTION, 0)
 class UnicornUserX8664(UnicornEngine):
     """Implements `iovirt_dist.guest.program.engine.UserEngine`.
 
+    Args:
+        ram_bytes: Physical memory, a multiple of 4 KiB.
+
     Raises:
         LocalError: The installed Unicorn cannot be used (see `x86_state`).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ram_bytes: int) -> None:
         super().__init__(UC_ARCH_X86, UC_MODE_64, no_devices(GENERAL_PROTECTION))
         stop_between_blocks(self.uc)
         self._block = StateBlock(self.uc)
         self._pristine = self.uc.context_save()
-        self.map_ram(0, RAM_BYTES)
+        self._ram_bytes = ram_bytes
+        self.map_ram(0, ram_bytes)
         self.uc.hook_add(UC_HOOK_INTR, self._on_exception)
         self.uc.hook_add(UC_HOOK_INSN, self._on_system_call, None, 1, 0, UC_X86_INS_SYSCALL)
         self.uc.hook_add(UC_HOOK_INSN, self._on_in, None, 1, 0, UC_X86_INS_IN)
@@ -107,7 +111,7 @@ class UnicornUserX8664(UnicornEngine):
     def reset(self) -> AddressSpace:
         """Forget everything, and return the empty address space of the next program."""
         self.clear_ram()
-        space = AddressSpace(self, 0, RAM_BYTES, LONG_MODE, X86_64.user_end, lambda: flush_tlb(self.uc))
+        space = AddressSpace(self, 0, self._ram_bytes, LONG_MODE, X86_64.user_end, lambda: flush_tlb(self.uc))
         space.map_system(_GDT, b"".join(_DESCRIPTORS.get(index, 0).to_bytes(8, "little") for index in range(16)))
         self.uc.context_restore(self._pristine)
         for register, value in (

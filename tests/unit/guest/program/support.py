@@ -154,7 +154,7 @@ def program_cpu(
     """A CPU with a program, and the bus that it is on."""
     bus = ProgramBus(architecture.abi, answer)
     image = parse_program(program(architecture, code, data), "prog")
-    loaded = Program(image, "/bin/prog", arguments, environment, RANDOM)
+    loaded = Program(image, "/bin/prog", arguments, environment, RANDOM, 1 << 20)
     return ProgramCpu(ENGINES[architecture.abi], bus, loaded, ABIS[architecture.abi]), bus
 
 
