@@ -12,13 +12,13 @@ comes behind it, so that no later reply or interrupt shows itself before the dat
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from iovirt_dist.errors import WindowFullError
 from iovirt_dist.guest.armed_queue import ArmedQueue, Outgoing, QueueCounts
 from iovirt_dist.guest.bus import IoPrivilege, SystemCallOutcome
+from iovirt_dist.guest.deferral import Deferral
 from iovirt_dist.guest.events import (
     Action,
     CompleteCall,
@@ -94,15 +94,6 @@ MAX_TEXT = 256
 """Characters of a `wire.fields.Text`."""
 
 
-MAX_DEFERRED = 256
-"""Messages that wait for a safe point, above which no more should be received."""
-
-MAX_DEFERRED_BYTES = 64 << 20
-"""The same for their payload."""
-
-_WANT_A_SAFE_POINT = frozenset({ArmQueue, DisarmQueue, Completions})
-
-
 @dataclass(slots=True)
 class Counts:
     """What a guest counts of itself since the hypervisor knows it.
@@ -144,7 +135,7 @@ class GuestCore:
         self.reason = f"waiting for hypervisor {hypervisor}"
         self._line_counts: dict[int, int] = {}
         self._number = 0
-        self._waiting_for = 0
+        self._waiting_for = self._waiting_call = 0  # numbers; at most one of them is not 0
         self._raised = TrapRaised(TrapKind.PORT_IN, 0, 1, 1, 0, b"", IoPrivilege(0))
         self._prefetch = PrefetchBuffer()
         self._interrupts = 0
@@ -152,8 +143,7 @@ class GuestCore:
         self._changed = False
         self._report_due_ns = 0
         self._safe = True
-        self._deferred: deque[tuple[Message, Sequence[Buffer]]] = deque()
-        self._deferred_bytes = 0
+        self._deferred = Deferral()
         self._actions: list[Action] = []
 
     def use_memory(self, memory: GuestMemory) -> None:
@@ -168,7 +158,7 @@ class GuestCore:
     @property
     def full(self) -> bool:
         """Whether so much waits for a safe point that no more should be received before it."""
-        return len(self._deferred) >= MAX_DEFERRED or self._deferred_bytes >= MAX_DEFERRED_BYTES
+        return self._deferred.full
 
     @property
     def bytes_in(self) -> int:
@@ -243,7 +233,7 @@ class GuestCore:
         elif kind is TrapKind.MMIO_LOAD:
             counts.bytes_in += width * count
         if kind is not TrapKind.MMIO_STORE:
-            self._waiting_for = number
+            self._waiting_for, self._waiting_call = number, 0
             self._raised = event
         self._void_prefetched(now_ns)
         data = event.data
@@ -258,7 +248,8 @@ class GuestCore:
         self._say(queue.gather(1), now_ns)
 
     def _system_call(self, event: SystemCallRaised, now_ns: int) -> None:
-        self._number = self._waiting_for = number = self._number + 1
+        self._number = self._waiting_call = number = self._number + 1
+        self._waiting_for = 0
         self._changed = True
         self.counts.traps[TrapKind.SYSTEM_CALL] += 1
         data = event.data
@@ -305,21 +296,18 @@ class GuestCore:
                     self._actions.append(PowerOff("another process of this name took over"))
 
     def _delivered(self, body: Message, payload: Sequence[Buffer], now_ns: int) -> None:
-        """Take a message now, or keep it for the next safe point and everything behind it, too."""
-        if self._safe or (not self._deferred and type(body) not in _WANT_A_SAFE_POINT):
+        """Take a message now or at the next safe point."""
+        if self._safe or not self._deferred.concerns(body):
             self._message(body, payload, now_ns)
             return
         if not self._deferred:
             self._actions.append(SeekSafePoint())
-        self._deferred.append((body, payload))
-        self._deferred_bytes += sum(map(len, payload))
+        self._deferred.put(body, payload)
 
     def _catch_up(self, now_ns: int) -> None:
         """The CPU rests: take what waited."""
         while self._deferred:
-            body, payload = self._deferred.popleft()
-            self._message(body, payload, now_ns)
-        self._deferred_bytes = 0
+            self._message(*self._deferred.take(), now_ns)
 
     def _message(self, body: Message, payload: Sequence[Buffer], now_ns: int) -> None:
         if isinstance(body, TrapReply):
@@ -340,8 +328,8 @@ class GuestCore:
             self._actions.append(SetLines(self.lines))
         elif isinstance(body, SystemCallReply):
             self._set_lines(body.lines)
-            if body.number == self._waiting_for:
-                self._waiting_for = 0
+            if body.number == self._waiting_call:
+                self._waiting_call = 0
                 data = payload[0] if len(payload) == 1 else b"".join(payload)
                 self.counts.bytes_in += len(data)
                 outcome = SystemCallOutcome(body.disposition, body.result, body.outputs, data, body.effects)
@@ -378,7 +366,6 @@ class GuestCore:
             return
         self._forget_devices()
         self._deferred.clear()
-        self._deferred_bytes = 0
         self.intercepted_calls = None
         self.counts, self.queues.counts = Counts(), QueueCounts()
         self._changed, self._report_due_ns = True, now_ns
@@ -387,7 +374,7 @@ class GuestCore:
     def _forget_devices(self) -> None:
         self._line_counts.clear()
         self.lines = 0
-        self._waiting_for = 0
+        self._waiting_for = self._waiting_call = 0
         self._prefetch = PrefetchBuffer()
         self.queues.clear()
         self._actions.append(SetLines(0))
