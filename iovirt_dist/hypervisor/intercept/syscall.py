@@ -345,10 +345,12 @@ def _deadline(call: _Call) -> int | None:
 
 def _message(request: Request, disposition: Disposition, reply: Reply, lines: tuple[int, ...]) -> Outgoing:
     """Return the message of a reply; what is longer than its buffer is cut."""
+    if not reply.outputs and not reply.effects:
+        done = SystemCallReply(request.number, disposition, reply.result, (0,) * len(request.buffers), (), lines)
+        return Outgoing(done)
     data = [
         memoryview(reply.outputs.get(name, b""))[: max(length, 0)]
         for name, length in zip(request.plan.pointers, request.buffers, strict=True)
     ]
-    result = (reply.result + (1 << 63)) % (1 << 64) - (1 << 63)
-    body = SystemCallReply(request.number, disposition, result, tuple(map(len, data)), reply.effects, lines)
+    body = SystemCallReply(request.number, disposition, reply.result, tuple(map(len, data)), reply.effects, lines)
     return Outgoing(body, [piece for piece in data if piece])

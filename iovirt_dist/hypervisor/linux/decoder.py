@@ -8,6 +8,7 @@ from iovirt_dist.abi.table import MAX_BUFFER_BYTES, MAX_STRING_BYTES, POINTERS, 
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.syscall_messages import BAD_POINTER, SystemCall
 
+_NOTHING: dict[str, memoryview] = {}
 _VECTORS = frozenset({ArgumentKind.VECTOR_IN, ArgumentKind.VECTOR_OUT})
 
 
@@ -20,6 +21,7 @@ class Plan(NamedTuple):
         places: Register of each argument, by name.
         pointers: Names of the arguments that are pointers, in order.
         read: For each of them whether the call reads what is there.
+        checks: For each of them its register, and what it is.
     """
 
     name: str
@@ -27,9 +29,12 @@ class Plan(NamedTuple):
     places: dict[str, int] = {}  # noqa: RUF012 - a default that nothing changes
     pointers: tuple[str, ...] = ()
     read: tuple[bool, ...] = ()
+    checks: tuple[tuple[int, Argument], ...] = ()
 
     def split(self, buffers: tuple[int, ...], data: Buffer) -> dict[str, memoryview]:
         """Return what is read at each pointer, of those where that is possible, from a checked message's payload."""
+        if not data and not any(self.read):
+            return _NOTHING
         view = memoryview(data)
         pieces: dict[str, memoryview] = {}
         at = 0
@@ -87,6 +92,7 @@ def _plan(name: str, arguments: tuple[Argument, ...]) -> Plan:
         {argument.name: index for index, argument in enumerate(arguments)},
         tuple(argument.name for argument in pointers),
         tuple(argument.kind in READ for argument in pointers),
+        tuple((index, argument) for index, argument in enumerate(arguments) if argument.kind in POINTERS),
     )
 
 
@@ -95,9 +101,8 @@ def _agrees(plan: Plan, message: SystemCall, payload_bytes: int) -> bool:
     buffers, registers = message.buffers, message.arguments
     if len(buffers) != len(plan.pointers) or len(registers) < len(plan.arguments):
         return False
-    for name, read, length in zip(plan.pointers, plan.read, buffers, strict=True):
-        index = plan.places[name]
-        if not _fits(plan.arguments[index], registers[index], length, registers):
+    for (index, argument), read, length in zip(plan.checks, plan.read, buffers, strict=True):
+        if not _fits(argument, registers[index], length, registers):
             return False
         if read and length > 0:
             payload_bytes -= length

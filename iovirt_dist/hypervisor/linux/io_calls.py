@@ -171,6 +171,12 @@ def ioctl(request: Request) -> Steps[Reply]:
     return (yield from settle(_file(request).node.ioctl(request.unsigned("request"), request)))
 
 
+def ftruncate(request: Request) -> Reply:
+    """No file here has a size that can be set (ftruncate(2), EINVAL)."""
+    _file(request)
+    raise CallError(Errno.EINVAL)
+
+
 def fadvise(request: Request) -> Reply:
     """Advice is taken and has no effect."""
     _file(request)

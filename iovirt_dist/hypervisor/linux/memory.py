@@ -40,8 +40,8 @@ class AddressSpace:
     """
 
     def __init__(self, break_start: int, map_top: int, limit_bytes: int) -> None:
-        self.break_end = break_start
-        self._break_start = break_start
+        self.break_end = break_start & _ADDRESS_END - 1
+        self._break_start = self.break_end
         self._top = _page_down(map_top)
         self._limit = limit_bytes
         self._ranges: list[Range] = []  # sorted, disjoint, not even touching

@@ -102,16 +102,20 @@ class FileTree:
             return directory.parent
         if len(part.encode("utf-8", "surrogateescape")) > _NAME_MAX:
             raise CallError(Errno.ENAMETOOLONG)
-        child = directory.children.get(part)
-        if child is not None:
-            return child
         path = f"{directory.path.rstrip('/')}/{part}"
         target = links.get(path)
         if target is not None:
             return SymbolicLink(path, 1, target if isinstance(target, str) else target.path)
-        if any(link.startswith(f"{path}/") for link in links):
-            return Directory(path, 1, directory)
-        raise CallError(Errno.ENOENT)
+        child = directory.children.get(part)
+        below = {link[len(path) + 1 :].partition("/")[0] for link in links if link.startswith(f"{path}/")}
+        if below:
+            made = Directory(path, 1, directory)
+            made.children = dict(child.children) if isinstance(child, Directory) else {}
+            made.children |= {name: SymbolicLink(f"{path}/{name}", 1, "") for name in below}
+            return made
+        if child is None:
+            raise CallError(Errno.ENOENT)
+        return child
 
     def _add(self, node: Node) -> None:
         above, _, name = node.path.rpartition("/")
