@@ -21,7 +21,8 @@ DISK_WINDOW: Final = "virtio_mmio.device=512@0xfeb00e00:12"
 """QEMU gives the first device of `microvm` the last of its eight transports, which are 512 bytes apart."""
 SECOND_WINDOW: Final = "virtio_mmio.device=512@0xfeb00c00:11"
 
-_COMMON: Final = "-accel tcg -cpu 486 -m 16 -display none -serial stdio -monitor none -no-reboot".split()
+_COMMON: Final = ["-accel", "tcg", "-cpu", "486", "-m", "16", "-no-reboot"]
+_CONSOLE: Final = ["-display", "none", "-serial", "stdio", "-monitor", "none"]
 _MICROVM: Final = "microvm,acpi=off,pic=on,pit=on,rtc=on,isa-serial=on"
 
 
@@ -56,7 +57,7 @@ def boot_microvm(options: str, drive: str, disk_properties: str = "") -> list[st
 
 
 def _run(machine: list[str], options: str, typed: dict[str, str]) -> list[str]:
-    command = [QEMU, *_COMMON, *machine, "-kernel", str(guestos_path()), "-append", options]
+    command = [QEMU, *_COMMON, *_CONSOLE, *machine, "-kernel", str(guestos_path()), "-append", options]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as qemu:
         assert qemu.stdin is not None
         assert qemu.stdout is not None

@@ -239,7 +239,7 @@ static bool sleep(void)
 /* The way out for a device that does not go on. Its reset takes the memory of all requests back. */
 static void recover(const char *why)
 {
-    printk("vda: disk %s, reset\n", why);
+    printk("vda: disk %s; reset\n", why);
     result = -EIO;
     in_flight = 0;
     virtio_stop(device);

@@ -1,0 +1,94 @@
+"""The bundled guest OS with a virtio disk, in a topology of real processes: the driver level."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+
+from iovirt_dist.testing.live import LiveTopology, TopologyFactory
+from tests.guests.support import KIB, MIB, disk, fill, machine, pattern, settled, topology_of, typed
+
+DEVICES = {"disk": "disk0/all", "console": "tty0"}
+
+
+async def _started(iovirt: TopologyFactory, command_line: str, level: str = "driver") -> LiveTopology:
+    guest = machine("pc", "bundled:guestos", DEVICES, command_line=command_line, level=level)
+    topology = iovirt.prepare(topology_of({"guest": guest}))
+    fill(topology, pattern(2 * MIB))
+    await topology.start()
+    return topology
+
+
+async def _ended(iovirt: TopologyFactory, command_line: str, level: str = "driver") -> tuple[dict[str, Any], bytes]:
+    """Run the programs to their end; return what the hypervisor says of the guest, and the disk."""
+    topology = await _started(iovirt, command_line, level)
+    await topology.console().expect(r"^init: all done$")
+    return await settled(topology, "guest"), disk(topology).read_bytes()
+
+
+async def test_job_on_virtio_ends_idle_with_equal_counts_and_the_right_result(iovirt: TopologyFactory) -> None:
+    """One doorbell and one interrupt for each call of `job`; then nothing more, though nobody halted the machine."""
+    content = pattern(MIB)
+    topology = await _started(iovirt, "run=job kib=1024 bs=65536")
+
+    await topology.console().expect(r"^vda: virtio disk, 32768 sectors$")
+    report = await topology.console().expect(
+        r"^job: result sha256=([0-9a-f]{64}) bytes_read=1048576 .* reads=16 writes=0"
+    )
+    await topology.console().expect(r"^init: all done$")
+    guest = await settled(topology, "guest")
+
+    assert report[1] == hashlib.sha256(content).hexdigest()
+    assert disk(topology).read_bytes()[MIB:][:512].startswith(b"iovirt-dist job result\nsha256 " + report[1].encode())
+    assert guest["traps"]["doorbell"] == 19, "16 reads, the result block written, flushed, and read back"
+    assert guest["traps"] == guest["traps_at_report"] == guest["guest_traps"]
+    assert guest["state"] == "halted"
+    assert guest["disk_requests"] == 19
+    assert guest["malformed"] == 0
+
+
+async def test_same_job_at_the_operation_level_gives_the_same_disk_by_many_more_traps(iovirt: TopologyFactory) -> None:
+    """`job` does not know which driver it has; the hypervisor does (C11, C14)."""
+    driver, by_driver = await _ended(iovirt, "run=job kib=256 write=25")
+    operation, by_operation = await _ended(iovirt, "run=job kib=256 write=25", "operation")
+
+    assert by_driver == by_operation
+    assert driver["traps"]["doorbell"] > 0 == operation["traps"]["doorbell"]
+    assert operation["touched"]["ata"] > 10 * driver["touched"]["virtio-blk"]
+
+
+async def test_poke_at_virtio_registers_reaches_no_device(iovirt: TopologyFactory) -> None:
+    """A program's doorbell is a page fault in its own guest; the hypervisor hears of none (C5)."""
+    topology = await _started(iovirt, "run=poke,echo")
+
+    await topology.console().expect(r"^poke: store to virtio notify register: refused \(signal 11\)$")
+    await topology.console().expect(r"^poke: 11 of 11 refused$")
+    await typed(topology, "guest", "exit\r", r"^echo: done$")
+    guest = await settled(topology, "guest")
+
+    assert guest["traps"]["doorbell"] == 0
+
+
+@pytest.mark.parametrize("block", [512, MIB])
+async def test_job_with_the_smallest_and_the_largest_block_gives_the_same_checksum(
+    iovirt: TopologyFactory, block: int
+) -> None:
+    """A call of a MiB is one request, as is one of a sector."""
+    kib = 64 if block == 512 else 2048
+    guest, _ = await _ended(iovirt, f"run=job kib={kib} bs={block} result=none")
+
+    assert guest["disk_requests"] == kib * KIB // block
+    assert guest["disk_bytes_read"] == kib * KIB
+
+
+async def test_disk_that_ends_early_is_an_error_of_the_call_and_no_more(iovirt: TopologyFactory) -> None:
+    """The capacity is the device's; the guest goes on."""
+    guest = machine("pc", "bundled:guestos", DEVICES, command_line="run=job,echo", level="driver")
+    topology = await iovirt.up(topology_of({"guest": guest}, size="100KiB"))
+
+    await topology.console().expect(r"^job: cannot read /dev/vda: error 6$")
+    answer = await typed(topology, "guest", "still here\r", r"^echo: still here$")
+
+    assert answer.endswith("echo: still here\n")
