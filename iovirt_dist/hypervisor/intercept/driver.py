@@ -164,6 +164,8 @@ class DriverInterception:
         if not self._touched:
             return ()
         touched, self._touched = self._touched, []
+        if len(touched) > 1:
+            touched.sort(key=_order)
         outgoing: list[Outgoing] = []
         for queue in touched:
             if queue.announced != queue.generation:
@@ -240,6 +242,11 @@ def unpack_requests(entries: bytes, header_bytes: int, payload: Sequence[Buffer]
     pieces: Iterable[Buffer] = split_payload(payload, lengths) if payload or any(lengths) else repeat(b"")
     new = tuple.__new__  # a third faster than the class, which only adds the names
     return [new(QueueRequest, (*field, piece)) for field, piece in zip(fields, pieces, strict=False)]
+
+
+def _order(queue: VirtioQueue) -> tuple[int, int]:
+    """Queues leave in the order of their numbers, so that the same state sends the same messages."""
+    return queue.device, queue.number
 
 
 @cache

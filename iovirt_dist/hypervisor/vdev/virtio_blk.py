@@ -15,8 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from iovirt_dist.drivers.backend import DiskBackend, DiskRequest
-from iovirt_dist.errors import ConfigError
 from iovirt_dist.hypervisor.vdev.device import State
+from iovirt_dist.hypervisor.vdev.virtio_blk_config import (
+    MAX_RANGES,
+    MAX_REQUEST_BYTES,
+    QUEUE_SIZE,
+    configuration,
+    offered_features,
+)
 from iovirt_dist.hypervisor.vdev.virtio_function import FunctionPort
 from iovirt_dist.hypervisor.vdev.virtio_queue import VirtioQueue
 from iovirt_dist.virtio.block import (
@@ -26,23 +32,15 @@ from iovirt_dist.virtio.block import (
     RANGE,
     REQUEST,
     SECTOR_BYTES,
-    BlockConfig,
     BlockFeature,
     BlockRequest,
     BlockStatus,
 )
-from iovirt_dist.virtio.features import DeviceId, has, mask
-from iovirt_dist.wire.codec import MAX_PAYLOAD_BYTES, Buffer
+from iovirt_dist.virtio.features import DeviceId, has
+from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import MAX_DATA_BYTES, Opcode, Status
 from iovirt_dist.wire.requests import QueueRequest
 
-QUEUE_SIZE = 256
-MAX_REQUEST_BYTES = MAX_PAYLOAD_BYTES
-"""Most data of one request: it must fit one message. No feature tells a driver; larger ones end in IOERR."""
-MAX_RANGES = 16
-"""Most segments of a DISCARD or WRITE_ZEROES."""
-MAX_RANGE_SECTORS = MAX_DATA_BYTES // SECTOR_BYTES
-"""Most sectors of a segment of WRITE_ZEROES, which is written out as zeroes."""
 MOST_BYTES = 64 << 20
 """Least bound for the data in flight."""
 
@@ -95,14 +93,11 @@ class VirtioBlk:
     header_bytes: Sequence[int] = (HEADER_BYTES,)
 
     def __init__(self, disk: DiskBackend, most_bytes: int = MOST_BYTES) -> None:
-        block_bytes = max(disk.block_bytes, SECTOR_BYTES)
-        if block_bytes % SECTOR_BYTES or SECTOR_BYTES % min(disk.block_bytes, SECTOR_BYTES):
-            raise ConfigError(f"a virtio disk needs blocks that fit 512 bytes, not {disk.block_bytes}", disk.serial)
         self._disk = disk
         self._end = disk.size_bytes // SECTOR_BYTES * SECTOR_BYTES
         self._most_bytes = max(most_bytes, MOST_BYTES)
-        self.features = _offered(disk.read_only)
-        self.config = _configuration(disk, block_bytes)
+        self.features = offered_features(disk.read_only)
+        self.config = configuration(disk)
         self.counts = {kind.name.lower(): 0 for kind in BlockRequest} | {"unknown": 0}
         self.failed = 0
         self.enable(0)
@@ -150,7 +145,8 @@ class VirtioBlk:
         end, most, plain_writes = self._end, self._most_bytes, self._plain_writes
         life = self._queue.generation << 16
         reads = writes = 0
-        for head, readable, writable, header, data in batch:
+        data: Buffer
+        for head, readable, writable, header, payload in batch:
             if readable < HEADER_BYTES or not writable:
                 self._port.needs_reset("block-request")
                 break
@@ -159,10 +155,10 @@ class VirtioBlk:
                 opcode, length, data = _READ, writable - 1, b""
                 reads += 1
             elif kind == _OUT and plain_writes:
-                opcode, length = _WRITE, len(data)
+                opcode, length, data = _WRITE, len(payload), payload
                 writes += 1
             else:
-                self._other(kind, life | head, sector, writable - 1, data)
+                self._other(kind, life | head, sector, writable - 1, payload)
                 continue
             offset = sector * SECTOR_BYTES
             if 0 < length <= MAX_DATA_BYTES and not length % SECTOR_BYTES and offset + length <= end:
@@ -359,29 +355,6 @@ class VirtioBlk:
 
 
 _ZEROES = bytes(MAX_DATA_BYTES)
-
-
-def _offered(read_only: bool) -> int:
-    """Features of the device class (section 5.2.3)."""
-    features = mask(BlockFeature.SEG_MAX, BlockFeature.BLK_SIZE, BlockFeature.FLUSH, BlockFeature.TOPOLOGY)
-    writing = mask(BlockFeature.DISCARD, BlockFeature.WRITE_ZEROES)
-    return features | (mask(BlockFeature.RO) if read_only else writing)
-
-
-def _configuration(disk: DiskBackend, block_bytes: int) -> bytes:
-    """The configuration space (section 5.2.4). A request has two descriptors besides its data's."""
-    config = BlockConfig(
-        capacity=disk.size_bytes // SECTOR_BYTES,
-        seg_max=QUEUE_SIZE - 2,
-        blk_size=block_bytes,
-        min_io_size=1,
-        max_discard_sectors=0 if disk.read_only else 0xFFFF_FFFF // SECTOR_BYTES,
-        max_discard_seg=0 if disk.read_only else MAX_RANGES,
-        discard_sector_alignment=block_bytes // SECTOR_BYTES,
-        max_write_zeroes_sectors=0 if disk.read_only else MAX_RANGE_SECTORS,
-        max_write_zeroes_seg=0 if disk.read_only else MAX_RANGES,
-    )
-    return config.pack()
 
 
 def _spans(offset: int, length: int) -> list[tuple[int, int]]:

@@ -7,7 +7,8 @@ import struct
 import pytest
 
 from iovirt_dist.errors import ConfigError
-from iovirt_dist.hypervisor.vdev.virtio_blk import MAX_RANGE_SECTORS, MAX_RANGES, VirtioBlk
+from iovirt_dist.hypervisor.vdev.virtio_blk import VirtioBlk
+from iovirt_dist.hypervisor.vdev.virtio_blk_config import MAX_RANGE_SECTORS, MAX_RANGES
 from iovirt_dist.virtio.block import RANGE, BlockConfig, BlockFeature, BlockRequest
 from iovirt_dist.virtio.features import Feature, has, mask
 from iovirt_dist.virtio.mmio import Register
@@ -479,6 +480,17 @@ def test_blk_state_in_the_middle_of_requests_asks_the_twins_backend_again() -> N
     assert sorted(twin.disk.asked()) == sorted(bench.disk.asked())
     assert sorted(twin.complete()) == sorted(bench.complete())
     assert twin.device.state() == bench.device.state()
+
+
+def test_blk_state_with_much_in_flight_leaves_the_twin_no_more_room() -> None:
+    """The bound is of both."""
+    bench, twin = BlockBench(), BlockBench()
+    for head in range(16):
+        bench.ask(IN, writable=4 * MIB + 1, head=head)
+
+    twin.device.restore(bench.device.state())
+
+    assert twin.ask(IN, writable=513, head=16) == [Returned(16, b"", IOERR)]
 
 
 def test_blk_sector_and_length_are_64_and_32_bits_wide() -> None:

@@ -500,3 +500,14 @@ def test_state_with_completions_that_wait_restores_them_and_the_interrupt() -> N
     assert twin.device.state() == device.device.state()
     assert [type(body) for body in twin.bodies()] == [Completions]
     assert twin.line.level
+
+
+def test_state_remembers_what_no_read_has_shown() -> None:
+    """The twin does not take back an interrupt whose completions are on their way, either."""
+    device, twin = BlockBench(), BlockBench()
+    raise_used(device)
+
+    twin.device.restore(device.device.state())
+    twin.write(Register.INTERRUPT_ACK, USED)
+
+    assert twin.line.level

@@ -1,0 +1,50 @@
+"""What a virtio block device says of itself (VIRTIO 1.2, sections 5.2.3 and 5.2.4)."""
+
+from __future__ import annotations
+
+from iovirt_dist.drivers.backend import DiskBackend
+from iovirt_dist.errors import ConfigError
+from iovirt_dist.virtio.block import SECTOR_BYTES, BlockConfig, BlockFeature
+from iovirt_dist.virtio.features import mask
+from iovirt_dist.wire.codec import MAX_PAYLOAD_BYTES
+from iovirt_dist.wire.commands import MAX_DATA_BYTES
+
+QUEUE_SIZE = 256
+MAX_REQUEST_BYTES = MAX_PAYLOAD_BYTES
+"""Most data of one request: it must fit one message. No feature tells a driver; larger ones end in IOERR."""
+MAX_RANGES = 16
+"""Most segments of a DISCARD or WRITE_ZEROES."""
+MAX_RANGE_SECTORS = MAX_DATA_BYTES // SECTOR_BYTES
+"""Most sectors of a segment of WRITE_ZEROES, which is written out as zeroes."""
+_MAX_DISCARD_SECTORS = 0xFFFF_FFFF // SECTOR_BYTES
+"""Most sectors of a segment of DISCARD: its bytes are a 32-bit number."""
+
+
+def offered_features(read_only: bool) -> int:
+    """Features of the device class (section 5.2.3)."""
+    features = mask(BlockFeature.SEG_MAX, BlockFeature.BLK_SIZE, BlockFeature.FLUSH, BlockFeature.TOPOLOGY)
+    writing = mask(BlockFeature.DISCARD, BlockFeature.WRITE_ZEROES)
+    return features | (mask(BlockFeature.RO) if read_only else writing)
+
+
+def configuration(disk: DiskBackend) -> bytes:
+    """The configuration space (section 5.2.4). A request has two descriptors besides its data's.
+
+    Raises:
+        ConfigError: The disk's blocks do neither divide 512 bytes nor consist of as many.
+    """
+    block_bytes = max(disk.block_bytes, SECTOR_BYTES)
+    if block_bytes % SECTOR_BYTES or SECTOR_BYTES % min(disk.block_bytes, SECTOR_BYTES):
+        raise ConfigError(f"a virtio disk needs blocks that fit 512 bytes, not {disk.block_bytes}", disk.serial)
+    config = BlockConfig(
+        capacity=disk.size_bytes // SECTOR_BYTES,
+        seg_max=QUEUE_SIZE - 2,
+        blk_size=block_bytes,
+        min_io_size=1,
+        max_discard_sectors=0 if disk.read_only else _MAX_DISCARD_SECTORS,
+        max_discard_seg=0 if disk.read_only else MAX_RANGES,
+        discard_sector_alignment=block_bytes // SECTOR_BYTES,
+        max_write_zeroes_sectors=0 if disk.read_only else MAX_RANGE_SECTORS,
+        max_write_zeroes_seg=0 if disk.read_only else MAX_RANGES,
+    )
+    return config.pack()
