@@ -127,7 +127,7 @@ class GuestCore:
 
     def __init__(self, config: SessionConfig, hypervisor: str, memory: GuestMemory | None = None) -> None:
         self.opener = Opener(config, hypervisor)
-        self.queues = ArmedQueues(memory or NoMemory())
+        self.queues = ArmedQueues(memory if memory is not None else NoMemory())
         self.counts = Counts()
         self.lines = 0
         self.intercepted_calls: tuple[str, frozenset[int]] | None = None

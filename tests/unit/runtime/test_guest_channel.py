@@ -7,12 +7,14 @@ import socket
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 import pytest
 
 from iovirt_dist.errors import GuestFault
-from iovirt_dist.guest.bus import BusClosedError, IoPrivilege
+from iovirt_dist.guest.bus import BusClosedError, IoPrivilege, SystemCallOutcome
 from iovirt_dist.guest.core import GuestCore, StateChanged
+from iovirt_dist.guest.deferral import MAX_DEFERRED
 from iovirt_dist.runtime.guest_channel import GuestChannel
 from iovirt_dist.wire.acceptor import Acceptor
 from iovirt_dist.wire.codec import Buffer
@@ -22,23 +24,35 @@ from iovirt_dist.wire.messages import (
     Message,
     Power,
     PowerAction,
+    Report,
     Role,
     Trap,
     TrapKind,
     TrapReply,
 )
+from iovirt_dist.wire.queue_messages import ArmQueue, Completions, Doorbell
+from iovirt_dist.wire.requests import QueueCompletion, pack_completions
 from iovirt_dist.wire.session import Delivered, SendFrames, SessionConfig
+from iovirt_dist.wire.syscall_messages import (
+    Disposition,
+    InterceptCalls,
+    ProgramStarted,
+    SystemCall,
+    SystemCallReply,
+)
+from tests.unit.guest.queue_bench import NOTIFY, DriverBench
 
 SYSTEM = IoPrivilege(0)
 PATIENCE_S = 5.0
 PEER = b"alice"
 
-Answer = Callable[[Trap, Sequence[Buffer]], Sequence[tuple[Message, tuple[bytes, ...]]]]
+Answer = Callable[[Any, Sequence[Buffer]], Sequence[tuple[Message, tuple[bytes, ...]]]]
+"""What is said to a `Trap`, a `SystemCall` or a `Doorbell` with its payload."""
 
 
-def answer_all(trap: Trap, payload: Sequence[Buffer]) -> Sequence[tuple[Message, tuple[bytes, ...]]]:
+def answer_all(trap: Any, payload: Sequence[Buffer]) -> Sequence[tuple[Message, tuple[bytes, ...]]]:
     """Reads return the trap's number; string reads as many bytes as were asked; stores need nothing."""
-    if trap.kind is TrapKind.MMIO_STORE:
+    if not isinstance(trap, Trap) or trap.kind is TrapKind.MMIO_STORE:
         return ()
     string = trap.kind is TrapKind.PORT_IN and trap.count > 1
     return ((TrapReply(trap.number, trap.number), (bytes(trap.width * trap.count),) if string else ()),)
@@ -52,11 +66,13 @@ class HypervisorPort:
 
     Attributes:
         traps: Traps received, with payload.
+        others: Doorbells, system calls and other messages, with payload.
         closed: Whether the port was closed.
     """
 
     def __init__(self, answer: Answer = answer_all) -> None:
         self.traps: list[tuple[Trap, list[bytes]]] = []
+        self.others: list[tuple[Message, list[bytes]]] = []
         self.closed = False
         self._answer = answer
         self._acceptor = Acceptor(SessionConfig(Role.HYPERVISOR, "hv", 9, lease_ms=600_000), lambda _hello: None)
@@ -83,8 +99,12 @@ class HypervisorPort:
             for output in self._acceptor.receive(PEER, list(frames), 0):
                 if isinstance(output, SendFrames):
                     self._put(output.frames)
-                elif isinstance(output, Delivered) and isinstance(output.body, Trap):
-                    self.traps.append((output.body, [bytes(frame) for frame in output.payload]))
+                elif isinstance(output, Delivered) and not isinstance(output.body, Report):
+                    frames_kept = [bytes(frame) for frame in output.payload]
+                    if isinstance(output.body, Trap):
+                        self.traps.append((output.body, frames_kept))
+                    else:
+                        self.others.append((output.body, frames_kept))
                     for body, payload in self._answer(output.body, output.payload):
                         self._put(self._acceptor.send(PEER, body, payload, 0).frames)
         return True
@@ -130,7 +150,8 @@ class Bench:
         self.loop = loop
         self.port = HypervisorPort(answer)
         self.kicks = 0
-        self.core = GuestCore(SessionConfig(Role.GUEST, "alice", 3, lease_ms=600_000), "hv")
+        self.driver = DriverBench()
+        self.core = GuestCore(SessionConfig(Role.GUEST, "alice", 3, lease_ms=600_000), "hv", self.driver.memory)
         self.channel = GuestChannel(self.core, self.port, self._kick)
 
     def power_on(self) -> None:
@@ -319,3 +340,175 @@ async def test_channel_tells_the_core_of_states_and_of_its_own_failure(make: Cal
 
     assert first is GuestState.HALTED
     assert (bench.core.state, bench.core.reason) == (GuestState.STOPPED, "internal error, see the log")
+
+
+def complete(head: int, data: bytes, lines: tuple[int, ...] = ()) -> tuple[Message, tuple[bytes, ...]]:
+    """A completion with its payload."""
+    return Completions(2, 1, 7, True, pack_completions([QueueCompletion(head, len(data), 0)]), lines), (data,)
+
+
+async def armed(make: Callable[..., Bench], answer: Answer = answer_all) -> Bench:
+    """A bench whose queue is armed."""
+    bench = make(answer)
+    bench.port.say(bench.driver.arm)
+    await bench.until(lambda: bench.core.waits_for_safe_point)
+    bench.channel.safe_point()
+    bench.kicks = 0
+    return bench
+
+
+async def test_channel_system_call_waits_for_its_outcome(make: Callable[..., Bench]) -> None:
+    """With the data that the call reads, and that it writes."""
+    bench = make(lambda call, _: ((SystemCallReply(call.number, Disposition.DONE, 4, (4,)), (b"da", b"ta")),))
+
+    outcome = bench.channel.system_call(1, 3, (0, 0x8000, 4), (4,), b"in")
+
+    assert outcome == SystemCallOutcome(Disposition.DONE, 4, (4,), b"data", ())
+    assert bench.port.others == [(SystemCall(1, 1, 3, (0, 0x8000, 4), (4,)), [b"in"])]
+
+
+async def test_channel_system_call_ends_with_the_power(make: Callable[..., Bench]) -> None:
+    """The program never goes on."""
+    bench = make(lambda call, _: ((Power(PowerAction.RESET, "port 92h"), ()),))
+
+    with pytest.raises(BusClosedError):
+        bench.channel.system_call(1, 3, (), (), b"")
+
+
+async def test_channel_system_call_answered_as_a_trap_stays_unanswered(make: Callable[..., Bench]) -> None:
+    """A CPU never gets the wrong kind of answer."""
+    bench = make(
+        lambda call, _: (
+            (TrapReply(call.number, 7), ()),
+            (SystemCallReply(call.number, Disposition.PASS), ()),
+        )
+    )
+
+    assert bench.channel.system_call(1, 3, (), (), b"").disposition is Disposition.PASS
+
+
+async def test_channel_program_is_announced_without_waiting(make: Callable[..., Bench]) -> None:
+    """Posted, as a store is."""
+    bench = make()
+
+    bench.channel.program_started(1, "cat", 0x60_0000, 0x7000_0000)
+
+    assert bench.port.others == [(ProgramStarted(1, "cat", 0x60_0000, 0x7000_0000), [])]
+
+
+async def test_channel_intercepted_calls_are_what_the_hypervisor_says(make: Callable[..., Bench]) -> None:
+    """None before."""
+    bench = make()
+    before = bench.channel.intercepted_calls()
+
+    bench.port.say(InterceptCalls("linux_i386", (3,)))
+    await bench.until(lambda: bench.channel.intercepted_calls() is not None)
+
+    assert before is None
+    assert bench.channel.intercepted_calls() == ("linux_i386", frozenset({3}))
+
+
+async def test_channel_doorbell_leaves_at_once_and_nobody_answers(make: Callable[..., Bench]) -> None:
+    """In the store; the CPU goes on."""
+    bench = await armed(make)
+    bench.driver.add_read(0)
+
+    bench.channel.store(NOTIFY, 4, 1, SYSTEM)
+
+    ((body, _),) = bench.port.others
+    assert isinstance(body, Doorbell)
+    assert len(body.requests) == 28
+    assert bench.port.traps == []
+
+
+async def test_channel_completion_while_guest_code_runs_kicks_and_waits_for_the_vcpu_thread(
+    make: Callable[..., Bench],
+) -> None:
+    """Guest memory is the vCPU thread's; the interrupt is not visible before the data."""
+    bench = await armed(make)
+    head = bench.driver.add_read(0)
+    bench.channel.store(NOTIFY, 4, 1, SYSTEM)
+
+    body, payload = complete(head, b"data", (0, 1))
+    bench.port.say(body, *payload)
+    bench.port.say(Interrupt(9, 1))
+    await bench.until(lambda: bench.kicks > 0)
+    before = bench.driver.data(0, 4), bench.channel.lines()
+    await bench.until(lambda: not bench.port.pending())
+    still = bench.driver.data(0, 4), bench.channel.lines()
+    await bench.in_vcpu_thread(bench.channel.safe_point)
+
+    assert before == still == (bytes(4), 0)
+    assert bench.driver.data(0, 4) == b"data"
+    assert bench.channel.lines() == 1 | 1 << 9
+
+
+async def test_channel_completion_inside_of_a_trap_is_written_before_the_trap_ends(make: Callable[..., Bench]) -> None:
+    """The reply behind it must not reveal it before it is there."""
+    heads: list[int] = []
+
+    def answer(trap: Any, _: Sequence[Buffer]) -> Sequence[tuple[Message, tuple[bytes, ...]]]:
+        if not isinstance(trap, Trap):
+            return ()
+        return (complete(heads[0], b"data"), (TrapReply(trap.number, 1), ()))
+
+    bench = await armed(make, answer)
+    heads.append(bench.driver.add_read(0))
+    bench.channel.store(NOTIFY, 4, 1, SYSTEM)
+
+    bench.channel.load(0x1000_0060, 4, SYSTEM)
+
+    assert bench.driver.data(0, 4) == b"data"
+    assert not bench.core.waits_for_safe_point
+
+
+async def test_channel_completion_that_waits_is_written_before_the_next_trap_ends(make: Callable[..., Bench]) -> None:
+    """The kick has not reached the CPU yet when it traps."""
+    bench = await armed(make)
+    head = bench.driver.add_read(0)
+    bench.channel.store(NOTIFY, 4, 1, SYSTEM)
+    body, payload = complete(head, b"data")
+    bench.port.say(body, *payload)
+    await bench.until(lambda: bench.core.waits_for_safe_point)
+
+    await bench.in_vcpu_thread(lambda: bench.channel.load(0x1000_0060, 4, SYSTEM))
+
+    assert bench.driver.data(0, 4) == b"data"
+
+
+async def test_channel_halted_cpu_takes_a_completion_that_waited(make: Callable[..., Bench]) -> None:
+    """It came between the CPU's last look and its HLT."""
+    bench = await armed(make)
+    head = bench.driver.add_read(0)
+    bench.channel.store(NOTIFY, 4, 1, SYSTEM)
+    seen = bench.channel.line_changes
+    body, payload = complete(head, b"data", (0, 1))
+    bench.port.say(body, *payload)
+    await bench.until(lambda: bench.core.waits_for_safe_point)
+
+    await bench.in_vcpu_thread(lambda: bench.channel.pump_until(lambda: bench.channel.line_changes != seen))
+
+    assert bench.driver.data(0, 4) == b"data"
+    assert bench.channel.lines() == 1
+
+
+async def test_channel_loop_leaves_messages_where_they_are_when_too_many_wait(make: Callable[..., Bench]) -> None:
+    """They are received when the vCPU thread comes."""
+    bench = await armed(make)
+    arm = ArmQueue(3, 3, 1, 0, 8, 1 << 40, 1 << 40, 1 << 40, 0, 0)
+    for _ in range(MAX_DEFERRED // 2):
+        bench.port.say(arm)
+        await asyncio.sleep(0)
+    await bench.until(lambda: not bench.port.pending())
+    for _ in range(MAX_DEFERRED // 2 + 50):
+        bench.port.say(arm)
+    await bench.until(lambda: bench.core.full)
+    await asyncio.sleep(0)
+    left = bench.port.pending()
+
+    await bench.in_vcpu_thread(bench.channel.safe_point)
+
+    assert left
+    assert not bench.port.pending()
+    assert not bench.core.waits_for_safe_point
+    assert bench.core.queues.counts.broken == MAX_DEFERRED + 50
