@@ -206,8 +206,8 @@ class DriverRing(Protocol):
     def interrupt_after(self, requests: int) -> bool:
         """Ask for an interrupt once so many more are used, at least 1; return True if they were used already.
 
-        Without RING_EVENT_IDX this is `enable_interrupts`. A packed ring may interrupt earlier if requests have
-        different numbers of descriptors.
+        Without RING_EVENT_IDX this is `enable_interrupts`. A packed ring counts descriptors: with requests of different
+        lengths it may interrupt earlier, and later if shorter ones are added meanwhile.
         """
         ...
 

@@ -143,25 +143,32 @@ class PackedDriver:
     def interrupt_after(self, requests: int) -> bool:
         """Ask for an interrupt once so many more are used (section 2.8.10); see `DriverRing.interrupt_after`.
 
-        After any so many, the device is at least as far as if those with the fewest descriptors had come.
+        After so many, the device is at least as far as if those with the fewest descriptors had come. It may go on
+        while this looks, so the place is chosen anew until nothing was used meanwhile.
         """
         if not self._event_idx:
             return self.enable_interrupts()
         if requests > len(self._counts):  # how many descriptors those to come will have is not known
             self.enable_interrupts()
             return False
-        fewest = sum(sorted(self._counts.values())[:requests])
-        place = (self._used + fewest - 1) % (2 * self._size)
-        self._driver[:] = suppression_at(place, self._size)
-        return self._count_used() >= requests
+        waiting = -1
+        while True:
+            seen, (waiting, ahead) = waiting, self._look_ahead(requests)
+            if waiting >= requests:
+                return True
+            if waiting == seen:
+                return False
+            self._driver[:] = suppression_at((self._used + ahead) % (2 * self._size), self._size)
 
-    def _count_used(self) -> int:
-        """Return how many used requests were not taken yet."""
-        number, place = 0, self._used
-        while number < len(self._counts) and (entry := self._used_at(place)) is not None:
-            number += 1
-            place = (place + self._counts.get(entry[0], 1)) % (2 * self._size)
-        return number
+    def _look_ahead(self, requests: int) -> tuple[int, int]:
+        """Return how many used requests wait, and how many descriptors before the one that completes so many."""
+        counts = self._counts.copy()
+        waiting = descriptors = 0
+        while counts and (entry := self._used_at((self._used + descriptors) % (2 * self._size))) is not None:
+            waiting += 1
+            descriptors += counts.pop(entry[0], 1)
+        missing = max(requests - waiting, 0)
+        return waiting, descriptors + sum(sorted(counts.values())[:missing]) - 1
 
     def disable_interrupts(self) -> None:
         """Ask for none; see `DriverRing.disable_interrupts`."""
