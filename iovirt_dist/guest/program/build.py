@@ -50,5 +50,6 @@ def build_program(
         ImageError: The file is missing or cannot be run.
     """
     image = load_program(path, abi)
-    program = Program(image, f"/{path.name}", tuple(arguments) or (path.name,), tuple(environment), random, memory_bytes)
+    command = tuple(arguments) or (path.name,)
+    program = Program(image, f"/{path.name}", command, tuple(environment), random, memory_bytes)
     return ProgramCpu(ENGINES[image.architecture.abi], bus, program, ABIS[image.architecture.abi])
