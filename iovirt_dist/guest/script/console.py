@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from iovirt_dist.guest.script.transport import DriverQueue, VirtioDevice
+from iovirt_dist.guest.script.transport import DriverQueue, VirtioDevice, take_used
 from iovirt_dist.virtio.console import RECEIVE, TRANSMIT
 from iovirt_dist.virtio.features import DeviceId
+from iovirt_dist.virtio.ring import DriverRing, driver_ring
 
 BUFFER_BYTES = 1024
 RECEIVE_BUFFERS = 8
@@ -18,7 +19,9 @@ class Console:
         device: Its transport.
     """
 
-    def __init__(self, device: VirtioDevice, receive: DriverQueue, transmit: DriverQueue) -> None:
+    def __init__(
+        self, device: VirtioDevice, receive: DriverQueue[DriverRing], transmit: DriverQueue[DriverRing]
+    ) -> None:
         guest = device.guest
         self.device = device
         self._receive = receive
@@ -26,7 +29,7 @@ class Console:
         self._output = guest.allocate(BUFFER_BYTES)
         self._buffers: dict[int, int] = {}
         self._input = b""
-        for _ in range(min(RECEIVE_BUFFERS, receive.size)):
+        for _ in range(min(RECEIVE_BUFFERS, receive.setup.size)):
             self._offer(guest.allocate(BUFFER_BYTES))
 
     def _offer(self, buffer: int) -> None:
@@ -49,14 +52,15 @@ class Console:
             memory.write(self._output, piece)
             self._transmit.ring.add([(self._output, len(piece))], [])
             self._transmit.notify()
-            await self._transmit.used()
+            await take_used(self._transmit)
 
     async def read(self) -> bytes:
         """Wait for input and return what is there, at least one byte; raises as `write` does. One task at a time."""
         memory = self.device.guest.memory
         while not self._input:
-            for head, length in await self._receive.used():
-                buffer = self._buffers.pop(head)
+            used = await take_used(self._receive)
+            buffers = [self._buffers.pop(head) for head, _ in used]  # all of them first: `_offer` uses numbers again
+            for buffer, (_, length) in zip(buffers, used, strict=True):
                 self._input += memory.read(buffer, min(length, BUFFER_BYTES))
                 self._offer(buffer)
             self._receive.notify()
@@ -78,8 +82,8 @@ class Console:
 async def open_console(device: VirtioDevice, *, interrupts: bool = False, features: int = 0) -> Console:
     """Negotiate with a console and make it ready; arguments and errors as in `guest.script.disk.open_disk`."""
     await device.start(DeviceId.CONSOLE, features, interrupts=interrupts)
-    receive = await device.queue(RECEIVE, QUEUE_SIZE)
-    transmit = await device.queue(TRANSMIT, QUEUE_SIZE)
+    receive = await device.queue(RECEIVE, QUEUE_SIZE, driver_ring)
+    transmit = await device.queue(TRANSMIT, QUEUE_SIZE, driver_ring)
     console = Console(device, receive, transmit)
     console.go()
     return console

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from iovirt_dist.errors import LocalError
+from iovirt_dist.guest.script.access import GuestAccess
+from iovirt_dist.guest.script.requests import DESCRIPTORS, RequestRing, Shape, request_ring
 from iovirt_dist.guest.script.transport import DeviceError, VirtioDevice
 from iovirt_dist.step import Record
 from iovirt_dist.virtio.block import (
@@ -29,16 +31,18 @@ from iovirt_dist.virtio.block import (
     BlockStatus,
 )
 from iovirt_dist.virtio.features import DeviceId, Feature, has, mask
-from iovirt_dist.virtio.ring import Segment
-
-DESCRIPTORS = 3
-"""Of a request: header, data, status."""
+from iovirt_dist.virtio.memory import ByteMemory
+from iovirt_dist.virtio.ring import RingSetup
 
 _WANTED = mask(BlockFeature.SEG_MAX, BlockFeature.RO, BlockFeature.BLK_SIZE, BlockFeature.FLUSH, BlockFeature.DISCARD)
-_DATA_IN = (int(BlockRequest.IN), int(BlockRequest.GET_ID))
+_IN = int(BlockRequest.IN)
+_DATA_IN = (_IN, int(BlockRequest.GET_ID))
 """Requests whose data the device writes."""
 _UNANSWERED = 0xFF
 """Status byte before the device writes it: no `BlockStatus`."""
+
+
+_pack_header = HEADER.pack_into
 
 
 class DiskError(LocalError):
@@ -76,18 +80,22 @@ class BlockDone(Record, frozen=True):
 
 
 class _Slot:
-    """Memory of one request in flight; addresses are guest physical, offsets from the start of RAM."""
+    """Memory of one request; offsets are from the start of RAM."""
 
-    __slots__ = ("buffer", "buffer_view", "header", "header_offset", "length", "number", "status", "status_offset")
+    __slots__ = ("buffer", "format", "header_offset", "index", "length", "number", "shape", "status_offset")
 
-    def __init__(self, header: int, base: int, buffer: int, view: memoryview) -> None:
-        self.header: list[Segment] = [(header, HEADER_BYTES)]
-        self.header_offset = header - base
-        self.status: Segment = (header + HEADER_BYTES, STATUS_BYTES)
+    def __init__(self, index: int, guest: GuestAccess, io_bytes: int) -> None:
+        header = guest.allocate(HEADER_BYTES + STATUS_BYTES)
+        buffer = guest.allocate(io_bytes, 4096)
+        self.index = index
+        self.shape = Shape((header, HEADER_BYTES), buffer, (header + HEADER_BYTES, STATUS_BYTES))
+        self.buffer = guest.memory.view(buffer, io_bytes)
+        self.header_offset = header - guest.memory.base
         self.status_offset = self.header_offset + HEADER_BYTES
-        self.buffer = buffer
-        self.buffer_view = view
+        self.format = 0
+        """Length of the data and, lowest bit, whether the device writes it: as the ring knows it."""
         self.length = 0
+        """Bytes that the device writes."""
         self.number = 0
 
 
@@ -105,36 +113,33 @@ class Disk:
         queue: Its only queue.
     """
 
-    def __init__(self, device: VirtioDevice, config: BlockConfig, depth: int, io_bytes: int) -> None:
+    def __init__(self, device: VirtioDevice, config: BlockConfig, io_bytes: int) -> None:
         self.device = device
         self.config = config
         self.capacity = config.capacity
         self.read_only = has(device.features, BlockFeature.RO)
-        self.depth = depth
+        self.depth = 0
         self.io_sectors = io_bytes // SECTOR_BYTES
         self.submitted = 0
-        memory = device.guest.memory
-        self._memory = memory.data
+        self._memory = device.guest.memory.data
         self._io_bytes = io_bytes
-        self._slots = [self._slot() for _ in range(depth)]
-        self._free = list(reversed(self._slots))
-        self._in_flight: dict[int, _Slot] = {}
+        self._slots: list[_Slot] = []
+        self._free: list[_Slot] = []
         self._awaited: dict[int, BlockDone | None] = {}
         self._done: list[BlockDone] = []
 
-    def _slot(self) -> _Slot:
-        guest = self.device.guest
-        header = guest.allocate(HEADER_BYTES + STATUS_BYTES)
-        buffer = guest.allocate(self._io_bytes, 4096)
-        return _Slot(header, guest.memory.base, buffer, guest.memory.view(buffer, self._io_bytes))
-
-    async def start(self, queue_size: int) -> None:
+    async def start(self, depth: int) -> None:
         """Set the queue up and let the device go; for `open_disk`."""
-        self.queue = await self.device.queue(REQUEST, queue_size)
-        if self.queue.size < DESCRIPTORS * self.depth:
-            self.depth = self.queue.size // DESCRIPTORS
-            self._free = self._free[: self.depth]
+        size = 1 << (DESCRIPTORS * depth - 1).bit_length()
+        self.queue = await self.device.queue(REQUEST, size, lambda memory, setup: self._ring(memory, setup, depth))
         self.device.go()
+
+    def _ring(self, memory: ByteMemory, setup: RingSetup, depth: int) -> RequestRing:
+        """Take memory for as many slots as there shall be and the ring holds."""
+        self.depth = min(depth, setup.size // DESCRIPTORS)
+        self._slots = [_Slot(index, self.device.guest, self._io_bytes) for index in range(self.depth)]
+        self._free = list(reversed(self._slots))
+        return request_ring(memory, setup, [slot.shape for slot in self._slots])
 
     @property
     def free(self) -> int:
@@ -156,10 +161,13 @@ class Disk:
             DiskError: They are more, or larger. Those in front of it are submitted.
         """
         first = self.submitted
+        slots: list[int] = []
+        fill = self._fill
         try:
-            for request in requests:
-                self._submit(*request)
+            for kind, sector, sectors, data in requests:
+                slots.append(fill(kind, sector, sectors, data).index)
         finally:
+            self.queue.ring.offer(slots)
             self.queue.notify()
         return first
 
@@ -182,45 +190,47 @@ class Disk:
         done, self._done = self._done, []
         return done
 
-    def _submit(self, kind: int, sector: int, count: int, data: bytes | bytearray | memoryview) -> _Slot:
-        """Fill a slot and add it to the ring."""
+    def _fill(self, kind: int, sector: int, sectors: int, data: bytes | bytearray | memoryview) -> _Slot:
+        """Write a request into a slot."""
         if not self._free:
             raise DiskError(f"{self.depth} requests are in flight", fix="take completions first")
-        length = len(data) or count * SECTOR_BYTES
+        reads = kind in _DATA_IN
+        length = sectors * SECTOR_BYTES if kind == _IN else len(data)
         if length > self._io_bytes:
             raise DiskError(
                 f"a request of {length} bytes, buffers have {self._io_bytes}", fix="open with more io_bytes"
             )
         slot = self._free.pop()
-        memory = self._memory
-        HEADER.pack_into(memory, slot.header_offset, kind, 0, sector)
-        memory[slot.status_offset] = _UNANSWERED
-        readable, writable = slot.header, [slot.status]
-        if kind in _DATA_IN:
-            writable = [(slot.buffer, length), slot.status]
-        elif length:
-            slot.buffer_view[:length] = data
-            readable = [slot.header[0], (slot.buffer, length)]
-        slot.length = length if len(writable) > 1 else 0
+        _pack_header(self._memory, slot.header_offset, kind, 0, sector)
+        self._memory[slot.status_offset] = _UNANSWERED
+        if reads:
+            slot.length = length
+        else:
+            slot.length = 0
+            slot.buffer[:length] = data
+        form = length << 1 | reads
+        if slot.format != form:
+            slot.format = form
+            self.queue.ring.describe(slot.index, length, writable=reads)
         slot.number = self.submitted
         self.submitted += 1
-        self._in_flight[self.queue.ring.add(readable, writable)] = slot
         return slot
 
     def _reap(self) -> None:
         """Take what is used, and sort it by who waits for it."""
-        used = self.queue.take()
+        used = self.queue.ring.take()
         if not used:
             return
-        memory, in_flight, free, awaited = self._memory, self._in_flight, self._free, self._awaited
-        for head, _ in used:
-            slot = in_flight.pop(head)
+        self.queue.suppress()
+        memory, slots, free, awaited, ready = self._memory, self._slots, self._free, self._awaited, self._done
+        for index in used:
+            slot = slots[index]
             free.append(slot)
-            done = BlockDone(slot.number, memory[slot.status_offset], slot.buffer_view[: slot.length])
+            done = BlockDone(slot.number, memory[slot.status_offset], slot.buffer[: slot.length])
             if awaited and slot.number in awaited:
                 awaited[slot.number] = done
             else:
-                self._done.append(done)
+                ready.append(done)
 
     # --- single requests
 
@@ -266,8 +276,10 @@ class Disk:
         while not self._free:
             await self.queue.wait()
             self._reap()
-        number = self._submit(kind, sector, count, data).number
+        slot = self._fill(kind, sector, count, data)
+        number = slot.number
         self._awaited[number] = None
+        self.queue.ring.offer((slot.index,))
         self.queue.notify()
         try:
             while (done := self._awaited[number]) is None:
@@ -310,6 +322,6 @@ async def open_disk(
     wanted = features | mask(Feature.RING_EVENT_IDX) if interrupts else features
     await device.start(DeviceId.BLOCK, wanted, interrupts=interrupts)
     config = BlockConfig.unpack(await device.config(CONFIG_BYTES))
-    disk = Disk(device, config, depth, io_bytes)
-    await disk.start(1 << (DESCRIPTORS * depth - 1).bit_length())
+    disk = Disk(device, config, io_bytes)
+    await disk.start(depth)
     return disk

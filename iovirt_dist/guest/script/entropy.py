@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from iovirt_dist.guest.script.transport import DriverQueue, VirtioDevice
+from iovirt_dist.guest.script.transport import DriverQueue, VirtioDevice, take_used
 from iovirt_dist.virtio.entropy import REQUEST
 from iovirt_dist.virtio.features import DeviceId
+from iovirt_dist.virtio.ring import DriverRing, driver_ring
 
 BUFFER_BYTES = 4096
 QUEUE_SIZE = 4
@@ -17,7 +18,7 @@ class Entropy:
         device: Its transport.
     """
 
-    def __init__(self, device: VirtioDevice, queue: DriverQueue) -> None:
+    def __init__(self, device: VirtioDevice, queue: DriverQueue[DriverRing]) -> None:
         self.device = device
         self._queue = queue
         self._buffer = device.guest.allocate(BUFFER_BYTES)
@@ -34,7 +35,7 @@ class Entropy:
             wanted = min(length - len(data), BUFFER_BYTES)
             self._queue.ring.add([], [(self._buffer, wanted)])
             self._queue.notify()
-            for _, written in await self._queue.used():
+            for _, written in await take_used(self._queue):
                 data += memory.read(self._buffer, min(written, wanted))
         return data
 
@@ -42,6 +43,6 @@ class Entropy:
 async def open_entropy(device: VirtioDevice, *, interrupts: bool = False, features: int = 0) -> Entropy:
     """Negotiate with an entropy device and make it ready; arguments and errors as in `guest.script.disk.open_disk`."""
     await device.start(DeviceId.ENTROPY, features, interrupts=interrupts)
-    entropy = Entropy(device, await device.queue(REQUEST, QUEUE_SIZE))
+    entropy = Entropy(device, await device.queue(REQUEST, QUEUE_SIZE, driver_ring))
     device.go()
     return entropy

@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
 from iovirt_dist.errors import LocalError
 from iovirt_dist.guest.script.access import GuestAccess
 from iovirt_dist.virtio.features import DeviceId, Feature, mask
+from iovirt_dist.virtio.memory import ByteMemory
 from iovirt_dist.virtio.mmio import MAGIC, VERSION, InterruptBit, Register, Status
-from iovirt_dist.virtio.ring import DriverRing, driver_ring, ring_bytes, ring_setup
+from iovirt_dist.virtio.ring import DriverRing, RingSetup, ring_bytes, ring_setup
 
 _WORD = 0xFFFF_FFFF
+
+
+class NotifyingRing(Protocol):
+    """What of a ring concerns notifications and interrupts; see `DriverRing`."""
+
+    def notify_needed(self) -> bool:
+        """Whether the device wants a notification."""
+        ...
+
+    def enable_interrupts(self) -> bool:
+        """Ask for an interrupt; True if something was used already."""
+        ...
+
+    def disable_interrupts(self) -> None:
+        """Ask for none."""
+        ...
+
+
+R = TypeVar("R", bound=NotifyingRing)
 
 
 class DeviceError(LocalError):
@@ -111,12 +134,13 @@ class VirtioDevice:
             if await self.read(Register.CONFIG_GENERATION) == before:
                 return b"".join(word.to_bytes(4, "little") for word in words)[:length]
 
-    async def queue(self, index: int, size: int) -> DriverQueue:
+    async def queue(self, index: int, size: int, make: Callable[[ByteMemory, RingSetup], R]) -> DriverQueue[R]:
         """Give the device a queue (section 4.2.3.2).
 
         Args:
             index: Its number.
             size: Entries wanted, a power of two; there may be fewer.
+            make: Makes the driver's side of the ring: `virtio.ring.driver_ring`.
 
         Raises:
             DeviceError: The device has no such queue.
@@ -128,7 +152,7 @@ class VirtioDevice:
         size = min(size, most)
         guest = self.guest
         setup = ring_setup(guest.allocate(ring_bytes(size)), size, self.features)
-        ring = driver_ring(guest.memory, setup)
+        ring = make(guest.memory, setup)
         self.write(Register.QUEUE_NUM, size)
         for register, address in (
             (Register.QUEUE_DESC_LOW, setup.descriptors),
@@ -138,7 +162,7 @@ class VirtioDevice:
             guest.store(self._base + register, 4, address & _WORD)
             guest.store(self._base + register + 4, 4, address >> 32)
         self.write(Register.QUEUE_READY, 1)
-        return DriverQueue(self, index, size, ring)
+        return DriverQueue(self, index, setup, ring)
 
     def go(self) -> None:
         """Set DRIVER_OK: the device may use its queues. Its interrupts are served from here on."""
@@ -161,38 +185,35 @@ class VirtioDevice:
         return DeviceError(what, f"guest {self.guest.name}: virtio device at {self._base:#x}")
 
 
-class DriverQueue:
+class DriverQueue(Generic[R]):
     """The driver's side of one queue; made by `VirtioDevice.queue`.
 
     Attributes:
-        ring: The ring; after `ring.add` comes `notify`.
-        size: Its entries.
+        ring: The ring; when something was added comes `notify`, when something was taken `suppress`.
+        setup: Where the ring lies; who wants to break it on purpose finds it there.
     """
 
-    __slots__ = ("_device", "_index", "ring", "size")
+    __slots__ = ("_device", "_index", "ring", "setup")
 
-    def __init__(self, device: VirtioDevice, index: int, size: int, ring: DriverRing) -> None:
+    def __init__(self, device: VirtioDevice, index: int, setup: RingSetup, ring: R) -> None:
         self._device = device
         self._index = index
         self.ring = ring
-        self.size = size
-        if device.polled:
-            ring.disable_interrupts()
+        self.setup = setup
+        self.suppress()
 
     def notify(self) -> None:
         """Tell the device what was added, if it wants to know: one doorbell for any number of requests."""
         if self.ring.notify_needed():
             self._device.write(Register.QUEUE_NOTIFY, self._index)
 
-    def take(self) -> list[tuple[int, int]]:
-        """Return what was used, as `DriverRing.take_used`."""
-        used = self.ring.take_used()
-        if used and self._device.polled:
-            self.ring.disable_interrupts()  # with the event index it holds for 65535 requests only
-        return used
+    def suppress(self) -> None:
+        """Ask for no interrupts if the queue is polled; with the event index that holds for 65535 requests only."""
+        if self._device.polled:
+            self.ring.disable_interrupts()
 
     async def wait(self) -> None:
-        """Wait until there may be something to `take`; whoever takes first has it.
+        """Wait until something may have been used; whoever takes it first has it.
 
         Raises:
             DeviceError: The device needs a reset: nothing will come.
@@ -205,8 +226,10 @@ class DriverQueue:
         elif not self.ring.enable_interrupts():
             await device.used
 
-    async def used(self) -> list[tuple[int, int]]:
-        """Wait until something was used and return it; raises as `wait` does."""
-        while not (used := self.take()):
-            await self.wait()
-        return used
+
+async def take_used(queue: DriverQueue[DriverRing]) -> list[tuple[int, int]]:
+    """Wait until something was used and return it, as `DriverRing.take_used`; raises as `DriverQueue.wait`."""
+    while not (used := queue.ring.take_used()):
+        await queue.wait()
+    queue.suppress()
+    return used

@@ -6,7 +6,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from iovirt_dist.drivers.backend import DiskRequest
-from iovirt_dist.guest.queues import ArmedQueues, Outgoing
+from iovirt_dist.guest.armed_queue import Outgoing
+from iovirt_dist.guest.queues import ArmedQueues
 from iovirt_dist.guest.script.guest import LoadEnd, ScriptGuest
 from iovirt_dist.guest.script.tasks import Scheduler
 from iovirt_dist.hypervisor.address_map import Space
@@ -178,6 +179,7 @@ class Board:
                 else:
                     assert isinstance(body, Completions)
                     self._tell(self.queues.complete(body, payload))
+                    self.guest.dma.set()
                     self._set_lines(body.lines)
         self._set_lines(self.machine.lines.take_changes())
 
@@ -225,5 +227,4 @@ class Board:
 
     def step(self) -> None:
         """Let the script go on until it waits."""
-        self.guest.dma.set()
         self.scheduler.run(self.now_ns)
