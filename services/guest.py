@@ -6,12 +6,11 @@ import asyncio
 import os
 import sys
 
-from iovirt_dist.errors import ConfigError
 from iovirt_dist.runtime.guest_process import GuestProcess
 from iovirt_dist.runtime.script_process import ScriptProcess
 from iovirt_dist.runtime.service import run_service
 from iovirt_dist.topology.selection import select
-from iovirt_dist.topology.specs import MachineSpec, ScriptSpec
+from iovirt_dist.topology.specs import ScriptSpec
 
 
 async def serve(stop: asyncio.Event) -> None:
@@ -19,10 +18,8 @@ async def serve(stop: asyncio.Event) -> None:
     topology, spec = select("guest", sys.argv[1:], os.environ)
     if isinstance(spec, ScriptSpec):
         await ScriptProcess(topology, spec).run(stop)
-    elif isinstance(spec, MachineSpec):
-        await GuestProcess(topology, spec).run(stop)
     else:
-        raise ConfigError(f"a {spec.guest_kind} guest cannot run yet", f"guest {spec.name}")
+        await GuestProcess(topology, spec).run(stop)
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ from iovirt_dist.runtime.guest_channel import GuestChannel
 from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.runtime.telemetry import Telemetry
 from iovirt_dist.runtime.vcpu_loop import VcpuLoop
-from iovirt_dist.topology.specs import MachineSpec, Topology
+from iovirt_dist.topology.specs import MachineSpec, ProgramSpec, Topology
 from iovirt_dist.transport.zeromq import dial
 from iovirt_dist.wire.messages import Role, TrapKind
 from iovirt_dist.wire.session import SessionConfig
@@ -37,7 +37,7 @@ class GuestProcess:
         ImageError: An image is missing or cannot run on this machine.
     """
 
-    def __init__(self, topology: Topology, spec: MachineSpec) -> None:
+    def __init__(self, topology: Topology, spec: MachineSpec | ProgramSpec) -> None:
         self._topology = topology
         self._spec = spec
         self._epoch = time.time_ns()
