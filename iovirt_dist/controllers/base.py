@@ -131,12 +131,14 @@ class QueuePairs:
         queue_credits: Most commands that a pair may have in flight; more are completed with QUEUE_FULL.
         burst: Most commands taken from one pair before the next has its turn: Arbitration Burst (NVM Express Base
             Specification 2.0, section 3.4.4.1, "Round Robin Arbitration").
+        turn_bytes: A pair's turn also ends once its commands have asked for this much.
     """
 
-    def __init__(self, queue_credits: int, burst: int) -> None:
+    def __init__(self, queue_credits: int, burst: int, turn_bytes: int = NO_LIMIT) -> None:
         self.counts = QueueCounts()
         self.queue_credits = queue_credits
         self._burst = burst
+        self._turn_bytes = turn_bytes
         self._peers: dict[str, PeerQueues] = {}
         self._open: dict[int, PeerQueues] = {}
         self._ready: deque[PeerQueues] = deque()
@@ -214,13 +216,15 @@ class QueuePairs:
             queues = ready.popleft()
             submission = queues.submission
             turn = min(self._burst, room, len(submission))
-            while turn > 0 and room_bytes > 0:
+            turn_bytes = left = min(self._turn_bytes, room_bytes)
+            while turn > 0 and left > 0:
                 command = submission.popleft()
                 taken.append(command)
                 turn -= 1
                 room -= 1
                 length = command.length
-                room_bytes -= length if length < MAX_DATA_BYTES else MAX_DATA_BYTES
+                left -= length if length < MAX_DATA_BYTES else MAX_DATA_BYTES
+            room_bytes -= turn_bytes - left
             if submission:
                 ready.append(queues)
             else:

@@ -10,9 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from iovirt_dist.controllers.base import CommandsSubmitted, CompleteCommands, QueuePairClosed, QueuePairOpened
+from iovirt_dist.controllers.base import (
+    CommandsSubmitted,
+    CompleteCommands,
+    PairEvent,
+    QueuePairClosed,
+    QueuePairOpened,
+)
 from iovirt_dist.errors import DecodeError, WindowFullError
 from iovirt_dist.step import Record
 from iovirt_dist.wire.acceptor import Acceptor
@@ -49,22 +55,28 @@ class Note(NamedTuple):
     text: str
 
 
-Event: TypeAlias = Any
-"""One of the above, or an event of the device core, which is passed on."""
+FrontEvent: TypeAlias = FramesReceived | TimerFired | StopRequested
+FrontAction: TypeAlias = Send | Note
 
-Action: TypeAlias = Any
-"""`Send`, `Note`, or an I/O action of the device core."""
+Outcome = TypeVar("Outcome")
+"""Events of a device core that tell how its I/O ended; the front passes them on."""
+Access = TypeVar("Access")
+"""I/O actions of a device core; the front passes them out."""
+Outcome_co = TypeVar("Outcome_co", covariant=True)
+Outcome_contra = TypeVar("Outcome_contra", contravariant=True)
+Access_co = TypeVar("Access_co", covariant=True)
+Access_contra = TypeVar("Access_contra", contravariant=True)
 
 
-class DeviceCore(Protocol):
-    """A controller's device class: block or console."""
+class DeviceCore(Protocol[Outcome_contra, Access_co]):
+    """A controller's device class: block, console or entropy."""
 
-    def handle(self, event: Any, now_ns: int) -> list[Any]:
+    def handle(self, event: PairEvent | Outcome_contra, now_ns: int) -> Sequence[CompleteCommands | Access_co]:
         """Take queue pair events and outcomes of I/O; give completions and I/O actions."""
         ...
 
 
-class ControllerFront:
+class ControllerFront(Generic[Outcome, Access]):
     """Sans-IO core of a controller process.
 
     Args:
@@ -77,7 +89,7 @@ class ControllerFront:
         overruns: Batches of completions that a peer, which acknowledges nothing, left no room for.
     """
 
-    def __init__(self, config: SessionConfig, device: DeviceCore, hypervisors: frozenset[str]) -> None:
+    def __init__(self, config: SessionConfig, device: DeviceCore[Outcome, Access], hypervisors: frozenset[str]) -> None:
         self.acceptor = Acceptor(replace(config, window=max(config.window, config.credits)), self._refusal)
         self.malformed = 0
         self.overruns = 0
@@ -90,7 +102,7 @@ class ControllerFront:
         self._interrupts: dict[int, int] = {}
         self._opened = 0
 
-    def handle(self, event: Event, now_ns: int) -> list[Action]:
+    def handle(self, event: FrontEvent | Outcome, now_ns: int) -> list[FrontAction | Access]:
         """Take one event; whatever the front does not know goes to the device core."""
         if isinstance(event, FramesReceived):
             return self._outputs(self.acceptor.receive(event.peer, event.frames, now_ns), now_ns)
@@ -112,8 +124,8 @@ class ControllerFront:
     def _refusal(self, hello: Hello) -> str | None:
         return None if hello.role is Role.HYPERVISOR and hello.name in self._hypervisors else "unknown-name"
 
-    def _outputs(self, outputs: Sequence[SessionOutput], now_ns: int) -> list[Action]:
-        actions: list[Action] = []
+    def _outputs(self, outputs: Sequence[SessionOutput], now_ns: int) -> list[FrontAction | Access]:
+        actions: list[FrontAction | Access] = []
         for output in outputs:
             if isinstance(output, Delivered):
                 actions += self._submitted(output, now_ns)
@@ -127,7 +139,7 @@ class ControllerFront:
                 actions += self._close(output.peer, now_ns)
         return actions
 
-    def _open(self, opened: Opened, now_ns: int) -> list[Action]:
+    def _open(self, opened: Opened, now_ns: int) -> list[FrontAction | Access]:
         actions = self._close(self._addresses.get(opened.name, b""), now_ns)
         self._addresses[opened.name] = opened.peer
         self._opened += 1
@@ -135,7 +147,7 @@ class ControllerFront:
         self._peers[self._opened] = opened.peer
         return actions + self._device_event(QueuePairOpened(self._opened, opened.name, opened.resumed), now_ns)
 
-    def _close(self, peer: bytes, now_ns: int) -> list[Action]:
+    def _close(self, peer: bytes, now_ns: int) -> list[FrontAction | Access]:
         pair = self._pairs.pop(peer, None)
         if pair is None:
             return []
@@ -144,7 +156,7 @@ class ControllerFront:
         self._deaf.discard(pair)
         return self._device_event(QueuePairClosed(pair), now_ns)
 
-    def _submitted(self, delivered: Delivered, now_ns: int) -> list[Action]:
+    def _submitted(self, delivered: Delivered, now_ns: int) -> list[FrontAction | Access]:
         pair = self._pairs.get(delivered.peer)
         if pair is None or not isinstance(delivered.body, Submit):
             return []
@@ -156,13 +168,13 @@ class ControllerFront:
             return [Note(f"commands refused: {error}")]
         return self._device_event(CommandsSubmitted(pair, commands, data), now_ns)
 
-    def _device_event(self, event: Any, now_ns: int) -> list[Action]:
+    def _device_event(self, event: PairEvent | Outcome, now_ns: int) -> list[FrontAction | Access]:
         return [
             self._complete(action, now_ns) if isinstance(action, CompleteCommands) else action
             for action in self._device.handle(event, now_ns)
         ]
 
-    def _complete(self, action: CompleteCommands, now_ns: int) -> Action:
+    def _complete(self, action: CompleteCommands, now_ns: int) -> FrontAction:
         """One batch of completions is one message and one interrupt."""
         peer = self._peers.get(action.pair)
         if peer is None:

@@ -6,8 +6,10 @@ import asyncio
 from dataclasses import asdict
 from typing import Any
 
+from iovirt_dist.controllers.block.core import BlockAccess, BlockOutcome
 from iovirt_dist.controllers.block.extents import BlockConfig, Durability, Extent
 from iovirt_dist.controllers.block.runner import BlockRunner, open_block
+from iovirt_dist.controllers.front import DeviceCore
 from iovirt_dist.runtime.controller_process import ControllerProcess
 from iovirt_dist.topology.specs import BlockSpec, Topology
 
@@ -43,9 +45,8 @@ class BlockProcess:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then everything acknowledged is stable and the image is free."""
         post = asyncio.get_running_loop().call_soon_threadsafe
-        await self._process.serve(
-            stop, self._core, lambda deliver: BlockRunner(self._storage, deliver, post), self._status
-        )
+        core: DeviceCore[BlockOutcome, BlockAccess] = self._core
+        await self._process.serve(stop, core, lambda deliver: BlockRunner(self._storage, deliver, post), self._status)
 
     def _status(self) -> dict[str, Any]:
         core = self._core

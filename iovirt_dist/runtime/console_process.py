@@ -7,8 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from iovirt_dist.controllers.console.config import ConsoleConfig
-from iovirt_dist.controllers.console.core import ConsoleController
+from iovirt_dist.controllers.console.core import ConsoleAccess, ConsoleController, ConsoleOutcome
 from iovirt_dist.controllers.console.runner import ConsoleRunner, TerminalDirectory
+from iovirt_dist.controllers.front import DeviceCore
 from iovirt_dist.runtime.controller_process import ControllerProcess
 from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.topology.specs import ConsoleSpec, Topology
@@ -35,11 +36,12 @@ class ConsoleProcess:
             ImageError: The directory of the terminals cannot be used.
         """
         loop = asyncio.get_running_loop()
+        core: DeviceCore[ConsoleOutcome, ConsoleAccess] = self._core
         directory = TerminalDirectory(self._config)
         try:
             await self._process.serve(
                 stop,
-                self._core,
+                core,
                 lambda deliver: ConsoleRunner(directory.open_port, deliver, loop.add_reader, loop.remove_reader),
                 self._status,
             )

@@ -5,14 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol
 
 from iovirt_dist.controllers.front import (
+    Access,
+    Access_contra,
     ControllerFront,
     DeviceCore,
     FramesReceived,
+    FrontAction,
+    FrontEvent,
     Note,
+    Outcome,
+    Outcome_co,
     Send,
     StopRequested,
     TimerFired,
@@ -20,18 +27,20 @@ from iovirt_dist.controllers.front import (
 from iovirt_dist.runtime.reactor import Reactor
 from iovirt_dist.runtime.telemetry import Telemetry
 from iovirt_dist.topology.specs import ControllerSpec, Topology
-from iovirt_dist.transport.pump import Pump, attach
+from iovirt_dist.transport.port import Port
+from iovirt_dist.transport.pump import attach
 from iovirt_dist.transport.zeromq import listen
+from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.messages import Role
 from iovirt_dist.wire.session import SessionConfig
 
 log = logging.getLogger(__name__)
 
 
-class Hands(Protocol):
+class Hands(Protocol[Access_contra, Outcome_co]):
     """What performs a device core's I/O actions."""
 
-    def perform(self, action: Any) -> Any | None:
+    def perform(self, action: Access_contra) -> Outcome_co | None:
         """Do an action; returns the event that it ended in, None if that comes later."""
         ...
 
@@ -61,8 +70,8 @@ class ControllerProcess:
     async def serve(
         self,
         stop: asyncio.Event,
-        device: DeviceCore,
-        open_hands: Callable[[Callable[[Any], None]], Hands],
+        device: DeviceCore[Outcome, Access],
+        open_hands: Callable[[Callable[[Outcome], None]], Hands[Access, Outcome]],
         status: Callable[[], dict[str, Any]],
     ) -> None:
         """Serve until `stop` is set.
@@ -76,32 +85,9 @@ class ControllerProcess:
         Raises:
             EndpointError: The endpoint cannot be bound.
         """
-        loop = asyncio.get_running_loop()
         front = ControllerFront(self._session, device, self._hypervisors)
         port = listen(self._spec.endpoint)
-        pump: Pump | None = None
-
-        def perform(action: Any) -> None:
-            if isinstance(action, Send):
-                port.send(action.peer, action.frames)
-            elif isinstance(action, Note):
-                log.info("%s", action.text)
-            elif (outcome := hands.perform(action)) is not None:
-                reactor.handle(outcome)
-
-        def settle() -> None:
-            """After anything that did not come from the pump: sending may have consumed the socket's edge."""
-            reactor.settle()
-            if pump is not None:
-                pump.kick()
-
-        def later(event: Any) -> None:
-            reactor.handle(event)
-            settle()
-
-        reactor: Reactor[Any, Any] = Reactor(front, perform, TimerFired(), settle)
-        hands = open_hands(later)
-        pump = attach(loop, port, lambda peer, frames: reactor.handle(FramesReceived(peer, frames)), reactor.settle)
+        service = _Service(front, port, open_hands)
         log.info("listening at %s", self._spec.endpoint)
 
         def all_status() -> dict[str, Any]:
@@ -115,8 +101,63 @@ class ControllerProcess:
 
         async with Telemetry(self._topology, self._spec, self._epoch, all_status):
             await stop.wait()
-        reactor.handle(StopRequested("shutting down"))
-        reactor.close()
-        pump.close()
-        hands.close()
+        service.close()
         port.close()
+
+
+class _Service(Generic[Outcome, Access]):
+    """A front between its port and its hands, on the running loop.
+
+    Args:
+        front: What decides.
+        port: Where hypervisors are.
+        open_hands: Makes what performs the device's actions.
+    """
+
+    def __init__(
+        self,
+        front: ControllerFront[Outcome, Access],
+        port: Port,
+        open_hands: Callable[[Callable[[Outcome], None]], Hands[Access, Outcome]],
+    ) -> None:
+        self._port = port
+        self._outcomes: deque[Outcome] = deque()
+        self._reactor: Reactor[FrontEvent | Outcome, FrontAction | Access] = Reactor(
+            front, self._perform, TimerFired(), self._settle
+        )
+        self._hands = open_hands(self._later)
+        self._pump = attach(asyncio.get_running_loop(), port, self._received, self._reactor.settle)
+
+    def close(self) -> None:
+        """Say goodbye; end all I/O."""
+        self._handle(StopRequested("shutting down"))
+        self._reactor.close()
+        self._pump.close()
+        self._hands.close()
+
+    def _handle(self, event: FrontEvent | Outcome) -> None:
+        """Let the core take an event, and then what its actions ended in."""
+        self._reactor.handle(event)
+        outcomes = self._outcomes
+        while outcomes:
+            self._reactor.handle(outcomes.popleft())
+
+    def _perform(self, action: FrontAction | Access) -> None:
+        if isinstance(action, Send):
+            self._port.send(action.peer, action.frames)
+        elif isinstance(action, Note):
+            log.info("%s", action.text)
+        elif (outcome := self._hands.perform(action)) is not None:
+            self._outcomes.append(outcome)
+
+    def _received(self, peer: bytes, frames: list[Buffer]) -> None:
+        self._handle(FramesReceived(peer, frames))
+
+    def _later(self, event: Outcome) -> None:
+        self._handle(event)
+        self._settle()
+
+    def _settle(self) -> None:
+        """After anything that did not come from the pump: sending may have consumed the socket's edge."""
+        self._reactor.settle()
+        self._pump.kick()

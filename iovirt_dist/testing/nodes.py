@@ -255,13 +255,13 @@ class ControllerNode(Node):
         latency_ns: Virtual time between an I/O action and its outcome.
     """
 
-    front: cf.ControllerFront
+    front: cf.ControllerFront[Any, Any]
 
     def __init__(
         self,
         name: str,
         world: World,
-        device: Callable[[], cf.DeviceCore],
+        device: Callable[[], cf.DeviceCore[Any, Any]],
         perform: Callable[[Any], Any | None],
         hypervisor: str,
         latency_ns: int = 0,

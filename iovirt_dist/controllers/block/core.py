@@ -89,8 +89,10 @@ class SyncDone:
     error: int
 
 
-BlockEvent = PairEvent | StorageDone | SyncDone
-BlockAction = CompleteCommands | AccessStorage | SyncStorage
+BlockOutcome = StorageDone | SyncDone
+BlockAccess = AccessStorage | SyncStorage
+BlockEvent = PairEvent | BlockOutcome
+BlockAction = CompleteCommands | BlockAccess
 
 
 class BlockController:

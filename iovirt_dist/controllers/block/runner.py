@@ -15,9 +15,9 @@ from dataclasses import replace
 from typing import Final
 
 from iovirt_dist.controllers.block.core import (
-    AccessStorage,
+    BlockAccess,
     BlockController,
-    BlockEvent,
+    BlockOutcome,
     Outcome,
     StorageDone,
     SyncDone,
@@ -40,7 +40,7 @@ _READ: Final = Opcode.READ
 
 _log = logging.getLogger(__name__)
 
-Deliver = Callable[[BlockEvent], None]
+Deliver = Callable[[BlockOutcome], None]
 PostToLoop = Callable[..., object]
 """``post(function, argument)`` calls the function in the loop's thread, as `loop.call_soon_threadsafe` does."""
 
@@ -67,7 +67,7 @@ class BlockRunner:
             self._workers = ThreadPoolExecutor(WORKERS, "storage")
             self._syncer = ThreadPoolExecutor(1, "sync")
 
-    def perform(self, action: AccessStorage | SyncStorage) -> BlockEvent | None:
+    def perform(self, action: BlockAccess) -> BlockOutcome | None:
         """Do an action.
 
         Returns:
@@ -159,7 +159,7 @@ class BlockRunner:
             return SyncDone(self._failed("sync", error))
         return SyncDone(0)
 
-    def _later(self, work: Callable[..., BlockEvent], *arguments: object) -> None:
+    def _later(self, work: Callable[..., BlockOutcome], *arguments: object) -> None:
         """Run in a worker thread: do the work and bring its outcome into the loop."""
         event = work(*arguments)
         if not self._closed and self._post is not None:

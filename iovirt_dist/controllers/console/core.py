@@ -84,8 +84,10 @@ class InputArrived:
     data: bytes
 
 
-ConsoleEvent = PairEvent | TerminalOpened | TerminalWritten | InputArrived
-ConsoleAction = CompleteCommands | OpenTerminal | WriteTerminal | AcceptInput
+ConsoleOutcome = TerminalOpened | TerminalWritten | InputArrived
+ConsoleAccess = OpenTerminal | WriteTerminal | AcceptInput
+ConsoleEvent = PairEvent | ConsoleOutcome
+ConsoleAction = CompleteCommands | ConsoleAccess
 
 
 @dataclass(slots=True, eq=False)

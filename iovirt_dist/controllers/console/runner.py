@@ -13,7 +13,8 @@ from typing import Final
 from iovirt_dist.controllers.console.config import ConsoleConfig
 from iovirt_dist.controllers.console.core import (
     AcceptInput,
-    ConsoleEvent,
+    ConsoleAccess,
+    ConsoleOutcome,
     InputArrived,
     OpenTerminal,
     TerminalOpened,
@@ -62,7 +63,7 @@ class ConsoleRunner:
     def __init__(
         self,
         open_port: OpenPort,
-        deliver: Callable[[ConsoleEvent], None],
+        deliver: Callable[[ConsoleOutcome], None],
         add_reader: Callable[[int, Callable[[], None]], object],
         remove_reader: Callable[[int], object],
     ) -> None:
@@ -72,7 +73,7 @@ class ConsoleRunner:
         self._remove_reader = remove_reader
         self._ports: dict[int, _Port] = {}
 
-    def perform(self, action: OpenTerminal | WriteTerminal | AcceptInput) -> ConsoleEvent | None:
+    def perform(self, action: ConsoleAccess) -> ConsoleOutcome | None:
         """Do an action; return its outcome if it has one."""
         if isinstance(action, WriteTerminal):
             return self._write(action)

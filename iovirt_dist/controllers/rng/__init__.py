@@ -1,0 +1,1 @@
+"""The entropy controller: random bytes for any hypervisor that asks."""

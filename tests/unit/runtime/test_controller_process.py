@@ -1,0 +1,208 @@
+"""Controller processes on a real loop and real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+
+from iovirt_dist.drivers.backend import DiskRequest
+from iovirt_dist.drivers.disk import DiskDriver
+from iovirt_dist.drivers.entropy import EntropyDriver
+from iovirt_dist.drivers.queue_pair import QueuePair
+from iovirt_dist.runtime.block_process import BlockProcess
+from iovirt_dist.runtime.controller_process import ControllerProcess
+from iovirt_dist.runtime.rng_process import RngProcess
+from iovirt_dist.testing.documents import write_topology
+from iovirt_dist.topology.specs import BlockSpec, ControllerSpec, RngSpec, Topology
+from iovirt_dist.transport.zeromq import dial
+from iovirt_dist.wire.commands import Opcode, Status
+from iovirt_dist.wire.messages import Complete, Role
+from iovirt_dist.wire.opener import Opener
+from iovirt_dist.wire.session import Delivered, Opened, SendFrames, SessionConfig, SessionOutput
+
+PATIENCE_S = 10.0
+
+
+class Device:
+    """An entropy device that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, Status, bytes]] = []
+
+    def supply(self, tag: int, status: Status, data: bytes | memoryview, now_ns: int) -> None:
+        """Keep it."""
+        self.told.append((tag, status, bytes(data)))
+
+
+class Hypervisor:
+    """A hypervisor's end of the session and the queue pair, over a real socket.
+
+    Args:
+        spec: The controller.
+        unit: What is used there.
+
+    Attributes:
+        frames: Lengths of the payload frames of each message that completed something.
+    """
+
+    def __init__(self, spec: ControllerSpec, unit: str) -> None:
+        self.pair = QueuePair(spec.name)
+        self.pair.use(unit)
+        self.frames: list[list[int]] = []
+        self._port = dial(spec.endpoint)
+        self._opener = Opener(SessionConfig(Role.HYPERVISOR, "hv0", time.time_ns()), spec.name)
+        self._take(self._opener.start(time.monotonic_ns()))
+
+    async def until_idle(self) -> None:
+        """Exchange messages until everything has completed."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not self._opener.open or self.pair.pending or self.pair.in_flight:
+                if self._opener.open and (batch := self.pair.take_batch()) is not None:
+                    self._take([self._opener.send(*batch, time.monotonic_ns())])
+                while (message := self._port.receive()) is not None:
+                    self._take(self._opener.receive(message[1], time.monotonic_ns()))
+                await asyncio.sleep(0.001)
+
+    def close(self) -> None:
+        """Say goodbye."""
+        self._take(self._opener.close("done", time.monotonic_ns()))
+        self._port.close()
+
+    def _take(self, outputs: list[SessionOutput]) -> None:
+        for output in outputs:
+            if isinstance(output, SendFrames):
+                self._port.send(b"", output.frames)
+            elif isinstance(output, Opened):
+                self.pair.opened(output.credits, output.resumed)
+            elif isinstance(output, Delivered) and isinstance(output.body, Complete):
+                self.frames.append([len(frame) for frame in output.payload])
+                self.pair.complete(output.body, output.payload, time.monotonic_ns())
+
+
+@pytest.fixture
+def topology() -> Iterator[Topology]:
+    """The built-in topology with an entropy controller, in a folder with a short path."""
+    folder = Path(tempfile.mkdtemp(prefix="iovirt-", dir="/tmp"))
+    yield write_topology(
+        None, folder, {"controller": {"rng0": {"kind": "rng"}}, "guest": {"guest": {"devices": {"rng": "rng0"}}}}
+    )
+    shutil.rmtree(folder)
+
+
+@asynccontextmanager
+async def serving(process: BlockProcess | RngProcess) -> AsyncIterator[None]:
+    """Run a process while the body runs."""
+    stop = asyncio.Event()
+    running = asyncio.create_task(process.run(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.wait_for(running, PATIENCE_S)
+
+
+async def test_entropy_process_gives_random_bytes(topology: Topology) -> None:
+    """From the kernel's generator, two requests in one batch."""
+    spec = topology.controller("rng0")
+    assert isinstance(spec, RngSpec)
+    async with serving(RngProcess(topology, spec)):
+        with closing(Hypervisor(spec, "")) as hypervisor:
+            driver, device = EntropyDriver(hypervisor.pair, "", guest=5, queue=0), Device()
+            driver.attach(device, 0)
+            driver.request(1, 32)
+            driver.request(2, 65536)
+            await hypervisor.until_idle()
+
+    assert [(tag, status, len(data)) for tag, status, data in device.told] == [
+        (1, Status.OK, 32),
+        (2, Status.OK, 65536),
+    ]
+    assert device.told[0][2] != device.told[1][2][:32]
+
+
+class Disk:
+    """A virtual disk that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: dict[int, bytes] = {}
+
+    def complete(self, tag: int, status: Status, data: bytes | memoryview, now_ns: int) -> None:
+        """Keep it."""
+        assert status is Status.OK
+        self.told[tag] = bytes(data)
+
+
+async def test_block_process_takes_a_batch_of_writes_and_gives_a_batch_of_reads(topology: Topology) -> None:
+    """Sixty-four each; the data of all the reads is one frame."""
+    spec = topology.controller("disk0")
+    assert isinstance(spec, BlockSpec)
+    async with serving(BlockProcess(topology, spec)):
+        with closing(Hypervisor(spec, "root")) as hypervisor:
+            await hypervisor.until_idle()
+            identity = hypervisor.pair.use("root").identity
+            assert identity is not None
+            driver, disk = DiskDriver(hypervisor.pair, "root", identity, guest=5, queue=0), Disk()
+            driver.attach(disk, 0)
+            for n in range(64):
+                driver.submit(DiskRequest(n, Opcode.WRITE, n * 4096, 4096, bytes([n]) * 4096))
+            await hypervisor.until_idle()
+            hypervisor.frames.clear()
+            for n in range(64):
+                driver.submit(DiskRequest(n, Opcode.READ, (63 - n) * 4096, 4096))
+            await hypervisor.until_idle()
+
+    assert disk.told == {n: bytes([63 - n]) * 4096 for n in range(64)}
+    assert hypervisor.frames == [[64 * 4096]]
+
+
+class Chain:
+    """A device class and its hands in one: each access ends at once in an outcome that leads to the next access.
+
+    Args:
+        length: Accesses until a command completes.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.left = length
+        self.ended = asyncio.Event()
+
+    def handle(self, event: object, now_ns: int) -> list[str]:
+        """Go on with the chain."""
+        if not isinstance(event, str) and not hasattr(event, "commands"):
+            return []
+        self.left -= 1
+        if self.left:
+            return ["access"]
+        self.ended.set()
+        return []
+
+    def perform(self, action: str) -> str:
+        """End at once."""
+        return "outcome"
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+async def test_outcomes_that_come_at_once_do_not_pile_up_on_the_stack(topology: Topology) -> None:
+    """A thousand and more in a row."""
+    spec = topology.controller("rng0")
+    chain = Chain(5000)
+    stop = asyncio.Event()
+    process = ControllerProcess(topology, spec, 8)
+    running = asyncio.create_task(process.serve(stop, chain, lambda _: chain, dict))
+    with closing(Hypervisor(spec, "")) as hypervisor:
+        asking = asyncio.create_task(hypervisor.until_idle())
+        await asyncio.wait_for(chain.ended.wait(), PATIENCE_S)
+        asking.cancel()
+    stop.set()
+    await asyncio.wait_for(running, PATIENCE_S)
+
+    assert chain.left == 0
