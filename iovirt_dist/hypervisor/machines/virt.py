@@ -32,12 +32,8 @@ def build_virt(parts: MachineParts) -> Machine:
     clint = Clint(lines.line(virt.MSIP), lines.line(virt.MTIP))
     uart = Uart16550(plic.line(virt.UART_IRQ), parts.terminal, virt.UART_CLOCK_HZ)
     rtc = GoldfishRtc(plic.line(virt.RTC_IRQ), parts.wall_ns)
-    test = Syscon(
-        lambda _code: parts.power(PowerAction.POWER_OFF, "test device"),
-        lambda: parts.power(PowerAction.RESET, "test device"),
-    )
     placed: list[tuple[str, int, int, Device]] = [
-        ("test", virt.TEST_BASE, SYSCON_BYTES, test),
+        ("test", virt.TEST_BASE, SYSCON_BYTES, _test_device(parts)),
         ("rtc", virt.RTC_BASE, GOLDFISH_RTC_BYTES, rtc),
         ("clint", virt.CLINT_BASE, CLINT_BYTES, clint),
         ("plic", virt.PLIC_BASE, PLIC_BYTES, plic),
@@ -64,4 +60,12 @@ def build_virt(parts: MachineParts) -> Machine:
         entropy=virtio.entropy,
         network=virtio.network,
         driver_level=virtio.interception,
+    )
+
+
+def _test_device(parts: MachineParts) -> Syscon:
+    """What switches the machine off and resets it."""
+    return Syscon(
+        lambda _code: parts.power(PowerAction.POWER_OFF, "test device"),
+        lambda: parts.power(PowerAction.RESET, "test device"),
     )
