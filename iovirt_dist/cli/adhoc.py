@@ -2,70 +2,202 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
+import re
 import shutil
+import sys
 import tempfile
+import tomllib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from iovirt_dist.cli.launch import start_detached
 from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED, fail
-from iovirt_dist.cli.tail import last_words
+from iovirt_dist.cli.tail import LineTail, last_words
 from iovirt_dist.cli.terminal import ConsolePlan, attach, exit_on_signals
+from iovirt_dist.errors import ConfigError
+from iovirt_dist.guest.script.core import ENDED as SCRIPT_ENDED
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
 from iovirt_dist.runtime.status import read_status, read_status_file
 from iovirt_dist.runtime.takedown import take_down
-from iovirt_dist.topology import Origin, Topology, load_topology, topology_from_text
+from iovirt_dist.topology import Origin, ScriptSpec, Topology, load_topology, topology_from_text
 
 GUEST: Final = "guest"
+DEFAULT_IMAGE: Final = "bundled:guestos"
 
-_ORDERLY: Final = "powered off by "
-"""How the reason of a guest begins that switched itself off (`iovirt_dist.guest.core`); any other is a failure."""
+_WHERE: Final = "iovirt run"
+
+_ORDERLY: Final = ("powered off by ", SCRIPT_ENDED)
+"""How the reason of a guest begins that came to its own end; of any other but a program's it is a failure."""
+
+_PROGRAM_END: Final = re.compile(r"exited with status (?P<status>[0-9]+)|killed by signal (?P<signal>[0-9]+)")
+"""Reasons of programs (`iovirt_dist.guest.program`)."""
+
+END_OF_TRANSMISSION: Final = b"\x04"
+"""Ctrl-D: what a terminal says in place of an end of file (POSIX, "Special Characters")."""
+
+_OPTIONS_OF: Final = {
+    "machine": ("machine", "image_format", "payload", "command_line", "level"),
+    "program": ("arguments", "environment", "volumes", "abi"),
+    "script": ("parameters",),
+}
+"""Options that only one kind of guest has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdHocGuest:
-    """What the options of ``iovirt run`` say; empty text means the topology's default.
+    """What the options of ``iovirt run`` say; empty means the topology's default.
 
     Attributes:
+        image: Of a machine: ``bundled:NAME`` or a file.
+        program: Of a program: its file. At most one of `image`, `program` and `script` is given.
+        script: Of a script: ``FILE.py:FUNCTION`` or ``PACKAGE.MODULE:FUNCTION``.
         machine: ``pc`` or ``virt``.
-        image: ``bundled:NAME`` or a file.
         image_format: ``auto``, ``elf``, ``multiboot``, ``flat`` or ``rom``.
         payload: Second image.
-        memory: RAM size.
         command_line: For the kernel.
+        level: Where the disk is intercepted.
+        arguments: Of a program, without its name.
+        environment: Of a program, ``NAME=VALUE`` each.
+        volumes: Of a program, ``HERE:THERE`` each: file or folder, and where the program sees it.
+        abi: Of a program.
+        parameters: Of a script, ``NAME=VALUE`` each; a value that is one in TOML is that, others are text.
+        memory: RAM size.
         disk: Image file; empty for no disk.
         disk_size: Size of a disk image that is made anew.
+        rng: Whether there is a source of entropy.
     """
 
-    machine: str
-    image: str
-    image_format: str = "auto"
+    image: str = ""
+    program: str = ""
+    script: str = ""
+    machine: str = ""
+    image_format: str = ""
     payload: str = ""
-    memory: str = "32MiB"
     command_line: str = ""
+    level: str = ""
+    arguments: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    abi: str = ""
+    parameters: tuple[str, ...] = ()
+    memory: str = ""
     disk: str = ""
     disk_size: str = ""
+    rng: bool = False
+
+    @property
+    def kind(self) -> str:
+        """``machine``, ``program`` or ``script``.
+
+        Raises:
+            ConfigError: More than one is asked for, or an option is not of this kind.
+        """
+        named = [name for name in ("image", "program", "script") if getattr(self, name)]
+        if len(named) > 1:
+            raise ConfigError(f"--{named[0]} and --{named[1]} are two guests", _WHERE, "run one of them")
+        kind = "machine" if named in ([], ["image"]) else named[0]
+        for other, options in _OPTIONS_OF.items():
+            given = [option for option in options if other != kind and getattr(self, option)]
+            if given and given[0] == "arguments":
+                raise ConfigError(f"a {kind} takes no arguments", _WHERE, "name a program with --program FILE")
+            if given:
+                name = {"image_format": "format", "environment": "env", "volumes": "volume", "parameters": "parameter"}
+                option = name.get(given[0], given[0]).replace("_", "-")
+                raise ConfigError(f"--{option} is for a {other}, not for a {kind}", _WHERE)
+        return kind
 
 
 def topology_text(guest: AdHocGuest, run_dir: Path) -> str:
-    """Write the topology of one guest; TOML basic strings are JSON strings (TOML 1.0, "String")."""
-    quote = json.dumps
-    image = guest.image if guest.image.startswith("bundled:") else str(Path(guest.image).expanduser().absolute())
-    lines = ["[topology]", 'name = "run"', f"run_dir = {quote(str(run_dir))}", "[hypervisor.hv0]"]
+    """Write the topology of one guest; TOML basic strings are JSON strings (TOML 1.0, "String").
+
+    Raises:
+        ConfigError: Options contradict each other.
+    """
+    kind = guest.kind
+    lines = ["[topology]", 'name = "run"', f"run_dir = {_toml(str(run_dir))}", "[hypervisor.hv0]"]
     lines += ["[controller.tty0]", 'kind = "console"']
+    devices = {"virtio_console" if kind == "script" else "console": "tty0"}
     if guest.disk:
-        disk = str(Path(guest.disk).expanduser().absolute())
-        lines += ["[controller.disk0]", 'kind = "block"', f"image = {quote(disk)}"]
-        lines += [f"size = {quote(guest.disk_size)}"] if guest.disk_size else []
-    lines += [f"[guest.{GUEST}]", 'kind = "machine"', 'hypervisor = "hv0"', 'restart = "never"']
-    lines += ['devices.console = "tty0"'] + (['devices.disk = "disk0"'] if guest.disk else [])
-    fields = {"machine": guest.machine, "image": image, "format": guest.image_format, "memory": guest.memory}
-    fields["command_line"] = guest.command_line
-    if guest.payload:
-        fields["payload"] = str(Path(guest.payload).expanduser().absolute())
-    return "\n".join([*lines, *(f"{key} = {quote(value)}" for key, value in fields.items())]) + "\n"
+        lines += ["[controller.disk0]", 'kind = "block"', f"image = {_toml(_absolute(guest.disk))}"]
+        lines += [f"size = {_toml(guest.disk_size)}"] if guest.disk_size else []
+        devices["disk"] = "disk0"
+    if guest.rng:
+        lines += ["[controller.rng0]", 'kind = "rng"']
+        devices["rng"] = "rng0"
+    lines += [f"[guest.{GUEST}]", f"kind = {_toml(kind)}", 'hypervisor = "hv0"', 'restart = "never"']
+    lines += [f"devices.{device} = {_toml(controller)}" for device, controller in devices.items()]
+    fields = {"memory": guest.memory, **_fields(guest, kind)}
+    lines += [f"{key} = {_toml(value)}" for key, value in fields.items() if value]
+    return "\n".join([*lines, *_tables(guest)]) + "\n"
+
+
+def _fields(guest: AdHocGuest, kind: str) -> dict[str, Any]:
+    """The keys of the guest's table."""
+    if kind == "program":
+        # by name only: the program sees its own name as a shell would give it
+        arguments = [Path(guest.program).name, *guest.arguments]
+        return {"image": _absolute(guest.program), "arguments": arguments, "abi": guest.abi}
+    if kind == "script":
+        place, colon, function = guest.script.rpartition(":")
+        return {"script": f"{_absolute(place)}{colon}{function}" if place.endswith(".py") else guest.script}
+    image = guest.image or DEFAULT_IMAGE
+    return {
+        "image": image if image.startswith("bundled:") else _absolute(image),
+        "machine": guest.machine,
+        "format": guest.image_format,
+        "payload": _absolute(guest.payload) if guest.payload else "",
+        "command_line": guest.command_line,
+        "level": guest.level,
+    }
+
+
+def _tables(guest: AdHocGuest) -> Iterator[str]:
+    """The tables below the guest's."""
+    for table, option, pairs in (
+        ("environment", "--env", [_pair(text, "--env", "=") for text in guest.environment]),
+        ("parameters", "--parameter", [_pair(text, "--parameter", "=") for text in guest.parameters]),
+        ("files", "--volume", [_pair(text, "--volume", ":") for text in guest.volumes]),
+    ):
+        if pairs:
+            yield f"[guest.{GUEST}.{table}]"
+        for left, right in pairs:
+            if option == "--parameter":
+                yield f"{_toml(left)} = {_toml_value(right)}"
+            elif option == "--env":
+                yield f"{_toml(left)} = {_toml(right)}"
+            else:
+                yield f"{_toml(right)} = {_toml(_absolute(left))}"
+
+
+def _pair(text: str, option: str, separator: str) -> tuple[str, str]:
+    left, found, right = text.partition(separator) if separator == "=" else text.rpartition(separator)
+    if not found or not left:
+        shape = "NAME=VALUE" if separator == "=" else "HERE:THERE"
+        raise ConfigError(f'expected {shape}, got "{text}"', f"{_WHERE}: {option}")
+    return left, right
+
+
+def _toml_value(text: str) -> str:
+    """A value as TOML has it, or the text as a string."""
+    try:
+        if "\n" not in text and list(tomllib.loads(f"value = {text}")) == ["value"]:
+            return text
+    except tomllib.TOMLDecodeError:
+        pass
+    return _toml(text)
+
+
+def _toml(value: str | list[str]) -> str:
+    return json.dumps(value)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def ended_reason(run_dir: RunDir) -> str | None:
@@ -89,17 +221,20 @@ def run_guest(guest: AdHocGuest, plan: ConsolePlan) -> int:
         plan: What its console does.
 
     Returns:
-        Exit status: 1 also if a process failed, or the guest stopped otherwise than by switching itself off.
+        Exit status: a program's own, 128 and the signal's number if one killed it; else 1 if a process failed, or the
+        guest did not come to its own end.
 
     Raises:
         ConfigError: An option is wrong.
         ImageError: An image is missing.
         LocalError: The processes cannot be started.
     """
+    if guest.kind == "program":
+        plan = dataclasses.replace(plan, end_of_input=END_OF_TRANSMISSION)
     base = Path(tempfile.mkdtemp(prefix="iovirt-"))
     try:
         text = topology_text(guest, base / "run")
-        topology_from_text(text, Origin("iovirt run", None, base))  # first, so that errors do not name our file
+        topology_from_text(text, Origin(_WHERE, None, base))  # first, so that errors do not name our file
         file = base / "topology.toml"
         file.write_text(text, "utf-8")
         with exit_on_signals():
@@ -112,20 +247,52 @@ def _run(topology: Topology, plan: ConsolePlan) -> int:
     run_dir = RunDir(topology.run_dir)
     start_detached(topology, die_with_parent=True)
     try:
-        code = attach(run_dir, GUEST, plan, check=lambda: ended_reason(run_dir))
+        with _sayings(topology, run_dir) as show:
+            code = attach(run_dir, topology.terminal(GUEST).terminal, plan, check=lambda: show(ended_reason(run_dir)))
         failed = _failed(run_dir)
         for name in failed:
             fail(last_words(run_dir, name) or f"{name} failed without a word")
         satisfied = plan.expect is not None and code == EXIT_DONE
-        return EXIT_FAILED if failed or (guest_failed(run_dir) and not satisfied) else code
+        if failed or satisfied:
+            return EXIT_FAILED if failed else code
+        return guest_status(run_dir) or code
     finally:
         take_down(run_dir)
 
 
-def guest_failed(run_dir: RunDir) -> bool:
-    """Whether the guest is over without having switched itself off: a triple fault, an error of its vCPU."""
+@contextlib.contextmanager
+def _sayings(topology: Topology, run_dir: RunDir) -> Iterator[Callable[[str | None], str | None]]:
+    """Show what a script says, which is in its log, on stderr; what this gives passes its argument through."""
+    if not isinstance(topology.guest(GUEST), ScriptSpec):
+        yield lambda reason: reason
+        return
+    tail = LineTail({GUEST: run_dir.log(GUEST)})
+
+    def show(reason: str | None) -> str | None:
+        for line in tail.read():
+            print(line.text, file=sys.stderr, flush=True)
+        return reason
+
+    try:
+        yield show
+        show(None)
+    finally:
+        tail.close()
+
+
+def guest_status(run_dir: RunDir) -> int:
+    """Exit status for how the guest ended; 0 also while it runs.
+
+    A program's own status; 128 and the number of the signal that killed it, as shells have it; 1 for a machine that did
+    not switch itself off (a triple fault, an error of its vCPU) and for a script that failed.
+    """
     status = read_status(run_dir).get(GUEST)
-    return status is not None and status.state == "stopped" and not status.reason.startswith(_ORDERLY)
+    if status is None or status.state != "stopped" or status.reason.startswith(_ORDERLY):
+        return EXIT_DONE
+    match = _PROGRAM_END.match(status.reason)
+    if match is None:
+        return EXIT_FAILED
+    return int(match["status"]) & 0xFF if match["status"] else 128 + int(match["signal"])
 
 
 def _failed(run_dir: RunDir) -> list[str]:

@@ -194,56 +194,107 @@ def console(
     return attach(RunDir(topology.run_dir), terminal, plan)
 
 
-@app.command(help_epilogue="Example: iovirt run --image bundled:guestos --disk disk.img --command-line run=job")
+_RUN_EXAMPLES = """\
+Example: iovirt run --image bundled:guestos --disk disk.img --command-line run=job
+Example: iovirt run --machine virt --format flat --image u-boot.bin --disk disk.img
+Example: iovirt run --program /bin/busybox --disk disk.img -- sha256sum /dev/vda
+Example: iovirt run --script load.py:main --disk disk.img --parameter depth=64"""
+
+
+@app.command(help_epilogue=_RUN_EXAMPLES)
 def run(  # noqa: PLR0913 - a command's options are its parameters
-    *,
-    image: str = "bundled:guestos",
-    machine: Literal["pc", "virt"] = "pc",
-    image_format: Annotated[Literal["auto", "elf", "multiboot", "flat", "rom"], Parameter(name="--format")] = "auto",
+    *command: Annotated[str, Parameter(show_default=False)],
+    image: Text = "",
+    program: Text = "",
+    script: Text = "",
+    machine: Annotated[Literal["pc", "virt"] | None, Parameter(show_default=False)] = None,
+    image_format: Annotated[
+        Literal["auto", "elf", "multiboot", "flat", "rom"] | None, Parameter(name="--format", show_default=False)
+    ] = None,
     payload: Text = "",
-    memory: str = "32MiB",
     command_line: Text = "",
+    level: Annotated[Literal["operation", "driver", "syscall"] | None, Parameter(show_default=False)] = None,
+    env: Annotated[list[str] | None, Parameter(name=("--env", "-e"), negative=(), show_default=False)] = None,
+    volume: Annotated[list[str] | None, Parameter(name=("--volume", "-v"), negative=(), show_default=False)] = None,
+    abi: Text = "",
+    parameter: Annotated[
+        list[str] | None, Parameter(name=("--parameter", "-p"), negative=(), show_default=False)
+    ] = None,
+    memory: Text = "",
     disk: Text = "",
     disk_size: Text = "",
+    rng: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     until: Expect = "",
     timeout: Timeout = None,
 ) -> int:
     """Run one guest without a topology file, its terminal on this one.
 
-    Ends when the guest stops, with Ctrl-], or with --until or --timeout; the end of a piped stdin does not end it.
+    The guest is a machine (--image), a static Linux program without a kernel
+    (--program), whose exit status this command ends with, or a Python script
+    that drives virtio devices (--script).
+
+    Ends when the guest stops, with Ctrl-], or with --until or --timeout; the
+    end of a piped stdin does not end it, but is the end of a program's input.
     Nothing stays but the disk image.
 
     Parameters
     ----------
+    command
+        Arguments of the program, behind '--' if one begins with a dash.
     image
-        bundled:NAME, or a file.
+        Machine: bundled:NAME, or a file. Default: bundled:guestos.
+    program
+        Static ELF file. It sees the disk as /dev/vda.
+    script
+        FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION.
     machine
-        pc (x86) or virt (riscv64).
+        Machine: pc (x86, the default) or virt (riscv64).
     image_format
-        What the image is; auto looks at it.
+        Machine: what the image is. Default: auto, which looks at it.
     payload
-        Second image, which the first one starts.
-    memory
-        RAM size.
+        Machine: second image, which the first one starts.
     command_line
-        For the image's kernel.
+        Machine: for the image's kernel.
+    level
+        Machine: where its disk is intercepted. Default: operation on pc, driver on virt.
+    env
+        Program: NAME=VALUE of its environment; may be given again.
+    volume
+        Program: HERE:THERE, a file or folder and where it sees that, read-only; may be given again.
+    abi
+        Program: operating system and architecture. Default: what the file says.
+    parameter
+        Script: NAME=VALUE, as in a topology; may be given again.
+    memory
+        RAM size. Default: 32MiB, 64MiB for a program.
     disk
         Raw image file; without one the guest has no disk.
     disk_size
         Size of a disk image that does not exist yet.
+    rng
+        Have a source of entropy.
     """
     from iovirt_dist.cli.adhoc import AdHocGuest, run_guest  # noqa: PLC0415 - keeps --help fast
     from iovirt_dist.cli.terminal import ConsolePlan  # noqa: PLC0415 - as above
 
     guest = AdHocGuest(
-        machine=machine,
         image=image,
-        image_format=image_format,
+        program=program,
+        script=script,
+        machine=machine or "",
+        image_format=image_format or "",
         payload=payload,
-        memory=memory,
         command_line=command_line,
+        level=level or "",
+        arguments=command,
+        environment=tuple(env or ()),
+        volumes=tuple(volume or ()),
+        abi=abi,
+        parameters=tuple(parameter or ()),
+        memory=memory,
         disk=disk,
         disk_size=disk_size,
+        rng=rng,
     )
     return run_guest(guest, ConsolePlan(expect=_pattern(until), timeout_s=timeout, history_bytes=None, quiet_s=None))
 

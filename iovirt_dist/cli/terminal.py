@@ -62,6 +62,8 @@ class ConsolePlan:
         quiet_s: After the end of stdin without a pattern: end once nothing has come for this long since the last output
             or input; None to go on.
         silent_s: The same for a guest that has not printed anything yet: it may still be starting.
+        end_of_input: What the guest shall read at the end of a piped stdin; twice if the last line has no end, as the
+            first only completes that line then (POSIX, "Canonical Mode Input Processing").
     """
 
     expect: re.Pattern[str] | None = None
@@ -70,6 +72,7 @@ class ConsolePlan:
     stdin: int | None = 0
     quiet_s: float | None = QUIET_S
     silent_s: float = SILENT_S
+    end_of_input: bytes = b""
 
 
 class PtyInput:
@@ -148,6 +151,7 @@ class ConsoleSession:
         self._input = PtyInput(run_dir.console_tty(guest))
         self._stdin = plan.stdin
         self._window = b""
+        self._at_line_start = True
         self._has_printed = False
         self._last_traffic_s = 0.0
 
@@ -214,8 +218,11 @@ class ConsoleSession:
         self._last_traffic_s = time.monotonic()
         if not keys:
             self._stdin = None
-        elif os.isatty(self._stdin) and ESCAPE in keys:
+            self._input.put(self._plan.end_of_input * (1 if self._at_line_start else 2))
+            return False
+        if os.isatty(self._stdin) and ESCAPE in keys:
             return True
+        self._at_line_start = keys.endswith((b"\n", b"\r"))
         self._input.put(keys)
         return False
 

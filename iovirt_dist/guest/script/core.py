@@ -120,7 +120,7 @@ class ScriptCore:
 
     def say(self, text: str) -> None:
         """Log a line."""
-        self._actions.append(gc.Note(f"{self._plan.name}: {text}"))
+        self._actions.append(gc.Note(f"script: {text}"))
 
     def _raise(self, trap: gc.TrapRaised) -> None:
         """Raise a trap, or keep it in order while the session's window is nearly full."""

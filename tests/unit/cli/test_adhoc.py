@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from iovirt_dist.cli.adhoc import AdHocGuest, ended_reason, topology_text
+from iovirt_dist.cli.adhoc import AdHocGuest, ended_reason, guest_status, topology_text
+from iovirt_dist.errors import ConfigError
+from iovirt_dist.platform.level import Level
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
 from iovirt_dist.runtime.status import StatusWriter
-from iovirt_dist.topology import MachineSpec, Origin, Topology, topology_from_text
+from iovirt_dist.topology import MachineSpec, Origin, ProgramSpec, ScriptSpec, Topology, topology_from_text
 
 
 def resolve(guest: AdHocGuest, base: Path) -> Topology:
@@ -21,9 +23,7 @@ def test_topology_text_takes_any_text_literally(tmp_path: Path, monkeypatch: pyt
     """Quotes and backslashes in options are no TOML syntax; paths are the user's, not the temporary folder's."""
     monkeypatch.chdir(tmp_path)
     line = 'a="b" \\n # c'
-    guest = resolve(AdHocGuest(machine="pc", image="x.bin", command_line=line, payload="p"), Path("/base")).guest(
-        "guest"
-    )
+    guest = resolve(AdHocGuest(image="x.bin", command_line=line, payload="p"), Path("/base")).guest("guest")
     assert isinstance(guest, MachineSpec)
     assert guest.command_line == line
     assert (guest.image, guest.payload) == (tmp_path / "x.bin", tmp_path / "p")
@@ -34,11 +34,105 @@ def test_topology_text_takes_any_text_literally(tmp_path: Path, monkeypatch: pyt
 def test_topology_text_with_disk_has_a_controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk image is made with the size asked for."""
     monkeypatch.chdir(tmp_path)
-    topology = resolve(AdHocGuest(machine="pc", image="bundled:guestos", disk="d.img", disk_size="1MiB"), Path("/base"))
+    topology = resolve(AdHocGuest(disk="d.img", disk_size="1MiB"), Path("/base"))
     disk = topology.guest("guest").disk
     assert disk is not None
     assert disk.extent.size_bytes == 1 << 20
     assert sorted(topology.controllers) == ["disk0", "tty0"]
+
+
+def test_topology_text_of_a_program_has_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own name first, then the command; volumes and environment by name."""
+    monkeypatch.chdir(tmp_path)
+    guest = AdHocGuest(
+        program="bin/busybox",
+        arguments=("echo", "-n", 'a "b"\n'),
+        environment=("A=b=c",),
+        volumes=("x:y:/data",),
+        rng=True,
+        memory="8MiB",
+    )
+    topology = resolve(guest, Path("/base"))
+    spec = topology.guest("guest")
+    assert isinstance(spec, ProgramSpec)
+    assert spec.image == tmp_path / "bin/busybox"
+    assert spec.arguments == ("busybox", "echo", "-n", 'a "b"\n')
+    assert spec.environment == ("A=b=c",)
+    assert spec.files == {"/data": tmp_path / "x:y"}
+    assert (spec.memory_bytes, spec.rng) == (8 << 20, ("rng0",))
+
+
+def test_topology_text_of_a_script_has_values_and_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parameter is what TOML makes of it, else text; its terminal is the virtio console."""
+    monkeypatch.chdir(tmp_path)
+    parameters = ("depth=64", "mix=[1, 0.5]", "pattern=random", 'name="x"', "empty=", "two=1\nb = 2")
+    topology = resolve(AdHocGuest(script="load.py:main", parameters=parameters), Path("/base"))
+    spec = topology.guest("guest")
+    assert isinstance(spec, ScriptSpec)
+    assert (spec.file, spec.function) == (tmp_path / "load.py", "main")
+    assert spec.parameters == {
+        "depth": 64,
+        "mix": [1, 0.5],
+        "pattern": "random",
+        "name": "x",
+        "empty": "",
+        "two": "1\nb = 2",
+    }
+    assert topology.terminal("guest").terminal == "guest.hvc0"
+
+
+def test_topology_text_of_a_script_in_a_module_is_as_written() -> None:
+    """A module's name is no path."""
+    spec = resolve(AdHocGuest(script="package.module:run"), Path("/base")).guest("guest")
+    assert isinstance(spec, ScriptSpec)
+    assert spec.module == "package.module"
+
+
+def test_topology_text_level_is_the_machines(tmp_path: Path) -> None:
+    """The bundled image at another level than its machine's own."""
+    spec = resolve(AdHocGuest(level="driver"), Path("/base")).guest("guest")
+    assert isinstance(spec, MachineSpec)
+    assert (spec.level, spec.image_name) == (Level.DRIVER, "bundled:guestos")
+
+
+@pytest.mark.parametrize(
+    ("guest", "message"),
+    [
+        (AdHocGuest(image="a", program="b"), "iovirt run: --image and --program are two guests; run one of them"),
+        (AdHocGuest(arguments=("x",)), "iovirt run: a machine takes no arguments; name a program with --program FILE"),
+        (AdHocGuest(program="b", payload="x"), "iovirt run: --payload is for a machine, not for a program"),
+        (AdHocGuest(program="b", image_format="elf"), "iovirt run: --format is for a machine, not for a program"),
+        (AdHocGuest(script="b:c", environment=("A=b",)), "iovirt run: --env is for a program, not for a script"),
+        (AdHocGuest(parameters=("a=1",)), "iovirt run: --parameter is for a script, not for a machine"),
+        (AdHocGuest(program="b", environment=("A",)), 'iovirt run: --env: expected NAME=VALUE, got "A"'),
+        (AdHocGuest(program="b", volumes=("/a",)), 'iovirt run: --volume: expected HERE:THERE, got "/a"'),
+        (AdHocGuest(script="b:c", parameters=("=1",)), 'iovirt run: --parameter: expected NAME=VALUE, got "=1"'),
+    ],
+)
+def test_options_that_do_not_go_together_are_one_line(guest: AdHocGuest, message: str) -> None:
+    """The option is named as it is written."""
+    with pytest.raises(ConfigError) as caught:
+        topology_text(guest, Path("/base"))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "status"),
+    [
+        ("running", "", 0),
+        ("stopped", "powered off by test device", 0),
+        ("stopped", "triple fault", 1),
+        ("stopped", "script ended", 0),
+        ("stopped", "script failed: ValueError: x (load.py:3)", 1),
+        ("stopped", "exited with status 0", 0),
+        ("stopped", "exited with status 3", 3),
+        ("stopped", "killed by signal 11 at 0x0: unmapped", 139),
+    ],
+)
+def test_guest_status_is_the_guests_own(run_dir: RunDir, state: str, reason: str, status: int) -> None:
+    """As a shell would have it."""
+    StatusWriter(run_dir, "guest", "guest", 1, 0).update(0, state=state, reason=reason)
+    assert guest_status(run_dir) == status
 
 
 @pytest.fixture

@@ -166,6 +166,16 @@ def test_end_of_input_without_a_quiet_period_goes_on(
     assert capsys.readouterr().err == "iovirt: the guest is gone\n"
 
 
+@pytest.mark.parametrize(("typed", "sent"), [(b"", b"\x04"), (b"a\n", b"a\n\x04"), (b"a", b"a\x04\x04")])
+def test_end_of_input_is_told_to_a_program(board: Board, pipe: tuple[int, int], typed: bytes, sent: bytes) -> None:
+    """A line without its end takes two: the first only completes it."""
+    os.write(pipe[0], typed)
+    os.close(pipe[0])
+    plan = ConsolePlan(stdin=pipe[1], silent_s=0.05, end_of_input=b"\x04")
+    assert board.session(plan, [None] * 99).run() == 0
+    assert os.read(board.master, 99) == sent
+
+
 def test_escape_on_a_terminal_leaves(board: Board, keys: tuple[int, int]) -> None:
     """Ctrl-] is for us, not for the guest."""
     with raw_terminal(keys[1]):

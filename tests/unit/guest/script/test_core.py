@@ -79,7 +79,7 @@ def test_script_runs_at_power_on_and_ends_the_guest() -> None:
 
     link = Link(script, depth=64)
     assert link.state == (GuestState.STOPPED, "script ended")
-    assert "load: depth 64" in link.notes
+    assert "script: depth 64" in link.notes
     assert list(link.script.results) == ["rtc"]
     assert link.script.core.counts.traps[TrapKind.MMIO_LOAD] == 1
 
