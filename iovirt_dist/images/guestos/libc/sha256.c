@@ -14,16 +14,23 @@ static const uint32_t constants[64] = {
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
 };
 
-static uint32_t rotate(uint32_t x, unsigned n)
+/* Programs hash all that they read, on emulated CPUs whose time goes by the number of instructions:
+ * hence rounds that move no variables, rotations within rotations, and no copy of whole blocks. */
+
+static inline uint32_t rotate(uint32_t x, unsigned n)
 {
-    return (x >> n) | (x << (32 - n));
+    return x >> n | x << (32 - n);
 }
 
-static void expand(uint32_t *w, const uint8_t *block)
+static inline uint32_t big_endian(uint32_t x)
 {
-    for (unsigned i = 0; i < 16; i++, block += 4)
-        w[i] = (uint32_t)block[0] << 24 | (uint32_t)block[1] << 16 | (uint32_t)block[2] << 8 |
-               block[3];
+    return x >> 24 | (x >> 8 & 0xFF00) | (x << 8 & 0xFF0000) | x << 24;
+}
+
+static void expand(uint32_t *w, const uint32_t *block)
+{
+    for (unsigned i = 0; i < 16; i++)
+        w[i] = big_endian(block[i]);
     for (unsigned i = 16; i < 64; i++) {
         uint32_t s0 = rotate(w[i - 15], 7) ^ rotate(w[i - 15], 18) ^ (w[i - 15] >> 3);
         uint32_t s1 = rotate(w[i - 2], 17) ^ rotate(w[i - 2], 19) ^ (w[i - 2] >> 10);
@@ -31,24 +38,40 @@ static void expand(uint32_t *w, const uint8_t *block)
     }
 }
 
-static void compress(uint32_t *state, const uint8_t *block)
+/* A round with the variables named as before it. After it each is called by the next letter, so
+ * that eight rounds with rotated arguments move nothing but d and h. */
+static inline void step(uint32_t a, uint32_t b, uint32_t c, uint32_t *d, uint32_t e, uint32_t f,
+                        uint32_t g, uint32_t *h, uint32_t constant_and_word)
 {
-    uint32_t w[64], v[8]; /* v: a to h of the standard */
+    uint32_t s1 = rotate(rotate(rotate(e, 14) ^ e, 5) ^ e, 6); /* by 6, 11 and 25 */
+    uint32_t s0 = rotate(rotate(rotate(a, 9) ^ a, 11) ^ a, 2); /* by 2, 13 and 22 */
+    uint32_t t1 = *h + s1 + ((e & (f ^ g)) ^ g) + constant_and_word;
+
+    *d += t1;
+    *h = t1 + s0 + ((a & b) | (c & (a | b)));
+}
+
+static void compress(uint32_t *state, const uint32_t *block)
+{
+    uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
+    uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
+    uint32_t w[64];
 
     expand(w, block);
-    memcpy(v, state, sizeof v);
-    for (unsigned i = 0; i < 64; i++) {
-        uint32_t s1 = rotate(v[4], 6) ^ rotate(v[4], 11) ^ rotate(v[4], 25);
-        uint32_t choice = (v[4] & v[5]) ^ (~v[4] & v[6]);
-        uint32_t t1 = v[7] + s1 + choice + constants[i] + w[i];
-        uint32_t s0 = rotate(v[0], 2) ^ rotate(v[0], 13) ^ rotate(v[0], 22);
-        uint32_t majority = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
+    for (unsigned i = 0; i < 64; i += 8) {
+        const uint32_t *k = &constants[i], *x = &w[i];
 
-        v[7] = v[6], v[6] = v[5], v[5] = v[4], v[4] = v[3] + t1;
-        v[3] = v[2], v[2] = v[1], v[1] = v[0], v[0] = t1 + s0 + majority;
+        step(a, b, c, &d, e, f, g, &h, k[0] + x[0]);
+        step(h, a, b, &c, d, e, f, &g, k[1] + x[1]);
+        step(g, h, a, &b, c, d, e, &f, k[2] + x[2]);
+        step(f, g, h, &a, b, c, d, &e, k[3] + x[3]);
+        step(e, f, g, &h, a, b, c, &d, k[4] + x[4]);
+        step(d, e, f, &g, h, a, b, &c, k[5] + x[5]);
+        step(c, d, e, &f, g, h, a, &b, k[6] + x[6]);
+        step(b, c, d, &e, f, g, h, &a, k[7] + x[7]);
     }
-    for (unsigned i = 0; i < 8; i++)
-        state[i] += v[i];
+    state[0] += a, state[1] += b, state[2] += c, state[3] += d;
+    state[4] += e, state[5] += f, state[6] += g, state[7] += h;
 }
 
 void sha256_init(struct sha256 *hash)
@@ -64,20 +87,22 @@ void sha256_init(struct sha256 *hash)
 
 void sha256_update(struct sha256 *hash, const void *data, size_t length)
 {
-    const uint8_t *bytes = data;
+    const uint8_t *bytes = data; /* an i386 need not have it aligned */
 
     while (length > 0) {
         size_t used = (size_t)(hash->length % SHA256_BLOCK);
-        size_t part = SHA256_BLOCK - used;
+        size_t part = SHA256_BLOCK - used < length ? SHA256_BLOCK - used : length;
 
-        if (part > length)
-            part = length;
-        memcpy(hash->block + used, bytes, part);
+        if (part == SHA256_BLOCK) {
+            compress(hash->state, (const uint32_t *)bytes);
+        } else {
+            memcpy((uint8_t *)hash->block + used, bytes, part);
+            if (used + part == SHA256_BLOCK)
+                compress(hash->state, hash->block);
+        }
         hash->length += part;
         bytes += part;
         length -= part;
-        if (used + part == SHA256_BLOCK)
-            compress(hash->state, hash->block);
     }
 }
 

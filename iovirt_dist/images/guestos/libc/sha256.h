@@ -9,8 +9,8 @@ enum { SHA256_BLOCK = 64, SHA256_HEX = 64 };
 
 struct sha256 {
     uint32_t state[8];
-    uint64_t length;             /* bytes so far */
-    uint8_t block[SHA256_BLOCK]; /* the last length % 64 of them */
+    uint64_t length;                  /* bytes so far */
+    uint32_t block[SHA256_BLOCK / 4]; /* the last length % 64 of them */
 };
 
 void sha256_init(struct sha256 *hash);
