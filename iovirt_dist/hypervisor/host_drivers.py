@@ -6,12 +6,13 @@ Drivers of terminals outlive it, because what is printed or typed must not be lo
 
 from __future__ import annotations
 
-from iovirt_dist.drivers.backend import DiskClient, TerminalBackend, TerminalClient
+from iovirt_dist.drivers.backend import DiskClient, EntropyClient, TerminalBackend, TerminalClient
 from iovirt_dist.drivers.disk import DiskDriver
+from iovirt_dist.drivers.entropy import EntropyDriver
 from iovirt_dist.drivers.terminal import TerminalDriver
 from iovirt_dist.hypervisor.plan import Attachment, GuestPlan
 
-DISK_QUEUE, TERMINAL_QUEUE, VIRTIO_TERMINAL_QUEUE = 0, 1, 3
+DISK_QUEUE, TERMINAL_QUEUE, VIRTIO_TERMINAL_QUEUE, ENTROPY_QUEUE = 0, 1, 3, 5
 """Queue numbers in request ids; a terminal takes two."""
 
 
@@ -25,6 +26,7 @@ class HostDrivers:
 
     def __init__(self, plan: GuestPlan, instance: int) -> None:
         self.disk: DiskDriver | None = None
+        self.entropy: EntropyDriver | None = None
         self.terminal = _terminal(plan.console, instance, TERMINAL_QUEUE)
         self.virtio_terminal = _terminal(plan.virtio_console, instance, VIRTIO_TERMINAL_QUEUE)
         self._terminals = [driver for driver in (self.terminal, self.virtio_terminal) if driver is not None]
@@ -52,22 +54,27 @@ class HostDrivers:
         Args:
             instance: Number for the request ids of this life.
         """
-        disk = self._plan.disk
+        disk, rng = self._plan.disk, self._plan.rng
         if disk is not None:
             identity = disk.use().identity
             assert identity is not None, "units are identified before power-on"
             self.disk = DiskDriver(disk.queue_pair, disk.unit, identity, instance, DISK_QUEUE)
+        if rng is not None:
+            self.entropy = EntropyDriver(rng.queue_pair, rng.unit, instance, ENTROPY_QUEUE)
 
     def attach(
         self,
         disk: DiskClient | None,
         terminal: TerminalClient | None,
         virtio_terminal: TerminalClient | None,
+        entropy: EntropyClient | None,
         power_on_ns: int,
     ) -> None:
         """Say which virtual devices the drivers serve now, and when their machine's time began (monotonic)."""
         if self.disk is not None:
             self.disk.attach(disk, power_on_ns)
+        if self.entropy is not None:
+            self.entropy.attach(entropy, power_on_ns)
         if self.terminal is not None:
             self.terminal.attach(terminal, power_on_ns)
         if self.virtio_terminal is not None:

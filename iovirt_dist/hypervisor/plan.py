@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.drivers.request import Unit
 from iovirt_dist.platform.level import Level
+from iovirt_dist.wire.codec import Buffer
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class GuestPlan:
         level: Where its disk is intercepted.
         virtio_console: Virtio console, None without one.
         rng: Source of entropy, None without one.
+        abi: Whose system calls are taken at the system-call level.
+        files: What a program sees besides its devices: content by absolute path, read-only.
     """
 
     name: str
@@ -51,6 +55,8 @@ class GuestPlan:
     level: Level = Level.OPERATION
     virtio_console: Attachment | None = None
     rng: Attachment | None = None
+    abi: str = "linux_i386"
+    files: Mapping[str, Buffer] = field(default_factory=dict)
 
     def attachments(self) -> list[Attachment]:
         """Everything that must be identified before the guest can have power."""

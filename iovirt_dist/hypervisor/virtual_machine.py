@@ -11,7 +11,7 @@ from iovirt_dist.hypervisor.host_drivers import HostDrivers
 from iovirt_dist.hypervisor.intercept import operation
 from iovirt_dist.hypervisor.intercept.interceptor import Interceptor, Outgoing
 from iovirt_dist.hypervisor.machines.machine import Machine, MachineParts
-from iovirt_dist.hypervisor.machines.registry import BUILDERS
+from iovirt_dist.hypervisor.machines.registry import build_machine
 from iovirt_dist.hypervisor.plan import GuestPlan
 from iovirt_dist.hypervisor.prefetch import Prefetch
 from iovirt_dist.step import Tracer
@@ -28,7 +28,7 @@ from iovirt_dist.wire.messages import (
     TrapReply,
 )
 from iovirt_dist.wire.queue_messages import Doorbell
-from iovirt_dist.wire.syscall_messages import SystemCall
+from iovirt_dist.wire.syscall_messages import Disposition, SystemCall, SystemCallReply
 
 _NO_FAULT = -1
 
@@ -71,6 +71,7 @@ class VirtualMachine:
         self.tracer = Tracer(plan.name)
         self._interceptors: tuple[Interceptor, ...] = ()
         self._interceptor_of: dict[type[Message], Interceptor] = {}
+        self._refusals: list[Outgoing] = []
         self._next_generation = count(1).__next__
         self._power_on_ns = 0
         self._prefetch = Prefetch()
@@ -103,12 +104,15 @@ class VirtualMachine:
             power=self._ask_power,
             level=plan.level,
             console=drivers.virtio_terminal,
+            entropy=drivers.entropy,
+            abi=plan.abi,
+            files=plan.files,
             next_generation=self._next_generation,
             tracer=self.tracer,
         )
-        self.machine = machine = BUILDERS[plan.machine](parts)
+        self.machine = machine = build_machine(plan.machine, parts)
         self._intercept(machine.interceptors)
-        drivers.attach(machine.disk, machine.terminal, machine.console, now_ns)
+        drivers.attach(machine.disk, machine.terminal, machine.console, machine.entropy, now_ns)
 
     def power_off(self) -> None:
         """Take the machine down; requests that are on their way complete into nothing."""
@@ -186,14 +190,21 @@ class VirtualMachine:
             counts.traps[TrapKind.DOORBELL] += body.notifications
         elif isinstance(body, SystemCall):
             counts.traps[TrapKind.SYSTEM_CALL] += 1
+            self.tracer.number = body.number
         if interceptor is None or not interceptor.message(body, payload, now_ns - self._power_on_ns):
             counts.malformed += 1
+            if isinstance(body, SystemCall):  # the caller waits
+                self._refusals.append(Outgoing(SystemCallReply(body.number, Disposition.PASS)))
         self.drivers.flush(now_ns)
 
     def outgoing(self, now_ns: int) -> list[Outgoing]:
         """Return what the interceptors have for the guest now."""
         machine_ns = now_ns - self._power_on_ns
-        return [message for interceptor in self._interceptors for message in interceptor.flush(machine_ns)]
+        messages = [message for interceptor in self._interceptors for message in interceptor.flush(machine_ns)]
+        if self._refusals:
+            messages += self._refusals
+            self._refusals.clear()
+        return messages
 
     def trap_while_off(self, trap: Trap) -> None:
         """Count a trap that the guest raised before it heard that its machine was switched off, which voids it."""

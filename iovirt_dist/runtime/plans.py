@@ -7,14 +7,17 @@ from collections.abc import Mapping
 
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.hypervisor.events import HypervisorConfig
+from iovirt_dist.hypervisor.machines.registry import NO_MACHINE
 from iovirt_dist.hypervisor.plan import Attachment, GuestPlan
+from iovirt_dist.runtime.files import read_files
 from iovirt_dist.topology.guest_specs import GuestSpec, MachineSpec, ProgramSpec
 from iovirt_dist.topology.specs import HypervisorSpec, Topology
 
 ENTROPY_UNIT = ""
 """An entropy controller has one unit, without a name."""
 
-NO_MACHINE = "none"
+MACHINE_ABI = "linux_i386"
+"""System calls of the programs on a `pc` machine."""
 
 
 def hypervisor_config(topology: Topology, spec: HypervisorSpec, epoch: int) -> HypervisorConfig:
@@ -45,4 +48,6 @@ def _plan(guest: GuestSpec, pairs: Mapping[str, QueuePair]) -> GuestPlan:
         level=guest.level,
         virtio_console=virtio_console and Attachment(pairs[virtio_console.controller], virtio_console.terminal),
         rng=rng and Attachment(pairs[rng.controller], ENTROPY_UNIT),
+        abi=guest.abi if isinstance(guest, ProgramSpec) else MACHINE_ABI,
+        files=read_files(guest.files) if isinstance(guest, ProgramSpec) else {},
     )

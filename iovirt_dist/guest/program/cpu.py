@@ -79,7 +79,7 @@ class ProgramCpu:
         self._engine = make_engine(program.ram_bytes)
         self._space: AddressSpace
         self._faults = 0
-        self._announced = False
+        self._announced = self._understood = False
         self._stopped: str | None = None
         self.reset()
 
@@ -165,12 +165,7 @@ class ProgramCpu:
         space.load(*self._stack)
 
     def _announce(self) -> None:
-        self._announced = True
-        taken = self._bus.intercepted_calls()
-        if taken is None or taken[0] != self._abi.name:
-            emulated = "no system calls" if taken is None else f"those of {taken[0]}"
-            self._stopped = f"cannot run: the hypervisor takes {emulated}, the program is for {self._abi.name}"
-            return
+        self._announced, self._understood = True, False
         image = self._program.image
         self._bus.program_started(PROCESS, self._program.name, image.break_start, image.architecture.map_top)
 
@@ -180,6 +175,8 @@ class ProgramCpu:
         number, arguments = self._engine.call()
         gathered = self._marshaller.gather(number, arguments, self._space)
         outcome = self._bus.system_call(PROCESS, number, gathered.arguments, gathered.buffers, gathered.data)
+        if not self._understood and not self._understands():
+            return
         if outcome.disposition is Disposition.EXIT:
             result = outcome.result
             self._stopped = f"exited with status {result}" if result >= 0 else f"killed by signal {-result}"
@@ -189,6 +186,15 @@ class ProgramCpu:
         scatter(gathered, outcome.outputs, outcome.data, self._space)
         # a program has no kernel to pass a call to
         self._engine.finish_call(outcome.result if outcome.disposition is Disposition.DONE else _ENOSYS)
+
+    def _understands(self) -> bool:
+        """Whether the hypervisor emulates our OS: it has said so before its first reply."""
+        taken = self._bus.intercepted_calls()
+        self._understood = taken is not None and taken[0] == self._abi.name
+        if not self._understood:
+            emulated = "no system calls" if taken is None else f"those of {taken[0]}"
+            self._stopped = f"cannot run: the hypervisor takes {emulated}, the program is for {self._abi.name}"
+        return self._understood
 
     def _apply(self, outcome: SystemCallOutcome) -> bool:
         """Apply a reply's effects; the program ends if one cannot be."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Protocol
 
 from iovirt_dist.drivers.backend import (
     DiskBackend,
@@ -19,10 +20,12 @@ from iovirt_dist.drivers.backend import (
 from iovirt_dist.hypervisor.address_map import AddressMap
 from iovirt_dist.hypervisor.intercept.driver import DriverInterception
 from iovirt_dist.hypervisor.intercept.interceptor import Interceptor
+from iovirt_dist.hypervisor.intercept.syscall import SystemCallInterception
 from iovirt_dist.hypervisor.irqchip.lines import InterruptLines
-from iovirt_dist.hypervisor.vdev.device import Device, Terminal
+from iovirt_dist.hypervisor.vdev.device import Device
 from iovirt_dist.platform.level import Level
 from iovirt_dist.step import Tracer
+from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.messages import PowerAction
 
 RequestPower = Callable[[PowerAction, str], None]
@@ -45,6 +48,8 @@ class MachineParts:
         entropy: Backend of the virtio entropy device, None without one.
         next_generation: Gives each armed queue its number, over all lives of the machine.
         tracer: Takes what a person may want to see of the guest's I/O.
+        abi: Whose system calls are taken at the system-call level.
+        files: What a program sees besides its devices: content by absolute path, read-only.
         network: Backend of the virtio network card, None without one.
     """
 
@@ -59,7 +64,21 @@ class MachineParts:
     entropy: EntropyBackend | None = None
     next_generation: Callable[[], int] = count(1).__next__
     tracer: Tracer = field(default_factory=Tracer)
+    abi: str = "linux_i386"
+    files: Mapping[str, Buffer] = field(default_factory=dict)
     network: NetworkBackend | None = None
+
+
+class Timed(Protocol):
+    """Part of a machine that does things by itself when their time comes."""
+
+    def deadline_ns(self) -> int | None:
+        """When `advance` must be called next, virtual time of the machine; None while nothing is timed."""
+        ...
+
+    def advance(self, now_ns: int) -> None:
+        """Do what is due."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +90,8 @@ class Machine:
         lines: The CPU's interrupt inputs.
         devices: Every device that carries state, by name.
         timed: Those of them that have deadlines.
-        terminal: The device in front of the terminal backend.
-        terminal_name: Name of that device's range.
+        terminal: What takes the terminal backend's input, None for nothing.
+        terminal_name: Name of that device's range, empty without one.
         disk: What takes the disk backend's completions, None without a disk.
         acknowledge: The interrupt controller's INTA cycle; absent on machines without one.
         interceptors: What takes messages besides traps.
@@ -80,13 +99,14 @@ class Machine:
         entropy: What takes the entropy backend's bytes, None without one.
         network: What takes the network backend's frames, None without one.
         driver_level: What takes the messages of its virtio devices, and counts them; also one of `interceptors`.
+        syscall_level: What carries out its programs' system calls; also one of `interceptors`.
     """
 
     address_map: AddressMap
     lines: InterruptLines
     devices: Mapping[str, Device]
-    timed: tuple[Device, ...]
-    terminal: Terminal
+    timed: tuple[Timed, ...]
+    terminal: TerminalClient | None
     terminal_name: str
     disk: DiskClient | None
     acknowledge: Callable[[], int] | None = None
@@ -95,6 +115,7 @@ class Machine:
     entropy: EntropyClient | None = None
     network: NetworkClient | None = None
     driver_level: DriverInterception | None = None
+    syscall_level: SystemCallInterception | None = None
 
     def deadline_ns(self) -> int | None:
         """Earliest deadline of any device."""
