@@ -80,10 +80,16 @@ class EmulatedLinux(WithoutSystemCalls):
         disk: Content of /dev/vda.
         typed: What is typed when the program waits.
         files: Read-only files.
+        mode: Whether all calls are carried out, or those on the disk.
     """
 
     def __init__(
-        self, abi: str, disk: bytes = b"", typed: bytes = b"", files: Mapping[str, bytes] | None = None
+        self,
+        abi: str,
+        disk: bytes = b"",
+        typed: bytes = b"",
+        files: Mapping[str, bytes] | None = None,
+        mode: Mode = Mode.PROGRAM,
     ) -> None:
         self.disk = Disk(disk)
         self.screen = Screen()
@@ -96,7 +102,7 @@ class EmulatedLinux(WithoutSystemCalls):
         self.linux = SystemCallInterception(
             SystemCallParts(
                 abi,
-                Mode.PROGRAM,
+                mode,
                 InterruptLines(),
                 disk=self.disk,
                 terminal=self.screen,

@@ -8,13 +8,25 @@ from __future__ import annotations
 
 from typing import Final
 
-from unicorn.x86_const import UC_X86_REG_FPCW, UC_X86_REG_FPTAG, UC_X86_REG_MSR
+from unicorn.x86_const import (
+    UC_X86_REG_EAX,
+    UC_X86_REG_EBP,
+    UC_X86_REG_EBX,
+    UC_X86_REG_ECX,
+    UC_X86_REG_EDI,
+    UC_X86_REG_EDX,
+    UC_X86_REG_ESI,
+    UC_X86_REG_FPCW,
+    UC_X86_REG_FPTAG,
+    UC_X86_REG_MSR,
+)
 
 from iovirt_dist.guest.engine import StopKind
 from iovirt_dist.guest.program.address_space import AddressSpace
 from iovirt_dist.guest.program.architecture import I386
 from iovirt_dist.guest.program.engine import UserStop, UserStopKind
 from iovirt_dist.guest.program.tables import PAE
+from iovirt_dist.guest.unicorn.registers import RegisterBatch
 from iovirt_dist.guest.unicorn.user import flush_tlb, no_devices
 from iovirt_dist.guest.unicorn.user_x86 import CR0, CR4, EFER_NXE, MSR_EFER, fault_of, user_state
 from iovirt_dist.guest.unicorn.x86 import UnicornX86
@@ -23,7 +35,15 @@ from iovirt_dist.guest.x86.state import Segment
 from iovirt_dist.virtio.memory import GuestMemory
 
 SYSTEM_CALL_VECTOR: Final = 0x80
-_ARGUMENTS: Final = ("ebx", "ecx", "edx", "esi", "edi", "ebp")
+_CALL: Final = (
+    UC_X86_REG_EAX,
+    UC_X86_REG_EBX,
+    UC_X86_REG_ECX,
+    UC_X86_REG_EDX,
+    UC_X86_REG_ESI,
+    UC_X86_REG_EDI,
+    UC_X86_REG_EBP,
+)
 _GDT: Final = 0xFFFF_E000
 _CODE: Final = Segment(0x73, 0, 0xFFFF_FFFF, 0xCF_FB00)
 _DATA: Final = Segment(0x7B, 0, 0xFFFF_FFFF, 0xCF_F300)
@@ -47,6 +67,7 @@ class UnicornUserI386:
         self._cpu = UnicornX86(no_devices(GENERAL_PROTECTION))
         self._ram_bytes = ram_bytes
         self._cpu.map_ram(0, ram_bytes)
+        self._call = RegisterBatch(self._cpu.uc, _CALL)
         self._gdt_frame = 0
         self._pc = 0
 
@@ -89,8 +110,8 @@ class UnicornUserI386:
 
     def call(self) -> tuple[int, tuple[int, ...]]:
         """After SYSTEM_CALL: EAX, and EBX, ECX, EDX, ESI, EDI, EBP."""
-        read = self._cpu.read_register
-        return read("eax"), tuple([read(name) for name in _ARGUMENTS])
+        number, *arguments = self._call.read()
+        return number, tuple(arguments)
 
     def finish_call(self, result: int) -> None:
         """Set EAX; INT 80h changes nothing else."""

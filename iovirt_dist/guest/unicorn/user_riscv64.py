@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from unicorn.riscv_const import UC_RISCV_REG_A0, UC_RISCV_REG_A7
+
 from iovirt_dist.guest.engine import Stop, StopKind
 from iovirt_dist.guest.program.address_space import AddressSpace
 from iovirt_dist.guest.program.architecture import RISCV64
@@ -17,6 +19,7 @@ from iovirt_dist.guest.program.engine import (
 )
 from iovirt_dist.guest.program.tables import PAGE_BYTES, SV39
 from iovirt_dist.guest.riscv.traps import Cause
+from iovirt_dist.guest.unicorn.registers import RegisterBatch
 from iovirt_dist.guest.unicorn.riscv import UnicornRiscv
 from iovirt_dist.guest.unicorn.user import flush_tlb, no_devices
 from iovirt_dist.virtio.memory import GuestMemory
@@ -25,7 +28,7 @@ _RAM_BASE: Final = 0x8000_0000
 _INSTRUCTION_BYTES: Final = 4  # of ECALL
 _SATP_SV39: Final = 8 << 60
 _MSTATUS_FS_INITIAL: Final = 1 << 13
-_ARGUMENTS: Final = tuple(f"a{number}" for number in range(6))
+_CALL: Final = (UC_RISCV_REG_A7, *range(UC_RISCV_REG_A0, UC_RISCV_REG_A0 + 6))
 _INTEGER_REGISTERS: Final = tuple(f"x{number}" for number in range(1, 32))
 _SIGNALS: Final = {
     Cause.ILLEGAL: (SIGILL, "illegal instruction"),
@@ -53,6 +56,7 @@ class UnicornUserRiscv64:
         self._cpu = UnicornRiscv(no_devices(Cause.LOAD_ACCESS), io_end=0)
         self._ram_bytes = ram_bytes
         self._cpu.map_ram(_RAM_BASE, ram_bytes)
+        self._call = RegisterBatch(self._cpu.uc, _CALL)
         self._pc = 0
 
     @property
@@ -92,8 +96,8 @@ class UnicornUserRiscv64:
 
     def call(self) -> tuple[int, tuple[int, ...]]:
         """After SYSTEM_CALL: a7 (Linux takes its lower half), and a0 to a5."""
-        read = self._cpu.read_register
-        return read("a7") & 0xFFFF_FFFF, tuple([read(name) for name in _ARGUMENTS])
+        number, *arguments = self._call.read()
+        return number & 0xFFFF_FFFF, tuple(arguments)
 
     def finish_call(self, result: int) -> None:
         """Set a0."""

@@ -54,6 +54,7 @@ from iovirt_dist.guest.program.architecture import X86_64
 from iovirt_dist.guest.program.engine import UserStop, UserStopKind
 from iovirt_dist.guest.program.tables import LONG_MODE
 from iovirt_dist.guest.unicorn.base import UnicornEngine
+from iovirt_dist.guest.unicorn.registers import RegisterBatch
 from iovirt_dist.guest.unicorn.user import flush_tlb, no_devices
 from iovirt_dist.guest.unicorn.user_x86 import (
     CR0,
@@ -69,7 +70,8 @@ from iovirt_dist.guest.x86.faults import GENERAL_PROTECTION, INVALID_OPCODE, PAG
 from iovirt_dist.guest.x86.state import Segment
 
 _WORD: Final = (1 << 64) - 1
-_ARGUMENTS: Final = (
+_CALL: Final = (
+    UC_X86_REG_RAX,
     UC_X86_REG_RDI,
     UC_X86_REG_RSI,
     UC_X86_REG_RDX,
@@ -77,6 +79,7 @@ _ARGUMENTS: Final = (
     UC_X86_REG_R8,
     UC_X86_REG_R9,
 )
+_RESULT: Final = (UC_X86_REG_RAX, UC_X86_REG_RCX, UC_X86_REG_R11)
 _GDT: Final = 0xFFFF_FFFF_FFFF_E000
 # Selectors as in Linux. D is set beside L: the emulator's flags of a 64-bit segment include those of a 32-bit one.
 _CODE: Final = Segment(0x33, 0, 0xFFFF_FFFF, 0xEF_FB00)
@@ -99,6 +102,8 @@ class UnicornUserX8664(UnicornEngine):
         super().__init__(UC_ARCH_X86, UC_MODE_64, no_devices(GENERAL_PROTECTION))
         stop_between_blocks(self.uc)
         self._block = StateBlock(self.uc)
+        self._call = RegisterBatch(self.uc, _CALL)
+        self._result = RegisterBatch(self.uc, _RESULT)
         self._pristine = self.uc.context_save()
         self._ram_bytes = ram_bytes
         self.map_ram(0, ram_bytes)
@@ -159,14 +164,12 @@ class UnicornUserX8664(UnicornEngine):
 
     def call(self) -> tuple[int, tuple[int, ...]]:
         """After SYSTEM_CALL: RAX (Linux takes its lower half), and RDI, RSI, RDX, R10, R8, R9."""
-        number: int = self.uc.reg_read(UC_X86_REG_RAX) & 0xFFFF_FFFF
-        return number, tuple(self.uc.reg_read_batch(_ARGUMENTS))
+        number, *arguments = self._call.read()
+        return number & 0xFFFF_FFFF, tuple(arguments)
 
     def finish_call(self, result: int) -> None:
         """Set RAX, and RCX and R11 as SYSCALL leaves them (Intel SDM volume 2)."""
-        self.uc.reg_write(UC_X86_REG_RAX, result & _WORD)
-        self.uc.reg_write(UC_X86_REG_RCX, self._pc)
-        self.uc.reg_write(UC_X86_REG_R11, self.uc.reg_read(UC_X86_REG_EFLAGS))
+        self._result.write((result & _WORD, self._pc, self.uc.reg_read(UC_X86_REG_EFLAGS)))
 
     def set_thread_pointer(self, value: int) -> None:
         """Set FS.base."""
