@@ -2,7 +2,7 @@
 
 Whatever the guest writes, the device's side either takes requests that are sound or raises one `RingError` with a known
 reason; it reaches nothing outside RAM and writes nothing outside the areas of the ring. Each example runs
-`INPUTS_PER_EXAMPLE` damaged rings; IOVIRT_FUZZ_EXAMPLES sets the number of examples, and 5000 of them make 100 000
+`INPUTS_PER_EXAMPLE` damaged rings; IOVIRT_FUZZ_EXAMPLES sets the number of examples, and 1000 of them make 100 000
 rings of each layout.
 """
 
@@ -32,8 +32,8 @@ from iovirt_dist.virtio.ring import (
     ring_setup,
 )
 
-EXAMPLES = int(os.environ.get("IOVIRT_FUZZ_EXAMPLES", "300"))
-INPUTS_PER_EXAMPLE = 20
+EXAMPLES = int(os.environ.get("IOVIRT_FUZZ_EXAMPLES", "50"))
+INPUTS_PER_EXAMPLE = 100
 
 BASE = 0x8000_0000
 TABLES = BASE + 0x800

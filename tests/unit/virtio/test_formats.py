@@ -75,5 +75,5 @@ def test_features_mask_holds_what_it_was_made_of() -> None:
 def test_mmio_magic_reads_as_text() -> None:
     """Section 4.2.2: MagicValue is "virt"."""
     assert mmio.MAGIC.to_bytes(4, "little") == b"virt"
-    assert mmio.Register.CONFIG == 0x100
-    assert mmio.Register.CONFIG_GENERATION == 0xFC
+    assert mmio.Register(0x0FC) is mmio.Register.CONFIG_GENERATION
+    assert mmio.Register(0x100) is mmio.Register.CONFIG

@@ -15,7 +15,7 @@ def test_byte_memory_written_can_be_read_and_viewed() -> None:
     view = memory.view(BASE + 8, 4)
     memory.write(BASE + 8, b"abcd")
     assert memory.read(BASE + 8, 4) == b"abcd"
-    assert view == b"abcd"
+    assert bytes(view) == b"abcd"
     assert memory.data[8:12] == b"abcd"
 
 
