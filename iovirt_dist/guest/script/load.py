@@ -1,0 +1,240 @@
+"""A load generator for disks: ``script = "iovirt_dist.guest.script.load:main"``.
+
+It keeps a number of requests in flight for a while and counts. Parameters, all optional:
+
+    request = "read"        # or "write", or "flush", which moves no data
+    block = "4KiB"          # data of a request, whole sectors
+    depth = 64              # requests in flight
+    pattern = "random"      # or "sequential"
+    read_percent = 100      # with request = "read": how many of 100 requests are reads, the others write
+    seconds = 5.0           # how long, after the warm-up
+    requests = 0            # end after so many, if not 0
+    warm_up_seconds = 0.5   # what is done in it is not counted
+    batch = 1               # requests that must be free before more are submitted
+    interrupts = false      # have the disk interrupt; otherwise it is polled
+    packed = false          # packed rings
+    seed = 1                # of the random pattern
+
+What it found is published as results and said in one line: ``requests seconds iops mib_per_s failed latency_us``
+(``p50 p99 max``, from the doorbell to the moment when the script sees the completion).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from iovirt_dist.errors import ConfigError
+from iovirt_dist.guest.script.disk import BlockIo, Disk, open_disk
+from iovirt_dist.guest.script.guest import ScriptGuest
+from iovirt_dist.platform.slots import VirtioSlot
+from iovirt_dist.topology.parse import suggestion
+from iovirt_dist.topology.units import parse_size
+from iovirt_dist.virtio.block import SECTOR_BYTES, BlockFeature, BlockRequest, BlockStatus
+from iovirt_dist.virtio.features import Feature, mask
+
+PLANNED: Final = 8192
+"""Requests of which the pattern consists; it is repeated."""
+
+MAX_LATENCIES: Final = 1_000_000
+
+_FEATURES: Final = mask(BlockFeature.RO, BlockFeature.FLUSH)
+_DEFAULTS: Final[dict[str, Any]] = {
+    "request": "read",
+    "block": "4KiB",
+    "depth": 64,
+    "pattern": "random",
+    "read_percent": 100,
+    "seconds": 5.0,
+    "requests": 0,
+    "warm_up_seconds": 0.5,
+    "batch": 1,
+    "interrupts": False,
+    "packed": False,
+    "seed": 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """The parameters, checked; durations in ns, the block in bytes.
+
+    Attributes are named as the parameters are.
+    """
+
+    request: str
+    block: int
+    depth: int
+    pattern: str
+    read_percent: int
+    seconds_ns: int
+    requests: int
+    warm_up_ns: int
+    batch: int
+    interrupts: bool
+    packed: bool
+    seed: int
+
+
+def load_plan(parameters: Mapping[str, Any]) -> LoadPlan:
+    """Check parameters.
+
+    Raises:
+        ConfigError: One is unknown or not what it may be.
+    """
+    for name in parameters:
+        if name not in _DEFAULTS:
+            raise ConfigError("unknown parameter", f"parameters.{name}", suggestion(name, _DEFAULTS))
+    given = {**_DEFAULTS, **parameters}
+    for name, default in _DEFAULTS.items():
+        kinds = (int, float) if isinstance(default, float) else (int, str) if name == "block" else type(default)
+        if not isinstance(given[name], kinds) or (isinstance(given[name], bool) and not isinstance(default, bool)):
+            raise ConfigError(f"expected something like {default!r}, got {given[name]!r}", f"parameters.{name}")
+    try:
+        block = parse_size(given["block"])
+    except ValueError as error:
+        raise ConfigError(f"{error}, got {given['block']!r}", "parameters.block") from None
+    limits = {
+        "block": (block % SECTOR_BYTES == 0 and 0 < block <= 4 << 20, "whole sectors, at most 4MiB"),
+        "depth": (0 < given["depth"] <= 1024, "1 to 1024"),
+        "batch": (0 < given["batch"] <= given["depth"], "1 to the depth"),
+        "read_percent": (0 <= given["read_percent"] <= 100, "0 to 100"),
+        "request": (given["request"] in ("read", "write", "flush"), '"read", "write" or "flush"'),
+        "pattern": (given["pattern"] in ("random", "sequential"), '"random" or "sequential"'),
+        "seconds": (given["seconds"] >= 0, "0 or more"),
+        "warm_up_seconds": (given["warm_up_seconds"] >= 0, "0 or more"),
+        "requests": (given["requests"] >= 0, "0 or more"),
+    }
+    for name, (fine, expected) in limits.items():
+        if not fine:
+            raise ConfigError(f"expected {expected}, got {given[name]!r}", f"parameters.{name}")
+    return LoadPlan(
+        given["request"],
+        block,
+        given["depth"],
+        given["pattern"],
+        given["read_percent"],
+        int(given["seconds"] * 1e9),
+        given["requests"],
+        int(given["warm_up_seconds"] * 1e9),
+        given["batch"],
+        given["interrupts"],
+        given["packed"],
+        given["seed"],
+    )
+
+
+def planned_requests(plan: LoadPlan, capacity: int) -> list[BlockIo]:
+    """Make the pattern.
+
+    Args:
+        plan: What load.
+        capacity: Sectors of the disk.
+
+    Raises:
+        ConfigError: The disk is smaller than a block.
+    """
+    if plan.request == "flush":
+        return [BlockIo(BlockRequest.FLUSH)] * PLANNED
+    sectors = plan.block // SECTOR_BYTES
+    places = capacity // sectors
+    if not places:
+        raise ConfigError(f"a block of {plan.block} bytes on a disk of {capacity} sectors", "parameters.block")
+    chance = random.Random(plan.seed)  # noqa: S311 - a pattern that can be repeated, no secret
+    data = chance.randbytes(plan.block)
+    requests = []
+    for number in range(PLANNED):
+        sector = (chance.randrange(places) if plan.pattern == "random" else number % places) * sectors
+        if plan.request == "read" and chance.randrange(100) < plan.read_percent:
+            requests.append(BlockIo(BlockRequest.IN, sector, sectors))
+        else:
+            requests.append(BlockIo(BlockRequest.OUT, sector, sectors, data))
+    return requests
+
+
+async def main(guest: ScriptGuest) -> None:
+    """Load the disk as the parameters say, and publish what was found."""
+    plan = load_plan(guest.parameters)
+    features = _FEATURES | (mask(Feature.RING_PACKED) if plan.packed else 0)
+    disk = await open_disk(
+        guest.virtio(VirtioSlot.DISK),
+        depth=plan.depth,
+        io_bytes=plan.block,
+        interrupts=plan.interrupts,
+        features=features,
+    )
+    requests = planned_requests(plan, disk.capacity)
+    if plan.warm_up_ns:
+        await _Load(guest, disk, plan, requests).run(plan.warm_up_ns, 0)
+    load = _Load(guest, disk, plan, requests)
+    await load.run(plan.seconds_ns, plan.requests)
+    results = load.results()
+    guest.results.update(results)
+    guest.say(" ".join(f"{name}={value}" for name, value in results.items()))
+
+
+class _Load:
+    """One stretch of load.
+
+    Args:
+        guest: Whose.
+        disk: What is loaded.
+        plan: How.
+        requests: The pattern.
+    """
+
+    def __init__(self, guest: ScriptGuest, disk: Disk, plan: LoadPlan, requests: list[BlockIo]) -> None:
+        self._guest = guest
+        self._disk = disk
+        self._plan = plan
+        self._requests = requests
+        self._started = [0] * (1 << (2 * disk.depth).bit_length())
+        self._done = self._failed = self._elapsed_ns = 0
+        self._latencies: list[int] = []
+
+    async def run(self, duration_ns: int, most: int) -> None:
+        """Load until the time is over, or so many requests are done, and wait for the rest."""
+        disk, guest, requests = self._disk, self._guest, self._requests
+        started, wrap = self._started, len(self._started) - 1
+        begin = now = guest.now_ns()
+        wanted, at, batch = most or 1 << 62, 0, min(self._plan.batch, disk.depth)
+        while now - begin < duration_ns and wanted:
+            count = min(disk.free, wanted)
+            if count >= min(batch, wanted):
+                at = at if at + count <= len(requests) else 0
+                first = disk.submit_many(requests[at : at + count])
+                for number in range(first, first + count):
+                    started[number & wrap] = now
+                at, wanted = at + count, wanted - count
+            now = await self._collect()
+        while disk.free < disk.depth:
+            now = await self._collect()
+        self._elapsed_ns = now - begin
+
+    async def _collect(self) -> int:
+        """Take what is done; returns the time."""
+        done = await self._disk.completions()
+        now, started, wrap = self._guest.now_ns(), self._started, len(self._started) - 1
+        if len(self._latencies) < MAX_LATENCIES:
+            self._latencies += [now - started[one.number & wrap] for one in done]
+        self._failed += sum([one.status != BlockStatus.OK for one in done])
+        self._done += len(done)
+        return now
+
+    def results(self) -> dict[str, Any]:
+        """What was found, as JSON values."""
+        seconds = max(self._elapsed_ns, 1) / 1e9
+        moved = 0 if self._plan.request == "flush" else self._plan.block * self._done
+        ordered = sorted(self._latencies) or [0]
+        last = len(ordered) - 1
+        places = {"p50": last // 2, "p99": last * 99 // 100, "max": last}
+        return {
+            "requests": self._done,
+            "seconds": round(seconds, 3),
+            "iops": round(self._done / seconds),
+            "mib_per_s": round(moved / seconds / (1 << 20), 1),
+            "failed": self._failed,
+            "latency_us": {name: round(ordered[place] / 1e3) for name, place in places.items()},
+        }

@@ -1,0 +1,105 @@
+"""The load generator: its parameters, its pattern, and what it counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from iovirt_dist.errors import ConfigError
+from iovirt_dist.guest.script.load import PLANNED, load_plan, main, planned_requests
+from iovirt_dist.virtio.block import BlockRequest
+from iovirt_dist.wire.commands import Status
+from tests.unit.guest.script.board import MIB, Board
+
+QUICK = {"seconds": 60, "warm_up_seconds": 0, "depth": 8}
+
+
+def loaded(board: Board, **parameters: object) -> dict[str, Any]:
+    """Results of a load on a board."""
+    board.guest.parameters = QUICK | parameters
+    board.run(main)
+    return board.guest.results
+
+
+@pytest.mark.parametrize("layout", [{}, {"packed": True}, {"interrupts": True}, {"batch": 8}])
+def test_load_does_as_many_requests_as_asked_for(layout: dict[str, object]) -> None:
+    """Each is counted once, and moved data is; time stands still here."""
+    board = Board(bytes(MIB))
+    results = loaded(board, requests=1001, block="8KiB", **layout)
+    assert (results["requests"], results["failed"]) == (1001, 0)
+    assert set(results) == {"requests", "seconds", "iops", "mib_per_s", "failed", "latency_us"}
+    assert board.guest.memory is not None
+    assert board.said[-1].startswith("requests=1001 ")
+
+
+def test_load_of_flushes_moves_no_data() -> None:
+    """Descriptors alone."""
+    board = Board(bytes(MIB))
+    results = loaded(board, request="flush", requests=64)
+    assert board.disk is not None
+    assert (board.disk.flushes, results["mib_per_s"]) == (64, 0.0)
+
+
+def test_load_counts_failures() -> None:
+    """A disk that fails does not end the load."""
+    board = Board(bytes(MIB))
+    assert board.disk is not None
+    board.disk.fails = Status.MEDIUM_ERROR
+    assert loaded(board, requests=20)["failed"] == 20
+
+
+def test_load_of_writes_writes() -> None:
+    """The disk's content changes, and all of it is the same block."""
+    board = Board(bytes(64 * 1024))
+    loaded(board, request="write", block="4KiB", pattern="sequential", requests=16)
+    assert board.disk is not None
+    content = bytes(board.disk.content)
+    assert content == content[:4096] * 16
+    assert content[:4096] != bytes(4096)
+
+
+def test_pattern_random_is_repeatable_and_within_the_disk() -> None:
+    """One seed, one pattern; another seed, another."""
+    plan = load_plan({"block": "4KiB", "read_percent": 70})
+    requests = planned_requests(plan, 1000)
+    assert requests == planned_requests(plan, 1000)
+    assert requests != planned_requests(load_plan({"read_percent": 70, "seed": 2}), 1000)
+    assert len(requests) == PLANNED
+    assert all(request.sector % 8 == 0 and request.sector + 8 <= 1000 for request in requests)
+    reads = sum(request.type is BlockRequest.IN for request in requests)
+    assert 0.65 < reads / PLANNED < 0.75
+
+
+def test_pattern_sequential_goes_round() -> None:
+    """From the start to the end, and again."""
+    requests = planned_requests(load_plan({"pattern": "sequential", "block": 512}), 3)
+    assert [request.sector for request in requests[:5]] == [0, 1, 2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"dept": 1}, "parameters.dept: unknown parameter; did you mean 'depth'?"),
+        ({"depth": "64"}, "parameters.depth: expected something like 64, got '64'"),
+        ({"depth": True}, "parameters.depth: expected something like 64, got True"),
+        ({"depth": 0}, "parameters.depth: expected 1 to 1024, got 0"),
+        ({"block": "1KB"}, "parameters.block: expected a size such as"),
+        ({"block": 100}, "parameters.block: expected whole sectors, at most 4MiB, got 100"),
+        ({"batch": 65}, "parameters.batch: expected 1 to the depth, got 65"),
+        ({"request": "raed"}, 'parameters.request: expected "read", "write" or "flush", got \'raed\''),
+        ({"seconds": -1}, "parameters.seconds: expected 0 or more, got -1"),
+        ({"packed": 1}, "parameters.packed: expected something like False, got 1"),
+    ],
+)
+def test_parameters_wrong_are_one_line(parameters: dict[str, object], message: str) -> None:
+    """The key, what it may be, and what it is."""
+    with pytest.raises(ConfigError) as caught:
+        load_plan(parameters)
+    assert str(caught.value).startswith(message)
+
+
+def test_block_larger_than_the_disk_is_refused() -> None:
+    """There is no place for it."""
+    with pytest.raises(ConfigError, match="a block of 4096 bytes on a disk of 7 sectors"):
+        planned_requests(load_plan({}), 7)
