@@ -25,6 +25,7 @@ from iovirt_dist.hypervisor.vdev.virtio_blk_config import (
 )
 from iovirt_dist.hypervisor.vdev.virtio_function import FunctionPort
 from iovirt_dist.hypervisor.vdev.virtio_queue import VirtioQueue
+from iovirt_dist.step import Tracer
 from iovirt_dist.virtio.block import (
     HEADER,
     HEADER_BYTES,
@@ -79,6 +80,7 @@ class VirtioBlk:
         disk: The backend.
         most_bytes: Most data in flight; a request beyond it ends in IOERR. Honest drivers have no more than their
             memory in flight.
+        tracer: Sees every request with all that is known of it: type, where, how much.
 
     Attributes:
         counts: Requests taken, by type (`BlockRequest` names in lower case, ``unknown``).
@@ -92,7 +94,8 @@ class VirtioBlk:
     queue_sizes: Sequence[int] = (QUEUE_SIZE,)
     header_bytes: Sequence[int] = (HEADER_BYTES,)
 
-    def __init__(self, disk: DiskBackend, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, disk: DiskBackend, most_bytes: int = MOST_BYTES, tracer: Tracer | None = None) -> None:
+        self._tracer = tracer or Tracer()
         self._disk = disk
         self._end = disk.size_bytes // SECTOR_BYTES * SECTOR_BYTES
         self._most_bytes = max(most_bytes, MOST_BYTES)
@@ -141,6 +144,8 @@ class VirtioBlk:
 
     def requests(self, queue: int, batch: list[QueueRequest], now_ns: int) -> None:
         """Take requests (section 5.2.6). Reads and writes that are one command each are dealt with here."""
+        if self._tracer.on:
+            self._trace(batch)
         unpack, new, submit, in_flight = HEADER.unpack, tuple.__new__, self._disk.submit, self._in_flight
         end, most, plain_writes = self._end, self._most_bytes, self._plain_writes
         life = self._queue.generation << 16
@@ -183,6 +188,13 @@ class VirtioBlk:
             self._finish(id_, _UNSUPP)
         else:
             handler(id_, sector * SECTOR_BYTES, room, data)
+
+    def _trace(self, batch: list[QueueRequest]) -> None:
+        for head, readable, writable, header, _ in batch:
+            kind, _, sector = HEADER.unpack(header)
+            length = max(readable - HEADER_BYTES if kind == _OUT else writable - 1, 0)
+            name = self._names.get(kind, str(kind))
+            self._tracer.point("block", type=name, offset=sector * SECTOR_BYTES, length=length, head=head)
 
     def _room(self, length: int) -> bool:
         """Whether so much data may come into flight."""

@@ -9,7 +9,8 @@ import pytest
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.hypervisor.vdev.virtio_blk import VirtioBlk
 from iovirt_dist.hypervisor.vdev.virtio_blk_config import MAX_RANGE_SECTORS, MAX_RANGES
-from iovirt_dist.virtio.block import RANGE, BlockConfig, BlockFeature, BlockRequest
+from iovirt_dist.step import Tracer
+from iovirt_dist.virtio.block import HEADER, RANGE, BlockConfig, BlockFeature, BlockRequest
 from iovirt_dist.virtio.features import Feature, has, mask
 from iovirt_dist.virtio.mmio import Register
 from iovirt_dist.wire.commands import MAX_DATA_BYTES, Opcode, Status
@@ -19,6 +20,7 @@ from tests.unit.hypervisor.vdev.virtio_bench import (
     NEEDS_RESET,
     OK,
     UNSUPP,
+    Bench,
     BlockBench,
     Disk,
     Offered,
@@ -269,6 +271,28 @@ def test_blk_counts_requests_by_type() -> None:
     counted = {name: count for name, count in bench.blk.counts.items() if count}
 
     assert counted == {"in": 2, "out": 1, "flush": 1, "get_id": 1, "unknown": 1}
+
+
+def test_blk_trace_shows_type_range_and_boundary_of_each_request() -> None:
+    """All that is known at the driver level, while somebody looks; short requests, too."""
+    tracer = Tracer("alice")
+    disk = Disk()
+    blk = VirtioBlk(disk, tracer=tracer)
+    bench = Bench(blk).start()
+    tracer.on = True
+
+    bench.doorbell(
+        0,
+        Offered(1, HEADER.pack(IN, 0, 8), 1025),
+        Offered(2, HEADER.pack(OUT, 0, 9) + bytes(512), 1),
+        Offered(3, HEADER.pack(99, 0, 0), 0),
+    )
+
+    assert [dict(point.fields) for point in tracer.take() if point.event == "block"] == [
+        {"type": "in", "offset": 4096, "length": 1024, "head": 1},
+        {"type": "out", "offset": 4608, "length": 512, "head": 2},
+        {"type": "99", "offset": 0, "length": 0, "head": 3},
+    ]
 
 
 # --- large requests
