@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from iovirt_dist.guest.bus import IoPrivilege
@@ -15,11 +15,11 @@ from tests.unit.guest.queue_bench import NOTIFY, PACKED, SPLIT, DriverBench, unp
 
 SLOTS = 32
 SIZE = 128
-MEMORY_BYTES = 1 << 20
+MEMORY_BYTES = 512 << 10
 
 OFTEN = ("offer", "ring", "complete")
-ALL = (*OFTEN, *OFTEN, "rest", "stale", "unknown", "garbage", "line", "disarm", "reset")
-STEPS = st.lists(st.tuples(st.sampled_from(ALL), st.integers(0, 255), st.booleans()), max_size=60)
+ALL = (*OFTEN, *OFTEN, *OFTEN, "rest", "stale", "unknown", "garbage", "line", "disarm", "reset")
+STEPS = st.lists(st.tuples(st.sampled_from(ALL), st.integers(0, 255), st.booleans()), min_size=60, max_size=120)
 
 
 class World:
@@ -160,6 +160,7 @@ class World:
         assert self.bench.core.lines == self.lines & 1
 
 
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS, st.sampled_from([SPLIT, PACKED]))
 def test_every_request_is_completed_once_with_its_data_whatever_happens_between(
     steps: list[tuple[str, int, bool]], features: int
