@@ -6,6 +6,8 @@ from typing import Any
 
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.hypervisor.guest import Guest
+from iovirt_dist.hypervisor.intercept.driver import DriverInterception
+from iovirt_dist.hypervisor.intercept.syscall import SystemCallInterception
 from iovirt_dist.wire.messages import GuestState, TrapKind
 from iovirt_dist.wire.stream import Stream
 
@@ -41,7 +43,31 @@ def guest_status(guest: Guest, stream: Stream | None) -> dict[str, Any]:
         "disk_bytes_written": disk.bytes_written if disk else 0,
         "console_bytes_out": terminal.bytes_out if terminal else 0,
         "console_bytes_in": terminal.bytes_in if terminal else 0,
+        "queues": _queue_status(vm.machine.driver_level) if vm.machine and vm.machine.driver_level else {},
+        "system_calls": _call_status(vm.machine.syscall_level) if vm.machine and vm.machine.syscall_level else {},
     }
+
+
+def _queue_status(level: DriverInterception) -> dict[str, Any]:
+    """What passed the guest's virtqueues since its machine was built."""
+    return {
+        "doorbells": level.doorbells,
+        "notifications": level.notifications,
+        "requests": level.requests,
+        "completions": level.completions,
+        "batches": level.batches,
+        "interrupts": level.interrupts,
+        "late_interrupts": level.late_interrupts,
+        "stale": level.stale,
+        "malformed": level.malformed,
+        "faults": dict(level.faults),
+        "last_fault": level.last_fault,
+    }
+
+
+def _call_status(level: SystemCallInterception) -> dict[str, Any]:
+    """System calls by name since the machine was built: all, those left to the kernel, those that nothing carries out."""
+    return {"calls": dict(level.calls), "passed": dict(level.passed), "unknown": dict(level.unknown)}
 
 
 def pair_status(pair: QueuePair) -> dict[str, Any]:
