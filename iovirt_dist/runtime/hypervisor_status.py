@@ -66,7 +66,7 @@ def _queue_status(level: DriverInterception) -> dict[str, Any]:
 
 
 def _call_status(level: SystemCallInterception) -> dict[str, Any]:
-    """System calls by name since the machine was built: all, those left to the kernel, those that nothing carries out."""
+    """System calls by name since the machine was built: all, those left to the kernel, those that nothing does."""
     return {"calls": dict(level.calls), "passed": dict(level.passed), "unknown": dict(level.unknown)}
 
 
