@@ -112,6 +112,22 @@ RISCV_CODE = Code(
     "00000000",
     "73001000",
 )
+EXTENSIONS = {
+    "sse3": "660fd0c1",
+    "ssse3": "660f3800c1",
+    "sse4.1": "660f3a0bc100",
+    "sse4.2": "660f3a63c100",
+    "movbe": "0f38f00424",
+    "popcnt": "f30fb8c0",
+    "aes": "660f38dcc1",
+    "pclmulqdq": "660f3a44c100",
+    "rdrand": "0fc7f0",
+    "bmi1": "c4e278f2c0",
+    "bmi2": "c4e279f7c0",
+    "lzcnt": "f30fbdc0",
+    "rdtscp": "0f01f9",
+}
+"""An instruction of each extension of x86 that CPUID advertises."""
 ALL = [X64_CODE, I386_CODE, RISCV_CODE]
 
 
@@ -285,3 +301,19 @@ def test_system_call_instruction_of_x86_64_leaves_its_own_traces() -> None:
     cpu, _ = program_cpu(X86_64, "b827000000 0f05 4889cf 4c31df b83c000000 0f05")
     flags = 0x202
     assert cpu.run().detail == f"exited with status {(CODE + 7) ^ flags}"
+
+
+@pytest.mark.parametrize(
+    ("code", "move"), [(X64_CODE, "89cf b83c000000 0f05"), (I386_CODE, "89cb b801000000 cd80")], ids=["64", "32"]
+)
+def test_cpuid_of_x86_does_not_advertise_what_the_engine_lacks(code: Code, move: str) -> None:
+    """CPUID.1:ECX bits 27 (OSXSAVE) and 28 (AVX): the C library would choose code for them."""
+    # mov eax, 1; cpuid; shr ecx, 27; and ecx, 3; exit(ecx)
+    assert run(code, "b801000000 0fa2 c1e91b 83e103" + move)[0] == "exited with status 0"
+
+
+@pytest.mark.parametrize("instruction", list(EXTENSIONS.values()), ids=list(EXTENSIONS))
+def test_what_cpuid_of_x86_advertises_works(instruction: str) -> None:
+    """One instruction of each extension that the C library may choose, on both CPUs."""
+    ends = [run(code, f"{instruction} {code.exit_7}")[0] for code in (X64_CODE, I386_CODE)]
+    assert ends == ["exited with status 7"] * 2
