@@ -19,7 +19,7 @@ from iovirt_dist.abi.registry import ABIS
 from iovirt_dist.drivers.backend import DiskRequest
 from iovirt_dist.hypervisor.intercept.interceptor import Outgoing
 from iovirt_dist.hypervisor.intercept.syscall_parts import Mode, SystemCallParts, system_parts
-from iovirt_dist.hypervisor.linux.decoder import CallDecoder
+from iovirt_dist.hypervisor.linux.decoder import decoder_of
 from iovirt_dist.hypervisor.linux.errno import CallError, Errno
 from iovirt_dist.hypervisor.linux.memory import AddressSpace
 from iovirt_dist.hypervisor.linux.process import Process
@@ -92,7 +92,7 @@ class SystemCallInterception:
         self._disk = parts.disk
         self._entropy = parts.entropy
         self._memory_bytes = parts.memory_bytes
-        self._decoder = CallDecoder(abi)
+        self._decoder = decoder_of(parts.abi)
         self._routines = routines_of(abi)
         self.system = System(system_parts(parts))
         self._processes: dict[int, Process] = {}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
+from iovirt_dist.abi.registry import ABIS
 from iovirt_dist.abi.table import MAX_BUFFER_BYTES, MAX_STRING_BYTES, POINTERS, READ, Abi, Argument, ArgumentKind
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.syscall_messages import BAD_POINTER, SystemCall
@@ -82,6 +84,12 @@ class CallDecoder:
         if call.selector >= 0:
             plan = self._variants.get((message.call, registers[call.selector] & 0xFFFF_FFFF), plan)
         return plan if _agrees(plan, message, payload_bytes) else None
+
+
+@cache
+def decoder_of(abi: str) -> CallDecoder:
+    """Return the decoder of an ABI by its name; it has no state, so that one serves all guests."""
+    return CallDecoder(ABIS[abi])
 
 
 def _plan(name: str, arguments: tuple[Argument, ...]) -> Plan:
