@@ -242,20 +242,17 @@ class KnownRam:
         Raises:
             RingError: Reason ``buffer-memory``.
         """
-        if self.low < self.high:
-            low, high = min(self.low, address), max(self.high, address + length)
+        for low, high in (
+            (min(self.low, address), max(self.high, address + length)),
+            (address, address + length),
+        ):
             try:
                 self._memory.view(low, high - low)
             except MemoryRangeError:
-                pass
-            else:
-                self.low, self.high = low, high
-                return
-        try:
-            self._memory.view(address, length)
-        except MemoryRangeError:
-            raise RingError("buffer-memory", f"{length} bytes at {address:#x}") from None
-        self.low, self.high = address, address + length
+                continue
+            self.low, self.high = low, high
+            return
+        raise RingError("buffer-memory", f"{length} bytes at {address:#x}")
 
 
 def area(memory: GuestMemory, address: int, length: int, alignment: int) -> memoryview:
