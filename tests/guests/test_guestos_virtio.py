@@ -49,14 +49,43 @@ async def test_job_on_virtio_ends_idle_with_equal_counts_and_the_right_result(io
     assert guest["malformed"] == 0
 
 
-async def test_same_job_at_the_operation_level_gives_the_same_disk_by_many_more_traps(iovirt: TopologyFactory) -> None:
-    """`job` does not know which driver it has; the hypervisor does (C11, C14)."""
-    driver, by_driver = await _ended(iovirt, "run=job kib=256 write=25")
-    operation, by_operation = await _ended(iovirt, "run=job kib=256 write=25", "operation")
+async def test_same_job_at_all_three_levels_leaves_the_same_disk(iovirt: TopologyFactory) -> None:
+    """`job` does not know which driver it has, or that it has none; the hypervisor does (C11, C14)."""
+    driver, by_driver = await _ended(iovirt, "run=job kib=128 bs=8192 write=25")
+    operation, by_operation = await _ended(iovirt, "run=job kib=128 bs=8192 write=25", "operation")
+    syscall, by_syscall = await _ended(iovirt, "run=job kib=128 bs=8192 write=25", "syscall")
 
-    assert by_driver == by_operation
-    assert driver["traps"]["doorbell"] > 0 == operation["traps"]["doorbell"]
+    assert by_driver == by_operation == by_syscall
+    assert driver["traps"]["doorbell"] > 0 == operation["traps"]["doorbell"] == syscall["traps"]["doorbell"]
     assert operation["touched"]["ata"] > 10 * driver["touched"]["virtio-blk"]
+
+
+async def test_random_bytes_come_through_the_guest_kernels_own_driver(iovirt: TopologyFactory) -> None:
+    """/dev/hwrng of the guest is a virtio entropy device, whatever the level of its disk (C7)."""
+    guest = machine("pc", "bundled:guestos", {"console": "tty0", "rng": "rng0"}, command_line="run=random,random")
+    tables = topology_of({"guest": guest})
+    tables["controller"]["rng0"] = {"kind": "rng"}
+    topology = await iovirt.up(tables)
+
+    first = await topology.console().expect(r"^random: ([0-9a-f]{64})$")
+    second = await topology.console().expect(r"^random: ([0-9a-f]{64})$")
+    await topology.console().expect(r"^init: all done$")
+    status = await settled(topology, "guest")
+
+    assert first[1] != second[1]
+    assert status["traps"]["doorbell"] == 2
+
+
+async def test_restart_of_the_disks_controller_in_the_middle_of_a_job_is_not_seen(iovirt: TopologyFactory) -> None:
+    """Requests that are under way when the controller is killed are done by its next life."""
+    topology = await _started(iovirt, "run=job kib=1024 bs=1024 result=none")
+    await topology.hypervisor().wait_status(lambda status: status.content["guests"]["guest"]["disk_requests"] > 20)
+
+    topology.controller("disk0").kill()
+    await topology.controller("disk0").restart()
+    done = await topology.console().expect(r"^job: read 1024 KiB in 1024 requests, sha256 ([0-9a-f]{64})", 60)
+
+    assert done[1] == hashlib.sha256(pattern(MIB)).hexdigest()
 
 
 async def test_poke_at_virtio_registers_reaches_no_device(iovirt: TopologyFactory) -> None:
