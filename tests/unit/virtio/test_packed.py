@@ -133,7 +133,7 @@ def test_packed_publish_writes_the_first_flags_last() -> None:
 
 
 def test_packed_take_of_a_list_that_is_partly_available_is_an_error() -> None:
-    """Section 2.8.19: the first descriptor is made available last."""
+    """Section 2.8.17: the first descriptor is made available last."""
     driver = _Driver()
     driver.descriptor(0, BUFFER, 16, 0, FIRST | NEXT)
     driver.refused("chain-partial")
@@ -183,14 +183,14 @@ def test_packed_take_of_a_table_reads_its_descriptors_in_order() -> None:
     ],
 )
 def test_packed_take_of_a_table_that_cannot_be_is_an_error(address: int, length: int, flags: int, reason: str) -> None:
-    """Section 2.8.20: what a driver must not do."""
+    """Section 2.8.19: what a driver must not do."""
     driver = _Driver()
     driver.descriptor(0, address, length, 0, FIRST | flags)
     driver.refused(reason)
 
 
 def test_packed_take_of_a_table_in_a_list_is_an_error() -> None:
-    """Section 2.8.20: a list holds descriptors of one kind."""
+    """Section 2.8.19: a list holds descriptors of one kind."""
     driver = _Driver()
     driver.descriptor(0, BUFFER, 4, 0, FIRST | NEXT)
     driver.descriptor(1, TABLE, 16, 0, FIRST | INDIRECT)
@@ -198,7 +198,7 @@ def test_packed_take_of_a_table_in_a_list_is_an_error() -> None:
 
 
 def test_packed_take_of_a_table_that_was_not_negotiated_is_an_error() -> None:
-    """Section 2.8.20."""
+    """Section 2.8.19."""
     driver = _Driver(features=mask(Feature.RING_PACKED))
     driver.descriptor(0, TABLE, 16, 0, FIRST | INDIRECT)
     driver.refused("indirect-feature")
