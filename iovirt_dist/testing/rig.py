@@ -34,6 +34,7 @@ from iovirt_dist.hypervisor.core import Hypervisor
 from iovirt_dist.hypervisor.plan import Attachment, GuestPlan
 from iovirt_dist.hypervisor.virtual_machine import VirtualMachine
 from iovirt_dist.ids import GuestName, ProcessName
+from iovirt_dist.platform.level import Level
 from iovirt_dist.platform.virt import RAM_BASE
 from iovirt_dist.testing.guest import RigGuest
 from iovirt_dist.testing.nodes import ControllerNode, HypervisorNode, Node
@@ -100,6 +101,7 @@ class Rig(Simulation):
         durability: What a completed write promises.
         memory_bytes: RAM of each guest, as its hypervisor knows it.
         prefetch: Whether data port reads may come ahead of the INs that ask for them.
+        level: Where disks are intercepted.
         lease_ms: Silence after which a peer counts as lost.
         wall_ns: Wall clock (ns since 1970 UTC) at virtual time 0.
         capacity: Messages kept in `messages`.
@@ -130,6 +132,7 @@ class Rig(Simulation):
         durability: Durability = Durability.WRITE_THROUGH,
         memory_bytes: int = 32 << 20,
         prefetch: bool = True,
+        level: Level = Level.OPERATION,
         lease_ms: int = 2000,
         wall_ns: int = WALL_NS,
         capacity: int = DEFAULT_CAPACITY,
@@ -144,7 +147,7 @@ class Rig(Simulation):
         self._runner = BlockRunner(self.storage, _never)
         self._terminals: list[MemoryTerminals] = []
         self._machine, self._memory_bytes, self._durability = machine, memory_bytes, durability
-        self._prefetch = prefetch
+        self._prefetch, self._level = prefetch, level
         self._cpus = RigCpus(self)
         self.nodes = self._make_nodes(guests, storage_ns, wall_ns)
         if start:
@@ -289,6 +292,7 @@ class Rig(Simulation):
                 Attachment(pairs[BLOCK], name) if BLOCK in pairs else None,
                 Attachment(pairs[CONSOLE], name),
                 self._prefetch,
+                self._level,
             )
             for name in guests
         }
