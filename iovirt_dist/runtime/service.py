@@ -12,6 +12,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from iovirt_dist.errors import ConfigError, ImageError, IovirtError
+from iovirt_dist.topology.selection import UnusedServiceError
+
+log = logging.getLogger(__name__)
 
 Main = Callable[[asyncio.Event], Awaitable[None]]
 """A service: runs until the event is set, then takes itself down."""
@@ -67,4 +70,8 @@ async def _until_signalled(main: Main) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await main(stop)
+    try:
+        await main(stop)
+    except UnusedServiceError as error:  # were it to end, honcho would end all others
+        log.info("%s: idle", error)
+        await stop.wait()

@@ -21,6 +21,11 @@ from iovirt_dist.topology.specs import (
 HONCHO_KEY: Final = "HONCHO_PROCESS_NAME"
 """Set by honcho for each process of a Procfile: ``TYPE.NUMBER``, NUMBER from 1."""
 
+
+class UnusedServiceError(ConfigError):
+    """A Procfile starts one process of each type, and this topology has none of this one."""
+
+
 SpecT_co = TypeVar("SpecT_co", bound=AnySpec, covariant=True)
 
 
@@ -63,6 +68,7 @@ def select(kind: Kind, argv: Sequence[str], environ: Mapping[str, str]) -> Selec
 
     Raises:
         ConfigError: The topology is wrong, there is no such process, or several and none is named.
+        UnusedServiceError: honcho has started the first process of a type that the topology does not use.
         EndpointError: A socket path is too long.
     """
     topology = topology_from_environment(environ)
@@ -80,6 +86,8 @@ def _name(kind: Kind, argv: Sequence[str], environ: Mapping[str, str], names: li
             raise ConfigError(f"no {kind} '{argv[0]}'", label, known)
         return argv[0]
     honcho_type, _, number = environ.get(HONCHO_KEY, "").partition(".")
+    if honcho_type == kind and number == "1" and not names:
+        raise UnusedServiceError(f"no {kind} in this topology", label)
     if honcho_type == kind and number.isascii() and number.isdecimal():
         if not 1 <= int(number) <= len(names):
             raise ConfigError(f"no {kind} number {number}", label, known)

@@ -12,6 +12,7 @@ import pytest
 
 from iovirt_dist.errors import ConfigError, EndpointError, ImageError, IovirtError
 from iovirt_dist.runtime.service import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, run_service
+from iovirt_dist.topology.selection import UnusedServiceError
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +39,18 @@ def test_service_that_is_signalled_stops_as_asked(number: signal.Signals) -> Non
 
     assert run_service("test", serve) == EXIT_DONE
     assert steps == ["took itself down"]
+
+
+def test_service_that_the_topology_does_not_use_is_idle(caplog: pytest.LogCaptureFixture) -> None:
+    """Under honcho its end would be the end of all others."""
+
+    async def serve(stop: asyncio.Event) -> None:
+        asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
+        raise UnusedServiceError("no rng in this topology", "t.toml")
+
+    with caplog.at_level(logging.INFO):
+        assert run_service("rng", serve) == EXIT_DONE
+    assert "t.toml: no rng in this topology: idle" in caplog.text
 
 
 @pytest.mark.parametrize(

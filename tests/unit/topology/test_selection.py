@@ -8,6 +8,7 @@ import pytest
 
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.topology import select
+from iovirt_dist.topology.selection import UnusedServiceError
 
 TWO = """
 [hypervisor.hv0]
@@ -65,6 +66,15 @@ def test_select_unclear_raises_and_lists_names(
     with pytest.raises(ConfigError) as caught:
         select("guest", argv, environ | {"HONCHO_PROCESS_NAME": honcho})
     assert message in str(caught.value)
+
+
+def test_select_first_of_an_unused_kind_under_honcho_is_told_apart(environ: dict[str, str]) -> None:
+    """A Procfile has a line for each type; a second one was asked for by number."""
+    with pytest.raises(UnusedServiceError, match="no rng in this topology"):
+        select("rng", [], environ | {"HONCHO_PROCESS_NAME": "rng.1"})
+    with pytest.raises(ConfigError, match="no rng number 2") as caught:
+        select("rng", [], environ | {"HONCHO_PROCESS_NAME": "rng.2"})
+    assert not isinstance(caught.value, UnusedServiceError)
 
 
 def test_select_none_of_the_kind_raises(environ: dict[str, str]) -> None:
