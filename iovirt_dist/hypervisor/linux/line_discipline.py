@@ -228,8 +228,8 @@ class LineDiscipline:
             self._insert(byte)
 
     def _insert(self, byte: int) -> None:
-        """Add a byte to the line; behind its longest length only its end is taken."""
-        if len(self._edited) < MAX_INPUT_BYTES - 1:
+        """Add a byte; of a line behind its longest length only its end is taken."""
+        if len(self._edited) < MAX_INPUT_BYTES - self.canonical:
             self._edited.append(byte)
             self._show(byte)
 
