@@ -213,7 +213,7 @@ def test_ps_table_fits_80_columns(iovirt: Iovirt) -> None:
     """On the terminal that everybody has."""
     lines = iovirt("ps").stdout.splitlines()
     assert max(len(line.rstrip()) for line in lines) <= 80
-    assert lines[0].split() == ["NAME", "KIND", "STATE", "PID", "RST", "UP", "WHERE"]
+    assert lines[0].split() == ["NAME", "KIND", "LEVEL", "STATE", "PID", "RST", "UP", "WHERE"]
 
 
 def test_run_ends_with_its_guest(folder: Path, environ: dict[str, str], iovirt: Iovirt) -> None:
