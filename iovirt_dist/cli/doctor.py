@@ -23,9 +23,10 @@ from iovirt_dist.topology.endpoint import MAX_SOCKET_PATH_BYTES
 FIRMWARE: Final = {
     "/usr/lib/u-boot/qemu-x86/u-boot.rom": ("u-boot-qemu", "U-Boot x86 tests, deploy/uboot-pc.toml"),
     "/usr/lib/u-boot/qemu-riscv64/u-boot.bin": ("u-boot-qemu", "U-Boot riscv64 tests, deploy/uboot-virt.toml"),
+    "/bin/busybox": ("busybox-static", "deploy/busybox.toml"),
     "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_jump.elf": ("opensbi", "OpenSBI tests, deploy/uboot-virt.toml"),
 }
-"""Third-party firmware as Debian packages it: file, package, what needs it."""
+"""Third-party firmware and programs as Debian packages them: file, package, what needs it."""
 
 DISTRIBUTION: Final = "iovirt-dist"
 
@@ -112,7 +113,7 @@ def check_terminals() -> Iterator[Finding]:
 
 
 def check_firmware(firmware: dict[str, tuple[str, str]]) -> Iterator[Finding]:
-    """Third-party firmware is optional: it enables tests and two of the shipped topologies."""
+    """Third-party software is optional: it enables tests and some of the shipped topologies."""
     for file, (package, use) in firmware.items():
         if Path(file).is_file():
             yield Finding("firmware", "ok", f"{file}: {use}")

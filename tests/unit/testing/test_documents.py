@@ -9,7 +9,7 @@ import pytest
 
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.testing.documents import merged, to_toml, write_topology
-from iovirt_dist.topology.specs import BlockSpec, MachineSpec
+from iovirt_dist.topology.specs import BlockSpec, MachineSpec, ProgramSpec, ScriptSpec
 
 TEXT = """
 [hypervisor.hv0]
@@ -66,6 +66,31 @@ def test_write_topology_of_a_file_uses_the_images_beside_it(tmp_path: Path) -> N
     topology = write_topology(source, tmp_path, {})
 
     assert _disk(topology.controllers).image == source.parent / "images/disk.img"
+
+
+def test_write_topology_places_scripts_and_files_and_leaves_modules(tmp_path: Path) -> None:
+    """A script's file and a program's files are beside the topology file; a module is where Python finds it."""
+    source = tmp_path / "there" / "t.toml"
+    source.parent.mkdir()
+    guests = {
+        "file": {"kind": "script", "hypervisor": "hv0", "script": "load.py:main", "parameters": {"mix": [1, 2.5]}},
+        "module": {"kind": "script", "hypervisor": "hv0", "script": "a.b:main"},
+        "program": {"kind": "program", "hypervisor": "hv0", "image": "cat", "files": {"/etc": "etc", "/usr": "/usr"}},
+    }
+    source.write_text(to_toml({"hypervisor": {"hv0": {}}, "guest": guests}))
+
+    topology = write_topology(source, tmp_path, {})
+    by_file, by_module, program = (topology.guest(name) for name in guests)
+
+    assert isinstance(by_file, ScriptSpec)
+    assert isinstance(by_module, ScriptSpec)
+    assert isinstance(program, ProgramSpec)
+    assert (by_file.file, by_file.parameters) == (source.parent / "load.py", {"mix": [1, 2.5]})
+    assert (by_module.file, by_module.module) == (None, "a.b")
+    assert (program.image, program.files) == (
+        source.parent / "cat",
+        {"/etc": source.parent / "etc", "/usr": Path("/usr")},
+    )
 
 
 def test_write_topology_with_a_wrong_key_names_it(tmp_path: Path) -> None:

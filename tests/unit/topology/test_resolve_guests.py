@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from iovirt_dist.abi.registry import ABIS
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.platform.level import Level
 from iovirt_dist.topology import MachineSpec, Origin, ProgramSpec, ScriptSpec, Topology, topology_from_text
+from iovirt_dist.topology.program_abi import PROGRAM_ABIS
 
 HEAD = """
 [hypervisor.hv0]
@@ -165,6 +167,13 @@ def test_program_abi_auto_is_told_from_the_image(tmp_path: Path, content: bytes,
         f"guest cat: {tmp_path}/bin/busybox: not an ELF program of a known architecture; "
         "set image to a static Linux program"
     ] * (abi == "auto")
+
+
+def test_program_abis_are_those_that_have_tables() -> None:
+    """What the topology accepts is what hypervisor and guest know, with the same ELF header."""
+    words = {1: 4, 2: 8}  # EI_CLASS: bytes of a pointer
+    known = {name: (words[word_class], machine) for name, (word_class, machine) in PROGRAM_ABIS.items()}
+    assert known == {name: (abi.word_bytes, abi.machine) for name, abi in ABIS.items()}
 
 
 def test_program_and_script_name_what_is_missing(tmp_path: Path) -> None:
