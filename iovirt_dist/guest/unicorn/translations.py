@@ -26,28 +26,56 @@ from iovirt_dist.errors import LocalError
 
 
 class _Architecture(NamedTuple):
-    """How the library's symbols end, and a trial: an instruction that sets `register` to 1, and one that sets 2."""
+    """How the library's symbols end, and a trial.
+
+    Attributes:
+        suffix: End of the symbols' names.
+        mode: ``UC_MODE_*``.
+        register: What the trial sets.
+        jump: A jump forward by 100h.
+        one: Sets `register` to 1 and jumps, from where it begins, forward by 100h.
+        two: The same with 2.
+    """
 
     suffix: str
     mode: int
     register: int
+    jump: bytes
     one: bytes
     two: bytes
 
 
 _ARCHITECTURES: Final = {
-    # mov eax, 1
+    # jmp; mov eax, 1; jmp
     UC_ARCH_X86: _Architecture(
-        "x86_64", UC_MODE_32, UC_X86_REG_EAX, bytes.fromhex("b801000000"), bytes.fromhex("b802000000")
+        "x86_64",
+        UC_MODE_32,
+        UC_X86_REG_EAX,
+        bytes.fromhex("e9fb000000"),
+        bytes.fromhex("b801000000 e9f6000000"),
+        bytes.fromhex("b802000000 e9f6000000"),
     ),
-    # c.li a0, 1; c.nop
+    # j; c.li a0, 1; c.nop; j
     UC_ARCH_RISCV: _Architecture(
-        "riscv64", UC_MODE_RISCV64, UC_RISCV_REG_A0, bytes.fromhex("05450100"), bytes.fromhex("09450100")
+        "riscv64",
+        UC_MODE_RISCV64,
+        UC_RISCV_REG_A0,
+        bytes.fromhex("6f000010"),
+        bytes.fromhex("0545 0100 6f00c00f"),
+        bytes.fromhex("0945 0100 6f00c00f"),
     ),
-    # movz x0, 1
-    UC_ARCH_ARM64: _Architecture("aarch64", 0, UC_ARM64_REG_X0, bytes.fromhex("200080d2"), bytes.fromhex("400080d2")),
+    # b; movz x0, 1; b
+    UC_ARCH_ARM64: _Architecture(
+        "aarch64",
+        0,
+        UC_ARM64_REG_X0,
+        bytes.fromhex("40000014"),
+        bytes.fromhex("200080d2 3f000014"),
+        bytes.fromhex("400080d2 3f000014"),
+    ),
 }
 _TRIAL: Final = 0x1000
+_STEP: Final = 0x100
 _PAGE_BYTES: Final = 4096
 
 
@@ -102,7 +130,10 @@ _NO_ADDRESS: Final = (1 << 64) - 1  # RAM_ADDR_INVALID
 
 @functools.cache
 def _check(architecture: int) -> None:
-    """Overwrite an instruction that has run, and see that the new one runs."""
+    """Overwrite a block that has run, and see that the new one runs.
+
+    It is neither where the run begins nor where it ends: Unicorn translates those anew.
+    """
     trial = _ARCHITECTURES.get(architecture)
     if trial is None:
         raise _unknown()
@@ -113,11 +144,12 @@ def _check(architecture: int) -> None:
     translations = object.__new__(Translations)
     translations._attach(uc, trial.suffix)
     base = translations.ram_address(pointer)
+    memory[: len(trial.jump)] = trial.jump
     results = []
     for code in (trial.one, trial.two):
-        memory[: len(code)] = code
-        translations.discard(base, base + len(code))
-        uc.emu_start(_TRIAL, _TRIAL + len(code))
+        memory[_STEP : _STEP + len(code)] = code
+        translations.discard(base + _STEP, base + _STEP + len(code))
+        uc.emu_start(_TRIAL, _TRIAL + 2 * _STEP)
         results.append(uc.reg_read(trial.register))
     if results != [1, 2]:
         raise _unknown()
