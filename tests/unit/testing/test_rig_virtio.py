@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from iovirt_dist.faults.link import Faults
+from iovirt_dist.guest.vcpu import CpuCounters, Exit, ExitReason
 from iovirt_dist.platform import virt
 from iovirt_dist.platform.level import Level
 from iovirt_dist.testing.rig import Rig
+from iovirt_dist.testing.vcpu import COMPUTE_S
 from iovirt_dist.virtio.block import BlockRequest
 from iovirt_dist.virtio.memory import MemoryRangeError
 from iovirt_dist.virtio.mmio import Register
 from iovirt_dist.wire.messages import Trap, TrapKind
 from iovirt_dist.wire.queue_messages import Completions, Doorbell
-from tests.unit.testing.virtio_driver import SECTOR_BYTES, VirtioDisk
+from tests.unit.testing.virtio_driver import DATA, SECTOR_BYTES, VirtioDisk
 
 DISK = b"".join(bytes([sector % 251]) * SECTOR_BYTES for sector in range(512))
 
@@ -103,3 +107,63 @@ def test_rig_memory_is_where_the_machine_has_it() -> None:
         virt_memory.read(virt.RAM_BASE - 1, 1)
     with pytest.raises(MemoryRangeError):
         pc_memory.read(1 << 20, 1)
+
+
+class PollingCpu:
+    """A CPU whose program reads a sector and looks at the used ring again and again, without a trap.
+
+    Args:
+        rig: Its guest has the memory already.
+    """
+
+    def __init__(self, rig: Rig) -> None:
+        self.memory = rig.guest().memory
+        self.looks = 0
+        self.used: list[tuple[int, int]] = []
+        self._rig = rig
+        self._kicked = threading.Event()
+        self._disk: VirtioDisk | None = None
+
+    def run(self) -> Exit:
+        """Notify the first time; then compute until somebody kicks, and look."""
+        if self._disk is None:
+            self._disk = VirtioDisk(self._rig.guest())
+            self._disk.offer(0, BlockRequest.IN, 9, SECTOR_BYTES)
+            self._disk.notify()
+        self._kicked.wait()
+        self._kicked.clear()
+        self.looks += 1
+        self.used += self._disk.driver.take_used()
+        return Exit(ExitReason.KICKED)
+
+    def kick(self) -> None:
+        """Look up."""
+        self._kicked.set()
+
+    def reset(self) -> None:
+        """Nothing runs yet."""
+
+    def read_memory(self, address: int, length: int) -> bytes:
+        """RAM."""
+        return self.memory.read(address, length)
+
+    def write_memory(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        """RAM."""
+        self.memory.write(address, data)
+
+    def counters(self) -> CpuCounters:
+        """None."""
+        return CpuCounters(0, 0, 0)
+
+
+def test_rig_cpu_that_polls_the_used_ring_is_given_time() -> None:
+    """Firmware does so: the time of a look, not of a long computation, passes between two of them."""
+    rig = Rig(machine="virt", disk=DISK, level=Level.DRIVER, memory_bytes=8 << 20)
+    cpu = PollingCpu(rig)
+    rig.attach_cpu(lambda bus: cpu)
+    begin_ns = rig.now_ns()
+
+    rig.run_cpus(lambda: bool(cpu.used))
+
+    assert rig.now_ns() - begin_ns < int(COMPUTE_S * 1e9)
+    assert rig.guest().memory.read(DATA, SECTOR_BYTES) == DISK[9 * SECTOR_BYTES : 10 * SECTOR_BYTES]

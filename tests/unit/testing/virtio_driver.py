@@ -52,6 +52,7 @@ class VirtioDisk:
             self.write(register + 4, address >> 32)
         self.write(Register.QUEUE_READY, 1)
         self.write(Register.STATUS, Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK | Status.DRIVER_OK)
+        assert self.read(Register.STATUS) & Status.DRIVER_OK
 
     def read(self, register: int) -> int:
         """Read a register."""
