@@ -78,19 +78,19 @@ def test_batch_is_one_doorbell_and_comes_back_by_number() -> None:
 
 
 def test_ring_goes_round_many_times() -> None:
-    """Slots, descriptors and indices are used again and again."""
+    """Slots, descriptors and indices are used again and again; batches of seven lie across the ring's end."""
     board = Board(CONTENT)
 
     async def script(guest: ScriptGuest) -> int:
-        disk = await open_disk(guest.virtio(VirtioSlot.DISK), depth=8, io_bytes=512)
+        disk = await open_disk(guest.virtio(VirtioSlot.DISK), depth=7, io_bytes=512)
         right = 0
         for at in range(2000):
-            disk.submit_many(BlockIo(BlockRequest.IN, (at + more) % SECTORS, 1) for more in range(8))
+            disk.submit_many(BlockIo(BlockRequest.IN, (at + more) % SECTORS, 1) for more in range(7))
             done = await disk.completions()
             right += sum(one.data == sector((at + more) % SECTORS) for more, one in enumerate(done))
         return right
 
-    assert board.run(script) == 16000
+    assert board.run(script) == 14000
 
 
 def test_awaited_and_batched_requests_do_not_take_each_others_results() -> None:
