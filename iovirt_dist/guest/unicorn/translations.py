@@ -114,6 +114,7 @@ class Translations:
     def _attach(self, uc: Any, suffix: str) -> None:
         """Take the symbols. They hold the interpreter lock: they take a microsecond."""
         library = ctypes.PyDLL(binding.uclib._name)
+        self._uc = uc  # the structure lives as long
         self._structure = structure = ctypes.c_void_p(ctypes.cast(uc._uch, ctypes.c_void_p).value)
         try:
             invalidate = getattr(library, f"tb_invalidate_phys_range_{suffix}")
