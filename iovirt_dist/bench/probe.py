@@ -13,6 +13,7 @@ from iovirt_dist.runtime.guest_channel import GuestChannel
 from iovirt_dist.runtime.service import run_loop
 from iovirt_dist.topology import Topology
 from iovirt_dist.transport.zeromq import dial
+from iovirt_dist.virtio.memory import GuestMemory
 from iovirt_dist.wire.messages import Role
 from iovirt_dist.wire.session import SessionConfig
 
@@ -25,14 +26,14 @@ class ProbeGuest:
     Args:
         topology: Its hypervisor and what it serves run already.
         name: Guest of the topology, whose process does not run.
+        memory: Its RAM, if it has armed queues.
     """
 
-    def __init__(self, topology: Topology, name: str) -> None:
+    def __init__(self, topology: Topology, name: str, memory: GuestMemory | None = None) -> None:
         spec = topology.guest(name)
         self._name = name
-        core = GuestCore(
-            SessionConfig(Role.GUEST, name, time.time_ns(), lease_ms=topology.lease_ns // 1_000_000), spec.hypervisor
-        )
+        config = SessionConfig(Role.GUEST, name, time.time_ns(), lease_ms=topology.lease_ns // 1_000_000)
+        core = GuestCore(config, spec.hypervisor, memory)
         self.channel = GuestChannel(core, dial(topology.hypervisor(spec.hypervisor).endpoint), lambda: None)
         self._open = threading.Event()
         self._stop = asyncio.Event()
