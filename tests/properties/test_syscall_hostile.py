@@ -6,7 +6,6 @@ buffers, the disk is never asked for what it does not have, and what changes in 
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from random import Random
 
@@ -25,10 +24,10 @@ from iovirt_dist.hypervisor.linux.process import MAX_FILES
 from iovirt_dist.wire.codec import MAX_PAYLOAD_BYTES, decode, encode
 from iovirt_dist.wire.commands import MAX_DATA_BYTES, Opcode, Status
 from iovirt_dist.wire.syscall_messages import BAD_POINTER, ProgramStarted, SystemCall, SystemCallReply
+from tests.properties.amount import PER_EXAMPLE, examples
 
-EXAMPLES = int(os.environ.get("IOVIRT_FUZZ_EXAMPLES", "2000"))
+EXAMPLES = examples(2000)
 """Calls per ABI and mode."""
-INPUTS_PER_EXAMPLE = 100
 SECTORS = 16
 MEMORY_BYTES = 1 << 24
 FAVOURITES = (
@@ -87,6 +86,11 @@ WORDS = (
     *((1 << 31) - 1, (1 << 32) - 1, (1 << 32) - 100, (1 << 47), (1 << 63) - 1, 1 << 63, (1 << 64) - 1, (1 << 64) - 100),
     *(FIRST_MACHINE_FD, FIRST_MACHINE_FD + 1, SECTORS * 512, SECTORS * 512 - 7, 0x3FFF_F000),
 )
+
+
+def random_name(random: Random) -> str:
+    """Return a program's name, which need not be one."""
+    return random.choice(("x" * 20, "", "/", "/proc/self/exe", "/dev/fd/0"))
 
 
 class Disk:
@@ -178,7 +182,7 @@ class Hostile:
             self.begin()
         elif kind == 11 and self.random.random() < 0.1:
             words = [self.random.choice(WORDS) for _ in range(3)]
-            self.interception.message(ProgramStarted(words[0], "x" * 20, *words[1:]), (), self.now_ns)
+            self.interception.message(ProgramStarted(words[0], random_name(self.random), *words[1:]), (), self.now_ns)
         self.answer()
         self.check()
 
@@ -310,11 +314,11 @@ class Hostile:
 
 @pytest.mark.parametrize("mode", list(Mode))
 @pytest.mark.parametrize("abi", sorted(ABIS))
-@settings(max_examples=max(EXAMPLES // INPUTS_PER_EXAMPLE, 1), deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(seed=st.integers(0, 2**64 - 1))
 def test_hostile_calls_stay_without_effect_outside_the_guest(abi: str, mode: Mode, seed: int) -> None:
     """Calls, typing, time and late answers in any order."""
     guest = Hostile(abi, mode, seed)
 
-    for _ in range(INPUTS_PER_EXAMPLE):
+    for _ in range(PER_EXAMPLE):
         guest.step()

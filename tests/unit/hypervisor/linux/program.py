@@ -176,9 +176,9 @@ class Program:
         """The last reply."""
         return self.replies[-1]
 
-    def start(self) -> bool:
-        """Load the program."""
-        started = ProgramStarted(self.process, "/bin/busybox", BREAK_START, MAP_TOP)
+    def start(self, name: str = "/bin/busybox") -> bool:
+        """Load a program."""
+        started = ProgramStarted(self.process, name, BREAK_START, MAP_TOP)
         return self.interception.message(started, (), self.now_ns)
 
     def call(self, name: str, *arguments: int | str | bytes) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from iovirt_dist.hypervisor.linux.disk import DiskDevice
+from iovirt_dist.hypervisor.linux.waits import DiskTransfer, Outcome
 from iovirt_dist.wire.commands import MAX_DATA_BYTES, Opcode, Status
 from tests.unit.hypervisor.linux.program import Disk, Program
 
@@ -63,15 +65,15 @@ def test_read_at_the_end_gives_nothing() -> None:
 
 
 def test_read_of_most_bytes_unaligned_is_short() -> None:
-    """A command moves 4 MiB at most, and the first block's start is not wanted."""
-    disk = Disk(9000)
-    program, fd = with_disk(disk)
+    """A command moves 4 MiB at most, and the start of the first block is not wanted."""
+    steps = DiskDevice("/dev/vda", 1, Disk(9000)).read(1, MAX_DATA_BYTES, 0)
 
-    program.begin("pread64", fd, program.buffer(1 << 19), 1 << 19, 1)
-    request = disk.waiting[0]
+    wait = next(steps)
+    with pytest.raises(StopIteration) as end:
+        steps.send(Outcome(Status.OK, bytes(MAX_DATA_BYTES), 0))
 
-    assert request.length == (1 << 19) + SECTOR
-    assert request.length <= MAX_DATA_BYTES
+    assert wait == DiskTransfer(Opcode.READ, 0, MAX_DATA_BYTES)
+    assert len(end.value.value) == MAX_DATA_BYTES - 1
 
 
 def test_write_of_whole_blocks_is_one_request() -> None:

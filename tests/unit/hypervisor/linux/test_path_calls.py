@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import struct
 
 import pytest
@@ -208,6 +209,24 @@ def test_readlink_of_self_exe_is_the_program() -> None:
     assert program.call("readlink", "/etc/motd", address, 20) == -22
     assert program.call("readlink", "/proc/self/exe", address, 0) == -22
     assert program.call("readlinkat", AT_FDCWD, "/dev/stdin", address, 20) == 15
+
+
+def test_link_to_itself_is_eloop() -> None:
+    """A program may have any name, also that of the link to it."""
+    program = program_of()
+    program.start("/proc/self/exe")
+
+    assert program.call("openat", AT_FDCWD, "/proc/self/exe", 0, 0) == -40
+
+
+def test_stat_of_a_file_too_large_for_its_structure_is_eoverflow() -> None:
+    """The old one of i386 has 32 bits; its memory is never touched."""
+    content = memoryview(mmap.mmap(-1, 1 << 32))
+    program = Program("linux_i386", files={"/large": content})
+    address = program.buffer(96)
+
+    assert program.call("stat", "/large", address) == -75
+    assert program.call("stat64", "/large", address) == 0
 
 
 def test_chdir_changes_where_relative_paths_begin() -> None:

@@ -43,6 +43,17 @@ def test_clock_of_i386_has_two_widths() -> None:
     assert struct.unpack("<qq", program.memory.read(wide, 16)) == (WALL_NS // SECOND, 0)
 
 
+def test_clock_of_i386_ends_in_2038() -> None:
+    """Seconds that do not fit are an error, not another time."""
+    program = Program("linux_i386")
+    program.now_ns = 1 << 60
+
+    assert program.call("clock_gettime", 0, program.buffer(8)) == -75
+    assert program.call("gettimeofday", program.buffer(8), 0) == -75
+    assert program.call("time", 0) == -75
+    assert program.call("clock_gettime64", 0, program.buffer(16)) == 0
+
+
 def test_clock_resolution_is_a_nanosecond() -> None:
     """The pointer may be NULL."""
     program = Program()
