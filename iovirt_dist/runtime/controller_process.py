@@ -25,8 +25,10 @@ from iovirt_dist.controllers.front import (
     TimerFired,
 )
 from iovirt_dist.runtime.reactor import Reactor
+from iovirt_dist.runtime.session_status import session_status
 from iovirt_dist.runtime.telemetry import Telemetry
 from iovirt_dist.topology.specs import ControllerSpec, Topology
+from iovirt_dist.transport.halt_poll import HaltPoll
 from iovirt_dist.transport.port import Port
 from iovirt_dist.transport.pump import attach
 from iovirt_dist.transport.zeromq import listen
@@ -94,6 +96,7 @@ class ControllerProcess:
             return {
                 "state": "running",
                 "hypervisors": front.connected,
+                "sessions": {name: session_status(front.acceptor.stream(name)) for name in sorted(self._hypervisors)},
                 "rejects": dict(front.acceptor.rejects),
                 "malformed": front.malformed,
                 **status(),
@@ -126,7 +129,8 @@ class _Service(Generic[Outcome, Access]):
             front, self._perform, TimerFired(), self._settle
         )
         self._hands = open_hands(self._later)
-        self._pump = attach(asyncio.get_running_loop(), port, self._received, self._reactor.settle)
+        loop = asyncio.get_running_loop()
+        self._pump = attach(loop, port, self._received, self._reactor.settle, halt_poll=HaltPoll())
 
     def close(self) -> None:
         """Say goodbye; end all I/O."""

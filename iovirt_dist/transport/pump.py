@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from iovirt_dist.transport.halt_poll import HaltPoll
 from iovirt_dist.transport.port import Port
 from iovirt_dist.wire.codec import Buffer
 
@@ -26,6 +27,7 @@ class Pump:
         on_drained: Called after each batch, for work that is done once per batch (timers); if it sends, it kicks the
             pump of the port that it sent on.
         batch: Most messages before the loop gets its turn.
+        halt_poll: Polls this port and others of the thread before it sleeps; None: it sleeps at once.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Pump:
         on_frames: Callable[[bytes, list[Buffer]], object],
         on_drained: Callable[[], None] | None,
         batch: int,
+        halt_poll: HaltPoll | None = None,
     ) -> None:
         self._loop = loop
         self._port = port
@@ -43,7 +46,10 @@ class Pump:
         self._batch = batch
         self._scheduled: asyncio.Handle | None = None
         self._closed = False
-        loop.add_reader(port.fileno(), self._drain)
+        self._halt_poll = halt_poll
+        if halt_poll is not None:
+            halt_poll.join(self)
+        loop.add_reader(port.fileno(), self._woken)
         self._reschedule()
 
     def kick(self) -> None:
@@ -55,10 +61,19 @@ class Pump:
         """Look again; from any thread, after it used the port."""
         self._loop.call_soon_threadsafe(self._reschedule)
 
+    def drain_pending(self) -> bool:
+        """Hand over a batch in the loop's thread if there is anything; False if there is not."""
+        if self._closed or not self._port.pending():
+            return False
+        self._drain()
+        return True
+
     def close(self) -> None:
         """Stop; the port stays open."""
         if not self._closed:
             self._closed = True
+            if self._halt_poll is not None:
+                self._halt_poll.leave(self)
             self._loop.remove_reader(self._port.fileno())
             if self._scheduled is not None:
                 self._scheduled.cancel()
@@ -66,6 +81,16 @@ class Pump:
     def _reschedule(self) -> None:
         if self._scheduled is None and not self._closed:
             self._scheduled = self._loop.call_soon(self._drain)
+
+    def _woken(self) -> None:
+        """The descriptor is readable."""
+        halt_poll = self._halt_poll
+        if halt_poll is None:
+            self._drain()
+        else:
+            halt_poll.woken()
+            self._drain()
+            halt_poll.poll()
 
     def _drain(self) -> None:
         """Hand over a batch. If the callback raises, the rest is handed over in the loop's next turn."""
@@ -96,6 +121,7 @@ def attach(
     on_frames: Callable[[bytes, list[Buffer]], object],
     on_drained: Callable[[], None] | None = None,
     batch: int = DEFAULT_BATCH,
+    halt_poll: HaltPoll | None = None,
 ) -> Pump:
     """Start a `Pump`; messages that are there already are handed over in the loop's next turn."""
-    return Pump(loop, port, on_frames, on_drained, batch)
+    return Pump(loop, port, on_frames, on_drained, batch, halt_poll)

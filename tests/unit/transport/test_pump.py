@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from iovirt_dist.transport import zeromq
+from iovirt_dist.transport.halt_poll import HaltPoll
 from iovirt_dist.transport.port import ONLY_PEER
 from iovirt_dist.transport.pump import attach
 from iovirt_dist.transport.zeromq import ZeromqPort
@@ -167,3 +168,45 @@ async def test_closed_pump_hands_nothing_over(ports: tuple[ZeromqPort, ZeromqPor
     await asyncio.sleep(0)
     assert seen == [b"x"]
     pump.close()
+
+
+async def test_pumps_that_poll_before_sleep_lose_nothing(ports: tuple[ZeromqPort, ZeromqPort]) -> None:
+    """Two sockets of one thread that answer each other, with timers in between."""
+    listener, dialler = ports
+    loop = asyncio.get_running_loop()
+    halt_poll = HaltPoll()
+    left = 2000
+    ticks = 0
+    done = asyncio.Event()
+
+    def on_request(peer: bytes, frames: list[Buffer]) -> None:
+        listener.send(peer, frames)
+
+    def on_reply(_: bytes, frames: list[Buffer]) -> None:
+        nonlocal left
+        left -= 1
+        if left:
+            dialler.send(ONLY_PEER, frames)
+        else:
+            done.set()
+
+    def tick() -> None:
+        nonlocal ticks
+        ticks += 1
+        loop.call_later(0.01, tick)
+
+    pumps = [
+        attach(loop, listener, on_request, halt_poll=halt_poll),
+        attach(loop, dialler, on_reply, halt_poll=halt_poll),
+    ]
+    tick()
+    dialler.send(ONLY_PEER, [b"x"])
+    for pump in pumps:
+        pump.kick()
+    await asyncio.wait_for(done.wait(), PATIENCE_S)
+    for pump in pumps:
+        pump.close()
+
+    assert left == 0
+    assert ticks > 1
+    assert not pumps[0].drain_pending()
