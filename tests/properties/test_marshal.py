@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from random import Random
 
 import pytest
@@ -13,9 +12,9 @@ from iovirt_dist.abi.registry import ABIS
 from iovirt_dist.abi.table import MAX_BUFFER_BYTES, POINTERS, READ, WRITTEN, Abi
 from iovirt_dist.guest.program.marshal import MAX_ARGUMENTS, Gathered, Marshaller, scatter
 from iovirt_dist.wire.codec import Buffer
+from tests.properties.amount import PER_EXAMPLE, examples
 
-EXAMPLES = int(os.environ.get("IOVIRT_FUZZ_EXAMPLES", "2000"))
-INPUTS_PER_EXAMPLE = 100
+EXAMPLES = examples(2000)
 PAGE = 4096
 PAGES = 8
 BASE = 0x1_0000
@@ -68,7 +67,7 @@ def hostile_word(random: Random) -> int:
 
 
 @pytest.mark.parametrize("name", sorted(ABIS))
-@settings(max_examples=max(1, EXAMPLES // INPUTS_PER_EXAMPLE), deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(seed=st.integers(0, (1 << 32) - 1))
 def test_gather_and_scatter_stay_inside_the_programs_memory(name: str, seed: int) -> None:
     """Each input: a call of the table or none, hostile registers, then a hostile reply."""
@@ -78,7 +77,7 @@ def test_gather_and_scatter_stay_inside_the_programs_memory(name: str, seed: int
     numbers = list(abi.calls)
     mask = (1 << 8 * abi.word_bytes) - 1
     memory = HostileMemory(random)
-    for _ in range(INPUTS_PER_EXAMPLE):
+    for _ in range(PER_EXAMPLE):
         number = random.choice(numbers)
         arguments = tuple(hostile_word(random) & mask for _ in range(MAX_ARGUMENTS))
         gathered = marshaller.gather(number, arguments, memory)

@@ -1,12 +1,10 @@
 """Virtio devices and the driver level under guests that do anything: nothing raises, nothing grows, twins agree.
 
-One hypothesis example is a session of `ACTS` hostile inputs from a seeded generator, so IOVIRT_FUZZ_EXAMPLES=1000 are
-100,000 of them for each class of device.
+One hypothesis example is a session of `PER_EXAMPLE` hostile inputs from a seeded generator.
 """
 
 from __future__ import annotations
 
-import os
 import random
 
 import msgpack
@@ -20,9 +18,9 @@ from iovirt_dist.virtio.mmio import Register, Status
 from iovirt_dist.wire.codec import decode, encode
 from iovirt_dist.wire.queue_messages import ArmQueue, Completions, DisarmQueue, Doorbell
 from tests.contract.devices import CASES, DeviceCase, Lines, Rig, start_virtio, virtio_message
+from tests.properties.amount import PER_EXAMPLE, examples
 
-EXAMPLES = int(os.environ.get("IOVIRT_FUZZ_EXAMPLES", "40"))
-ACTS = 100
+EXAMPLES = examples(4000)
 VIRTIO = [case for case in CASES if case.name.startswith("virtio-") and case.name != "virtio-mmio slot"]
 REGISTERS = [*Register, Register.CONFIG + 8, 0x7, 0x1FE]
 
@@ -86,14 +84,14 @@ def test_virtio_device_under_a_hostile_guest_stays_defined_and_its_twin_agrees(c
     """Half of the session on one device, the other half on it and on a twin that took over its state."""
     dice = random.Random(seed)
     session, twin = Session(case), Session(case)
-    for _ in range(ACTS // 2):
+    for _ in range(PER_EXAMPLE // 2):
         session.act(dice)
     session.seen.clear()
     twin.rig.restore(msgpack.unpackb(msgpack.packb(session.rig.state()), strict_map_key=False))
     again = random.Random()
     again.setstate(dice.getstate())
 
-    for _ in range(ACTS // 2):
+    for _ in range(PER_EXAMPLE // 2):
         session.act(dice)
         twin.act(again)
 
@@ -110,7 +108,7 @@ def test_doorbell_of_any_bytes_is_taken_or_refused(case: DeviceCase, seed: int) 
     dice = random.Random(seed)
     session = Session(case)
     start_virtio(session.chip, 0, 0)
-    for _ in range(ACTS):
+    for _ in range(PER_EXAMPLE):
         queue = dice.choice(session.chip.queues)
         entry_bytes = 12 + queue.header_bytes
         entries = bytearray(dice.choice((b"", bytes(entry_bytes), dice.randbytes(dice.randrange(3 * entry_bytes)))))

@@ -7,7 +7,6 @@ leave the driver asleep with its requests done.
 
 from __future__ import annotations
 
-import os
 import random
 from collections import deque
 from itertools import count
@@ -32,7 +31,7 @@ from iovirt_dist.wire.commands import Opcode, Status
 from iovirt_dist.wire.messages import Message
 from iovirt_dist.wire.queue_messages import ArmQueue, Completions, DisarmQueue
 
-EXAMPLES = int(os.environ.get("IOVIRT_FUZZ_EXAMPLES", "60"))
+EXAMPLES = 60
 BASE = 0x1_0000_0000
 LIVE = 15
 SIZE = 16

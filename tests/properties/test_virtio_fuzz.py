@@ -1,14 +1,11 @@
 """Hostile rings: valid ones, damaged where it hurts.
 
 Whatever the guest writes, the device's side either takes requests that are sound or raises one `RingError` with a known
-reason; it reaches nothing outside RAM and writes nothing outside the areas of the ring. Each example runs
-`INPUTS_PER_EXAMPLE` damaged rings; IOVIRT_FUZZ_EXAMPLES sets the number of examples, and 1000 of them make 100 000
-rings of each layout.
+reason; it reaches nothing outside RAM and writes nothing outside the areas of the ring.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable
 from random import Random
@@ -31,9 +28,9 @@ from iovirt_dist.virtio.ring import (
     driver_ring,
     ring_setup,
 )
+from tests.properties.amount import PER_EXAMPLE, examples
 
-EXAMPLES = int(os.environ.get("IOVIRT_FUZZ_EXAMPLES", "50"))
-INPUTS_PER_EXAMPLE = 100
+EXAMPLES = examples(5000)
 
 BASE = 0x8000_0000
 TABLES = BASE + 0x800
@@ -210,7 +207,7 @@ def _check(chain: Chain) -> None:
 @given(st.integers(0, 1 << 64))
 def test_device_ring_hostile_input_is_one_error(packed: bool, seed: int) -> None:
     """No exception but `RingError`, nothing outside RAM, no write outside the ring."""
-    _Fuzzer(packed, seed).run(INPUTS_PER_EXAMPLE)
+    _Fuzzer(packed, seed).run(PER_EXAMPLE)
 
 
 @pytest.mark.parametrize(
