@@ -14,6 +14,7 @@ from iovirt_dist.guest.core import GuestCore
 from iovirt_dist.guest.machines import build_cpu
 from iovirt_dist.runtime.guest_channel import GuestChannel
 from iovirt_dist.runtime.rundir import RunDir
+from iovirt_dist.runtime.session_status import session_status
 from iovirt_dist.runtime.telemetry import Telemetry
 from iovirt_dist.runtime.vcpu_loop import VcpuLoop
 from iovirt_dist.topology.specs import MachineSpec, ProgramSpec, Topology
@@ -85,6 +86,7 @@ class GuestProcess:
             "state": core.state.name.lower(),
             "reason": core.reason,
             "traps": {kind.name.lower(): core.counts.traps[kind] for kind in TrapKind},
+            **session_status(core.opener.stream),
             "bytes_in": core.bytes_in,
             "bytes_out": core.bytes_out,
             "queues": asdict(core.queues.counts),

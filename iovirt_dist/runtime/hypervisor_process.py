@@ -63,7 +63,9 @@ class HypervisorProcess:
         return {
             "state": "running",
             "guests": {name: guest_status(guest, core.acceptor.stream(name)) for name, guest in core.guests.items()},
-            "controllers": {name: pair_status(pair) for name, pair in core.config.controllers.items()},
+            "controllers": {
+                name: pair_status(pair, core.openers[name].stream) for name, pair in core.config.controllers.items()
+            },
             "rejects": dict(core.acceptor.rejects),
         }
 

@@ -8,13 +8,17 @@ from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.hypervisor.guest import Guest
 from iovirt_dist.hypervisor.intercept.driver import DriverInterception
 from iovirt_dist.hypervisor.intercept.syscall import SystemCallInterception
+from iovirt_dist.hypervisor.linux.tree import DISK_PATH
+from iovirt_dist.hypervisor.machines.machine import Machine
+from iovirt_dist.hypervisor.virtual_machine import VirtualMachine
+from iovirt_dist.runtime.session_status import session_status
 from iovirt_dist.wire.messages import GuestState, TrapKind
 from iovirt_dist.wire.stream import Stream
 
 
 def guest_status(guest: Guest, stream: Stream | None) -> dict[str, Any]:
     """One guest with both sides' counts; `stream` is its session, None before the first."""
-    vm, counts = guest.vm, guest.vm.counts
+    vm, machine, counts = guest.vm, guest.vm.machine, guest.vm.counts
     report = counts.reported
     disk, terminal = vm.drivers.disk, vm.drivers.terminal
     return {
@@ -30,21 +34,20 @@ def guest_status(guest: Guest, stream: Stream | None) -> dict[str, Any]:
         "touched": dict(counts.touched),
         "refused": counts.refused,
         "malformed": counts.malformed,
-        "messages_in": stream.last_in if stream else 0,
-        "messages_out": stream.last_out if stream else 0,
-        "message_bytes_out": stream.bytes_out if stream else 0,
+        **session_status(stream),
         "bytes_in": counts.bytes_in,
         "bytes_out": counts.bytes_out,
         "interrupts_raised": vm.interrupts_raised,
         "interrupts_taken": report.interrupts if report else 0,
         "faults_taken": report.faults if report else 0,
+        "disk": _disk_status(vm),
         "disk_requests": disk.requests if disk else 0,
         "disk_bytes_read": disk.bytes_read if disk else 0,
         "disk_bytes_written": disk.bytes_written if disk else 0,
         "console_bytes_out": terminal.bytes_out if terminal else 0,
         "console_bytes_in": terminal.bytes_in if terminal else 0,
-        "queues": _queue_status(vm.machine.driver_level) if vm.machine and vm.machine.driver_level else {},
-        "system_calls": _call_status(vm.machine.syscall_level) if vm.machine and vm.machine.syscall_level else {},
+        "queues": _queue_status(machine.driver_level) if machine and machine.driver_level else {},
+        "system_calls": _call_status(machine.syscall_level, vm.plan.abi) if machine and machine.syscall_level else {},
     }
 
 
@@ -65,14 +68,40 @@ def _queue_status(level: DriverInterception) -> dict[str, Any]:
     }
 
 
-def _call_status(level: SystemCallInterception) -> dict[str, Any]:
+def _call_status(level: SystemCallInterception, abi: str) -> dict[str, Any]:
     """System calls by name since the machine was built: all, those left to the kernel, those that nothing does."""
-    return {"calls": dict(level.calls), "passed": dict(level.passed), "unknown": dict(level.unknown)}
+    return {"abi": abi, "calls": dict(level.calls), "passed": dict(level.passed), "unknown": dict(level.unknown)}
 
 
-def pair_status(pair: QueuePair) -> dict[str, Any]:
-    """One controller's queue pair."""
+def _disk_status(vm: VirtualMachine) -> dict[str, Any]:
+    """What the guest's disk is made of here: virtual device, by class and by the name in its trace points; driver."""
+    machine, driver, attachment = vm.machine, vm.drivers.disk, vm.plan.disk
+    if machine is None or driver is None or attachment is None:
+        return {}
     return {
+        "virtual_device": type(machine.disk).__name__,
+        "traced_as": _traced_disk(machine),
+        "host_driver": type(driver).__name__,
+        "controller": attachment.queue_pair.controller,
+    }
+
+
+def _traced_disk(machine: Machine) -> str | int:
+    """How the disk is called in the trace points of the level at which it is intercepted."""
+    disk: object = machine.disk
+    if disk is machine.syscall_level:
+        return DISK_PATH
+    transports = machine.driver_level.devices if machine.driver_level else {}
+    for number, transport in transports.items():
+        if transport.function is disk:
+            return number
+    return next((name for name, device in machine.devices.items() if device is disk), "")
+
+
+def pair_status(pair: QueuePair, stream: Stream) -> dict[str, Any]:
+    """One controller's queue pair and its session."""
+    return {
+        **session_status(stream),
         "connected": pair.connected,
         "submitted": pair.submitted,
         "completed": pair.completed,

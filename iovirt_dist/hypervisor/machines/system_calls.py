@@ -51,7 +51,8 @@ def _interception(parts: MachineParts, mode: Mode, lines: InterruptLines) -> Sys
     def observe(process: int, path: str, offset: int, length: int, direction: str) -> None:
         """All that the hypervisor knows at the system-call level."""
         if tracer.on:
-            tracer.point("system_call", process=process, file=path, offset=offset, length=length, direction=direction)
+            # "process" is the one that makes the point, as in all of them
+            tracer.point("system_call", caller=process, file=path, offset=offset, length=length, direction=direction)
 
     return SystemCallInterception(
         SystemCallParts(

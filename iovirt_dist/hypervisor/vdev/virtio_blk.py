@@ -190,11 +190,13 @@ class VirtioBlk:
             handler(id_, sector * SECTOR_BYTES, room, data)
 
     def _trace(self, batch: list[QueueRequest]) -> None:
+        device = self._queue.device
         for head, readable, writable, header, _ in batch:
             kind, _, sector = HEADER.unpack(header)
             length = max(readable - HEADER_BYTES if kind == _OUT else writable - 1, 0)
             name = self._names.get(kind, str(kind))
-            self._tracer.point("block", type=name, offset=sector * SECTOR_BYTES, length=length, head=head)
+            offset = sector * SECTOR_BYTES
+            self._tracer.point("block", device=device, type=name, offset=offset, length=length, head=head)
 
     def _room(self, length: int) -> bool:
         """Whether so much data may come into flight."""

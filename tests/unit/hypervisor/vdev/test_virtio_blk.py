@@ -289,9 +289,9 @@ def test_blk_trace_shows_type_range_and_boundary_of_each_request() -> None:
     )
 
     assert [dict(point.fields) for point in tracer.take() if point.event == "block"] == [
-        {"type": "in", "offset": 4096, "length": 1024, "head": 1},
-        {"type": "out", "offset": 4608, "length": 512, "head": 2},
-        {"type": "99", "offset": 0, "length": 0, "head": 3},
+        {"device": 3, "type": "in", "offset": 4096, "length": 1024, "head": 1},
+        {"device": 3, "type": "out", "offset": 4608, "length": 512, "head": 2},
+        {"device": 3, "type": "99", "offset": 0, "length": 0, "head": 3},
     ]
 
 
