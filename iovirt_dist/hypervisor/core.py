@@ -276,7 +276,7 @@ class Hypervisor:
         if not isinstance(delivered.body, Complete):
             return
         try:
-            queue_pair.complete(delivered.body, list(delivered.payload), now_ns)
+            queue_pair.complete(delivered.body, delivered.payload, now_ns)
         except DecodeError as error:
             self._note(f"controller {queue_pair.controller}: completions refused: {error}")
             return

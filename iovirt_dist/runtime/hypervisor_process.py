@@ -18,6 +18,7 @@ from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.runtime.telemetry import Telemetry
 from iovirt_dist.runtime.trace_log import TraceLog
 from iovirt_dist.topology.specs import HypervisorSpec, Topology
+from iovirt_dist.transport.halt_poll import HaltPoll
 from iovirt_dist.transport.pump import attach
 from iovirt_dist.transport.zeromq import dial, listen
 from iovirt_dist.wire.codec import Buffer
@@ -90,10 +91,12 @@ class _Sockets:
         self._trace = trace
         self._stirred: set[str] = set()
         self._reactor: Reactor[hv.Event, hv.Action] = Reactor(core, self._perform, hv.TimerFired(), self._settle)
-        self._pumps = {_GUESTS: attach(loop, self._guests, self._from_guest, partial(self._settle, _GUESTS))}
+        halt_poll = HaltPoll()
+        settle = partial(self._settle, _GUESTS)
+        self._pumps = {_GUESTS: attach(loop, self._guests, self._from_guest, settle, halt_poll=halt_poll)}
         for name, port in self._controllers.items():
             receive = partial(self._from_controller, name)
-            self._pumps[name] = attach(loop, port, receive, partial(self._settle, name))
+            self._pumps[name] = attach(loop, port, receive, partial(self._settle, name), halt_poll=halt_poll)
 
     def start(self) -> None:
         """Begin the sessions with the controllers."""
