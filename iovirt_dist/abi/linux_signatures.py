@@ -227,6 +227,8 @@ def _process(layouts: Layouts) -> _Group:
                 codes.PR_SET_NAME: (name, string("argument")),
             },
         ),
+        "getpgid": (value("pid"),),
+        "getsid": (value("pid"),),
         "getgroups": (value("count"), value("groups")),
         "getgroups32": (value("count"), value("groups")),
         "uname": (buffer_out("names", structures.UTSNAME.size),),

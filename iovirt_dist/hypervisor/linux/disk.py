@@ -58,6 +58,12 @@ class DiskDevice(Node):
         """The capacity in whole blocks."""
         return self._end
 
+    def seek(self, position: int) -> int:
+        """Return a position on the disk; there is none behind its end."""
+        if not 0 <= position <= self._end:
+            raise CallError(Errno.EINVAL)
+        return position
+
     def at_end(self, position: int) -> bool:
         """At or behind the last block's end."""
         return position >= self._end

@@ -5,7 +5,7 @@ from __future__ import annotations
 from iovirt_dist.abi.layouts import DIRECTORY_ENTRY
 from iovirt_dist.abi.table import MAX_VECTOR
 from iovirt_dist.hypervisor.linux.errno import CallError, Errno
-from iovirt_dist.hypervisor.linux.nodes import O_DIRECT, O_NONBLOCK, Directory, Node
+from iovirt_dist.hypervisor.linux.nodes import MAX_POSITION, O_DIRECT, O_NONBLOCK, Directory, Node
 from iovirt_dist.hypervisor.linux.process import OpenFile
 from iovirt_dist.hypervisor.linux.request import Reply, Request
 from iovirt_dist.hypervisor.linux.waits import Steps, settle, settle_data
@@ -14,9 +14,11 @@ from iovirt_dist.wire.codec import Buffer
 O_APPEND, O_CLOEXEC = 0o2000, 0o2000000
 _SEEK_SET, _SEEK_CUR, _SEEK_END = 0, 1, 2
 _SETTABLE = O_APPEND | O_NONBLOCK | O_DIRECT
-_MAX_OFFSET = (1 << 63) - 1
+_MOST_BYTES = 0x7FFF_F000
+"""Most that one call transfers (Linux MAX_RW_COUNT)."""
 _SENDFILE_BYTES = 1 << 20
 """Most that one sendfile transfers."""
+_LAST_ADVICE = 5
 _F_DUPFD, _F_GETFD, _F_SETFD, _F_GETFL, _F_SETFL, _F_DUPFD_CLOEXEC = 0, 1, 2, 3, 4, 1030
 
 
@@ -55,7 +57,7 @@ def sendfile(request: Request) -> Steps[Reply]:
     source, target = process.files.get(request.signed("in_fd")), process.files.get(request.signed("out_fd"))
     source.check_readable()
     target.check_writable()
-    if not source.node.seekable or isinstance(source.node, Directory):
+    if not source.node.seekable or isinstance(source.node, Directory) or target.flags & O_APPEND:
         raise CallError(Errno.EINVAL)
     explicit = not request.is_null("offset")
     position = int.from_bytes(request.data("offset"), "little", signed=True) if explicit else source.position
@@ -180,6 +182,8 @@ def ftruncate(request: Request) -> Reply:
 def fadvise(request: Request) -> Reply:
     """Advice is taken and has no effect."""
     _file(request)
+    if request.unsigned("advice") > _LAST_ADVICE:
+        raise CallError(Errno.EINVAL)
     return Reply()
 
 
@@ -246,10 +250,12 @@ def _write_at(request: Request, file: OpenFile, position: int) -> Steps[int]:
     """Write from the call's buffer."""
     file.check_writable()
     _check_vectors(request)
+    if file.node.discards and request.has("count"):
+        return min(request.word("count"), _MOST_BYTES)
     data = request.data("buffer")
     if not data:
         return 0
-    if position > _MAX_OFFSET - len(data):
+    if position > MAX_POSITION - len(data):
         raise CallError(Errno.EFBIG)
     written = yield from settle(file.node.write(position, data, file.flags))
     _observe(request, file.node, position, written, "write")
@@ -257,8 +263,11 @@ def _write_at(request: Request, file: OpenFile, position: int) -> Steps[int]:
 
 
 def _check_vectors(request: Request) -> None:
-    if request.has("vectors") and request.word("vectors") > MAX_VECTOR:
-        raise CallError(Errno.EINVAL)
+    """The array of buffers is looked at before anything else."""
+    if request.has("vectors"):
+        if request.word("vectors") > MAX_VECTOR:
+            raise CallError(Errno.EINVAL)
+        request.room("buffer")
 
 
 def _observe(request: Request, node: Node, offset: int, length: int, direction: str) -> None:
@@ -279,8 +288,5 @@ def _seek(request: Request, offset: int) -> int:
         offset += node.size()
     elif whence != _SEEK_SET:
         raise CallError(Errno.EINVAL)
-    limit = node.size() if node.is_device else _MAX_OFFSET
-    if not 0 <= offset <= limit:
-        raise CallError(Errno.EINVAL)
-    file.position = offset
-    return offset
+    file.position = node.seek(offset)
+    return file.position

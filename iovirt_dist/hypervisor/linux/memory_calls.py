@@ -26,6 +26,8 @@ def brk(request: Request) -> Reply:
 
 def mmap(request: Request) -> Reply:
     """Mmap and mmap2: anonymous memory, and ``/dev/zero``, which is the same; no files."""
+    if request.has("offset") and request.word("offset") % PAGE_BYTES:
+        raise CallError(Errno.EINVAL)
     address, length, protection, flags = (request.word(name) for name in _MMAP_WORDS)
     return _map(request, address, length, protection, flags, request.signed("fd"))
 
@@ -65,15 +67,15 @@ def madvise(request: Request) -> Reply:
     address, length = request.word("address"), request.word("length")
     if address % PAGE_BYTES or address + length > _ADDRESS_END:
         raise CallError(Errno.EINVAL)
-    if request.signed("advice") in _CHANGING_ADVICE:
+    if request.signed("advice") not in _HARMLESS_ADVICE:
         raise CallError(Errno.EINVAL)
     if length and not request.process.memory.is_mapped(Range(address, address + length)):
         raise CallError(Errno.ENOMEM)
     return Reply()
 
 
-_CHANGING_ADVICE = frozenset({4, 9, 18, 19})
-"""MADV_DONTNEED, REMOVE, WIPEONFORK, KEEPONFORK promise a change of content, so that they cannot be ignored."""
+_HARMLESS_ADVICE = frozenset({0, 1, 2, 3, 8, 10, 11, 12, 13, 14, 15, 16, 17, 20, 21, 22, 23})
+"""Advice that can be ignored; DONTNEED, REMOVE, WIPEONFORK and KEEPONFORK promise a change of content."""
 
 
 def _map(request: Request, address: int, length: int, protection: int, flags: int, fd: int) -> Reply:
@@ -82,11 +84,11 @@ def _map(request: Request, address: int, length: int, protection: int, flags: in
         raise CallError(Errno.EINVAL)
     if length > _ADDRESS_END:
         raise CallError(Errno.ENOMEM)
-    if flags & _MAP_TYPE not in (_MAP_SHARED, _MAP_PRIVATE, _MAP_VALIDATE) or protection & ~_PROTECTIONS:
+    if flags & _MAP_TYPE not in (_MAP_SHARED, _MAP_PRIVATE, _MAP_VALIDATE):
         raise CallError(Errno.EINVAL)
     if not flags & _MAP_ANONYMOUS and request.process.files.get(fd).node.path != "/dev/zero":
         raise CallError(Errno.ENODEV)
     replace = not flags & _MAP_FIXED_NOREPLACE
     fixed = bool(flags & (_MAP_FIXED | _MAP_FIXED_NOREPLACE))
-    start, effect = request.process.memory.map(address, length, protection, fixed=fixed, replace=replace)
+    start, effect = request.process.memory.map(address, length, protection & _PROTECTIONS, fixed=fixed, replace=replace)
     return Reply(start, effects=(effect,))

@@ -12,7 +12,9 @@ from iovirt_dist.hypervisor.linux.waits import Steps
 from iovirt_dist.wire.codec import Buffer
 
 O_ACCMODE, O_WRONLY, O_RDWR = 3, 1, 2
+O_PATH = 0o10000000
 O_CREAT, O_EXCL, O_NONBLOCK, O_DSYNC, O_DIRECT = 0o100, 0o200, 0o4000, 0o10000, 0o40000
+MAX_POSITION = (1 << 63) - 1
 BLOCK_BYTES = 4096
 """``st_blksize``."""
 
@@ -45,10 +47,12 @@ class Node:
         path: Absolute path in the tree.
         inode: Its number.
         seekable: Whether the file has a position.
+        discards: Whether what is written vanishes, so that nobody looks at the buffer.
         is_device: Whether a virtual device is behind it, so that its transfers are told to `System.observer`.
     """
 
     seekable = False
+    discards = False
     is_device = False
 
     def __init__(self, path: str, inode: int = 1) -> None:
@@ -65,6 +69,12 @@ class Node:
     def size(self) -> int:
         """Return where SEEK_END is."""
         raise CallError(Errno.EINVAL)
+
+    def seek(self, position: int) -> int:
+        """Return where lseek to a position leads; CallError EINVAL for one that cannot be."""
+        if not 0 <= position <= MAX_POSITION:
+            raise CallError(Errno.EINVAL)
+        return position
 
     def at_end(self, position: int) -> bool:
         """Whether a read at a position gives nothing, so that nobody looks at the buffer."""
@@ -209,6 +219,7 @@ class MemoryDevice(Node):
     """
 
     seekable = True
+    discards = True
 
     def __init__(self, path: str, inode: int, minor: int) -> None:
         super().__init__(path, inode)
@@ -219,7 +230,11 @@ class MemoryDevice(Node):
         return FileStatus(stat.S_IFCHR | 0o666, 0, self.inode, (1, self._minor))
 
     def size(self) -> int:
-        """Every position is 0 from the end."""
+        """There is no end."""
+        return 0
+
+    def seek(self, position: int) -> int:
+        """Every position is 0."""
         return 0
 
     def at_end(self, position: int) -> bool:

@@ -8,6 +8,7 @@ from iovirt_dist.hypervisor.linux.io_calls import O_CLOEXEC
 from iovirt_dist.hypervisor.linux.nodes import (
     O_CREAT,
     O_EXCL,
+    O_PATH,
     Directory,
     Node,
     SymbolicLink,
@@ -16,10 +17,13 @@ from iovirt_dist.hypervisor.linux.nodes import (
 from iovirt_dist.hypervisor.linux.process import OpenFile
 from iovirt_dist.hypervisor.linux.request import Reply, Request
 
-O_DIRECTORY, O_NOFOLLOW = 0o200000, 0o400000
+O_LARGEFILE, O_DIRECTORY, O_NOFOLLOW = 0o100000, 0o200000, 0o400000
 _NOT_KEPT = 0o100 | 0o200 | 0o400 | 0o1000 | O_CLOEXEC
 """Flags of open that are no status flags: O_CREAT, O_EXCL, O_NOCTTY, O_TRUNC, O_CLOEXEC."""
 _AT_SYMLINK_NOFOLLOW, _AT_EMPTY_PATH = 0x100, 0x1000
+_STAT_FLAGS, _STATX_FLAGS, _ACCESS_FLAGS = 0x1900, 0x7900, 0x1300
+"""What each call's flags may hold: AT_SYMLINK_NOFOLLOW, AT_NO_AUTOMOUNT, AT_EMPTY_PATH, AT_EACCESS, AT_STATX_*."""
+_STATX_RESERVED = 1 << 31
 _W_OK, _X_OK = 2, 1
 _STATX_BASIC = 0x7FF
 
@@ -36,20 +40,23 @@ def open_file(request: Request) -> Reply:
         raise CallError(Errno.EROFS if creates else error.errno) from None
     if flags & O_CREAT and flags & O_EXCL:
         raise CallError(Errno.EEXIST)
-    if isinstance(node, SymbolicLink):
+    if isinstance(node, SymbolicLink) and not flags & O_PATH:
         raise CallError(Errno.ELOOP)
     if flags & O_DIRECTORY and not isinstance(node, Directory):
         raise CallError(Errno.ENOTDIR)
-    node.check_open(flags)
+    if not flags & O_PATH:
+        node.check_open(flags)
     kept = flags & ~_NOT_KEPT
+    if process.system.layouts.word_bytes == 8:
+        kept |= O_LARGEFILE
     return Reply(process.files.add(OpenFile(node, kept), close_on_exec=bool(flags & O_CLOEXEC)))
 
 
 def access(request: Request) -> Reply:
     """Access, faccessat: everything may be read, devices may be written, the caller is root."""
-    node = _find(request)
     if request.unsigned("mode") & ~7:
         raise CallError(Errno.EINVAL)
+    node = _find(request, allowed=_ACCESS_FLAGS)
     if request.unsigned("mode") & _W_OK:
         mode = node.status().mode
         if not mode & 0o222:
@@ -112,7 +119,9 @@ def lstat64(request: Request) -> Reply:
 
 def statx(request: Request) -> Reply:
     """Statx: the basic attributes; there are no others."""
-    fields = {**stat_fields(_find(request).status()), "mask": _STATX_BASIC}
+    if request.unsigned("mask") & _STATX_RESERVED:
+        raise CallError(Errno.EINVAL)
+    fields = {**stat_fields(_find(request, allowed=_STATX_FLAGS).status()), "mask": _STATX_BASIC}
     return Reply(0, {"status": STATX.pack(fields)})
 
 
@@ -128,12 +137,14 @@ def _directory(request: Request) -> int:
     return request.signed("directory") if request.has("directory") else -100
 
 
-def _find(request: Request, *, follow: bool = True) -> Node:
+def _find(request: Request, *, follow: bool = True, allowed: int = _STAT_FLAGS) -> Node:
     """Return what a call is about: a descriptor, or a path with the flags of the ``*at`` calls."""
     process = request.process
     if request.has("fd"):
         return process.files.get(request.signed("fd")).node
     flags = request.unsigned("flags") if request.has("flags") else 0
+    if flags & ~allowed:
+        raise CallError(Errno.EINVAL)
     directory = _directory(request)
     if flags & _AT_EMPTY_PATH and (request.is_null("path") or not request.data("path")):
         return process.directory if directory == -100 else process.files.get(directory).node

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from iovirt_dist.hypervisor.linux.errno import CallError, Errno
 from iovirt_dist.hypervisor.linux.memory import AddressSpace
-from iovirt_dist.hypervisor.linux.nodes import O_ACCMODE, O_RDWR, O_WRONLY, Directory, Node
+from iovirt_dist.hypervisor.linux.nodes import O_ACCMODE, O_PATH, O_RDWR, O_WRONLY, Directory, Node
 from iovirt_dist.hypervisor.linux.system import System
 from iovirt_dist.hypervisor.linux.tree import CONSOLE_PATH
 
@@ -35,13 +35,13 @@ class OpenFile:
     position: int = 0
 
     def check_readable(self) -> None:
-        """Raise CallError EBADF if it is open for writing only."""
-        if self.flags & O_ACCMODE == O_WRONLY:
+        """Raise CallError EBADF if it is open for writing only, or as a path only."""
+        if self.flags & O_PATH or self.flags & O_ACCMODE == O_WRONLY:
             raise CallError(Errno.EBADF)
 
     def check_writable(self) -> None:
         """Raise CallError EBADF if it is open for reading only."""
-        if not self.flags & O_ACCMODE:
+        if self.flags & O_PATH or not self.flags & O_ACCMODE:
             raise CallError(Errno.EBADF)
 
 

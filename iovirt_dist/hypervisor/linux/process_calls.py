@@ -52,9 +52,7 @@ def kill(request: Request) -> Reply:
     process, signal = request.process, request.signed("signal")
     if not 0 <= signal <= _LAST_SIGNAL:
         raise CallError(Errno.EINVAL)
-    for name in ("pid", "tid"):
-        if request.has(name) and request.signed(name) not in _own_ids(name, process.pid):
-            raise CallError(Errno.ESRCH)
+    _check_own(request, process.pid)
     if signal and process.dies_of(signal):
         return Reply(-signal, ends=True)
     return Reply()
@@ -99,6 +97,28 @@ def sigaltstack(request: Request) -> Reply:
 def set_tid_address(request: Request) -> Reply:
     """Nobody waits for the thread's end; returns its number."""
     return Reply(request.process.pid)
+
+
+def set_robust_list(request: Request) -> Reply:
+    """The list would be walked if a thread died; it has three words (include/uapi/linux/futex.h)."""
+    if request.word("length") != 3 * request.process.system.layouts.word_bytes:
+        raise CallError(Errno.EINVAL)
+    return Reply()
+
+
+def getgroups(request: Request) -> Reply:
+    """There are none besides the process's own."""
+    if request.signed("count") < 0:
+        raise CallError(Errno.EINVAL)
+    return Reply()
+
+
+def getpgid(request: Request) -> Reply:
+    """Group and session of the process itself, which have its number."""
+    pid = request.process.pid
+    if request.signed("pid") not in (0, pid):
+        raise CallError(Errno.ESRCH)
+    return Reply(pid)
 
 
 def futex(request: Request) -> Reply:
@@ -222,9 +242,21 @@ def set_thread_area(request: Request) -> Reply:
     return Reply(0, {"descriptor": filled}, effects)
 
 
-def _own_ids(name: str, pid: int) -> tuple[int, ...]:
-    """Return the numbers by which a process may name itself: also its group, with kill."""
-    return (pid, 0, -pid, -1) if name == "pid" else (pid,)
+def _check_own(request: Request, pid: int) -> None:
+    """Check that a signal is for the process itself: with kill also for its group, or for everybody.
+
+    Raises:
+        CallError: ESRCH, or EINVAL for a thread that cannot be.
+    """
+    if not request.has("tid"):
+        if request.signed("pid") not in (pid, 0, -pid, -1):
+            raise CallError(Errno.ESRCH)
+        return
+    ids = [request.signed(name) for name in ("pid", "tid") if request.has(name)]
+    if min(ids) <= 0:
+        raise CallError(Errno.EINVAL)
+    if ids.count(pid) != len(ids):
+        raise CallError(Errno.ESRCH)
 
 
 def _with_old(request: Request, old: bytes) -> Reply:

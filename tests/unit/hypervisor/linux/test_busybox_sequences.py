@@ -24,7 +24,7 @@ def start(program: Program) -> None:
     else:
         assert program.call("set_thread_area", struct.pack("<4I", 0xFFFF_FFFF, BREAK_START, 0xFFFFF, 0x51)) == 0
     assert program.call("set_tid_address", BREAK_START + 0x690) > 0
-    assert program.call("set_robust_list", BREAK_START + 0x6A0, 24) == 0
+    assert program.call("set_robust_list", BREAK_START + 0x6A0, 3 * program.abi.word_bytes) == 0
     assert program.call("rseq", BREAK_START + 0xCE0, 32, 0, 0x5305_3053) == -38
     limit = program.buffer(16)
     assert program.call("prlimit64", 0, 3, 0, limit) == 0
