@@ -307,6 +307,31 @@ def demo(*, json: Json = False) -> int:
     return run_demo(as_json=json)
 
 
+@app.command(help_epilogue="Example: iovirt compare --size 256 --json")
+def compare(
+    *,
+    size: Annotated[int, Parameter(help="KiB that each row reads. One IN a word takes 60 s for 1024.")] = 128,
+    block_size: Annotated[str, Parameter(help="What the job asks for at once, up to 1MiB.")] = "64KiB",
+    write: Annotated[int, Parameter(help="Per cent of the blocks that are written back.")] = 0,
+    level: Annotated[
+        Literal["operation", "operation_string", "driver", "syscall"] | None,
+        Parameter(show_default=False, help="Run one row only."),
+    ] = None,
+    plot: Annotated[
+        Path | None, Parameter(show_default=False, help="Draw into this file (.png, .svg, .pdf; extra 'plot').")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Run one job at the operation, driver and system-call level, and show what each costs and knows.
+
+    The same guest image reads the same disk: with one IN for each word, with string I/O (rep ins), through virtio, and
+    with its program's system calls taken. All checksums must be the host's.
+    """
+    from iovirt_dist.cli.compare import job_of, rows_of, run_compare  # noqa: PLC0415 - keeps --help fast
+
+    return run_compare(job_of(size, block_size, write), rows_of(level), as_json=json, plot=plot)
+
+
 @app.command(help_epilogue="Example: iovirt bench --quick --json")
 def bench(
     *,
