@@ -133,6 +133,7 @@ def _trace(job: Job, measured: dict[str, _Measured], base: Path, say: Say) -> No
 
     def look(run: Run) -> None:
         run.go()
+        run.settled()
         disks[run.row.name] = _disk_status(run)["traced_as"]
 
     run_together(runs, look)
@@ -167,7 +168,7 @@ def _measure(job: Job, measured: dict[str, _Measured], base: Path, say: Say) -> 
 
 
 def _guest_status(run: Run) -> dict[str, Any]:
-    status: dict[str, Any] = run.statuses()[HYPERVISOR]["guests"][GUEST]
+    status: dict[str, Any] = run.final[HYPERVISOR]["guests"][GUEST]
     return status
 
 

@@ -60,6 +60,7 @@ class Run:
         base: Folder of everything that belongs to it.
         traced: Whether its trace points are wanted.
         topology: What runs.
+        final: What its processes said of themselves when `settled` was done.
     """
 
     row: Row
@@ -67,6 +68,7 @@ class Run:
     base: Path
     traced: bool = False
     topology: Topology = field(init=False)
+    final: Statuses = field(init=False, default_factory=dict)
     _ended_ns: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
@@ -116,11 +118,13 @@ class Run:
             LocalError: They do not agree.
         """
         deadline = time.monotonic() + SETTLE_S
-        while (counts := counts_of(self.statuses(self._ended_ns))) is None:
+        while True:
+            self.final = self.statuses(self._ended_ns)
+            if (counts := counts_of(self.final)) is not None:
+                return counts
             if time.monotonic() > deadline:
                 raise LocalError("the processes' counts do not agree", f"row {self.row.name}")
             time.sleep(_SLOW_POLL_S)
-        return counts
 
     def statuses(self, since_ns: int = 0) -> Statuses:
         """What the processes have said of themselves, wall clock `since_ns` or later."""
