@@ -1,7 +1,8 @@
 """The bare side: ZeroMQ sockets over ipc that block, without codec, session or loop.
 
 What any chain of processes over ZeroMQ costs at least. ``python -m iovirt_dist.bench.bare echo ENDPOINT`` answers what
-it gets; ``... relay ENDPOINT NEXT`` passes messages on to NEXT and answers back.
+it gets; ``... answer ENDPOINT`` answers with as many bytes as the message's first four say; ``... relay ENDPOINT NEXT``
+passes messages on to NEXT and answers back.
 """
 
 from __future__ import annotations
@@ -46,6 +47,36 @@ class BareClient:
             raise LocalError("the bare side does not answer") from None
         return (time.perf_counter_ns() - started_ns) / 1000
 
+    def messages_per_s(self, out_bytes: int, back_bytes: int, in_flight: int, seconds: float) -> float:
+        """Messages a second, each with its answer.
+
+        Args:
+            out_bytes: Length of a message, at least 4.
+            back_bytes: Length of its answer, if `answer` is at the end.
+            in_flight: Messages that are not answered yet, at most.
+            seconds: How long.
+
+        Raises:
+            LocalError: Nobody answers.
+        """
+        send, receive = self._socket.send, self._socket.recv
+        message = back_bytes.to_bytes(4, "little").ljust(out_bytes, b"\0")
+        answered = 0
+        started = now = time.perf_counter()
+        try:
+            for _ in range(in_flight):
+                send(message)
+            while now - started < seconds:
+                receive()
+                send(message)
+                answered += 1
+                now = time.perf_counter()
+            for _ in range(in_flight):
+                receive()
+        except zmq.Again:
+            raise LocalError("the bare side does not answer") from None
+        return answered / (now - started)
+
     def close(self) -> None:
         """Close the socket."""
         self._socket.close(0)
@@ -59,6 +90,20 @@ def echo(endpoint: str) -> None:
     socket.bind(endpoint)
     while True:
         socket.send_multipart(socket.recv_multipart())
+
+
+def answer(endpoint: str) -> None:
+    """Answer every message with zeroes, as many bytes as its first four say (little-endian), for ever."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    socket = context.socket(zmq.ROUTER)
+    socket.bind(endpoint)
+    answers: dict[bytes, bytes] = {}
+    while True:
+        *addresses, message = socket.recv_multipart()
+        wanted = message[:4]
+        if wanted not in answers:
+            answers[wanted] = bytes(int.from_bytes(wanted, "little"))
+        socket.send_multipart([*addresses, answers[wanted]])
 
 
 def relay(endpoint: str, onward: str) -> None:
@@ -83,7 +128,7 @@ def relay(endpoint: str, onward: str) -> None:
 
 if __name__ == "__main__":
     kind, *endpoints = sys.argv[1:]
-    if kind == "echo":
-        echo(*endpoints)
-    else:
+    if kind == "relay":
         relay(*endpoints)
+    else:
+        (echo if kind == "echo" else answer)(*endpoints)

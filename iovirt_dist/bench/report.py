@@ -26,10 +26,12 @@ class Target(NamedTuple):
     Attributes:
         limit: For the ratio, where there is another side, else for the value itself.
         at_most: Whether it is a maximum; else it is a minimum.
+        of_value: It is for the value even where there is another side.
     """
 
     limit: float
     at_most: bool = True
+    of_value: bool = False
 
     def met(self, value: float) -> bool:
         """Whether a value is within the limit."""
@@ -71,7 +73,7 @@ class Result:
         if self.ours is None:
             return None
         ratio = self.ratio
-        return self.target.met(self.ours.p50 if ratio is None else ratio)
+        return self.target.met(self.ours.p50 if ratio is None or self.target.of_value else ratio)
 
     def as_object(self) -> dict[str, Any]:
         """Everything, as JSON values."""
@@ -148,9 +150,13 @@ def _cells(result: Result) -> tuple[str, str, str, str, str]:
 
 
 def _target(result: Result, sign: str) -> str:
-    unit = "" if result.base_name else f" {result.unit}"
-    return f"{sign} {result.target.limit:.2f}{unit}"
+    target = result.target
+    if result.base_name and not target.of_value:
+        return f"{sign} {target.limit:.2f}"
+    return f"{sign} {_quantity(target.limit, result.unit)}"
 
 
 def _quantity(value: float, unit: str) -> str:
-    return f"{value:.0f} {unit}" if value >= 100 else f"{value:.2f} {unit}"
+    if value >= 10_000:
+        return f"{value / 1000:.0f} k{unit}"
+    return f"{value:.0f} {unit}".rstrip() if value >= 100 else f"{value:.2f} {unit}".rstrip()

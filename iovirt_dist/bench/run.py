@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from iovirt_dist.bench.doorbells import measure_doorbells
 from iovirt_dist.bench.guest_code import measure_guest_code
 from iovirt_dist.bench.report import Result, as_object, print_report
 from iovirt_dist.bench.sampling import Effort
@@ -18,12 +19,13 @@ class Plan(NamedTuple):
     """How much of everything."""
 
     traps: Effort
+    doorbells: Effort
     guest_code: Effort
     uboot: Effort
 
 
-FULL = Plan(Effort(20, 200, 400), Effort(10, 1, 1), Effort(3, 1))
-QUICK = Plan(Effort(5, 100, 200), Effort(3, 1, 1), Effort(1, 1))
+FULL = Plan(Effort(20, 200, 400), Effort(5, 1), Effort(10, 1, 1), Effort(3, 1))
+QUICK = Plan(Effort(5, 100, 200), Effort(1, 1), Effort(3, 1, 1), Effort(1, 1))
 
 
 def run_all(plan: Plan) -> list[Result]:
@@ -34,6 +36,7 @@ def run_all(plan: Plan) -> list[Result]:
     """
     return [
         *measure_traps(plan.traps, _tell),
+        *measure_doorbells(plan.doorbells, _tell),
         *measure_guest_code(plan.guest_code, _tell),
         *measure_uboot(plan.uboot, _tell),
     ]

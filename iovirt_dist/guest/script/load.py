@@ -11,6 +11,7 @@ It keeps a number of requests in flight for a while and counts. Parameters, all 
     requests = 0            # end after so many, if not 0
     warm_up_seconds = 0.5   # what is done in it is not counted
     batch = 1               # requests that must be free before more are submitted
+    doorbell = 0            # most requests that a doorbell offers, if not 0: fewer, but the first of them sooner
     interrupts = false      # have the disk interrupt; otherwise it is polled
     packed = false          # packed rings
     seed = 1                # of the random pattern
@@ -51,6 +52,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "requests": 0,
     "warm_up_seconds": 0.5,
     "batch": 1,
+    "doorbell": 0,
     "interrupts": False,
     "packed": False,
     "seed": 1,
@@ -73,6 +75,7 @@ class LoadPlan:
     requests: int
     warm_up_ns: int
     batch: int
+    doorbell: int
     interrupts: bool
     packed: bool
     seed: int
@@ -100,6 +103,7 @@ def load_plan(parameters: Mapping[str, Any]) -> LoadPlan:
         "block": (block % SECTOR_BYTES == 0 and 0 < block <= 4 << 20, "whole sectors, at most 4MiB"),
         "depth": (0 < given["depth"] <= 1024, "1 to 1024"),
         "batch": (0 < given["batch"] <= given["depth"], "1 to the depth"),
+        "doorbell": (0 <= given["doorbell"] <= given["depth"], "0 to the depth"),
         "read_percent": (0 <= given["read_percent"] <= 100, "0 to 100"),
         "request": (given["request"] in ("read", "write", "flush"), '"read", "write" or "flush"'),
         "pattern": (given["pattern"] in ("random", "sequential"), '"random" or "sequential"'),
@@ -120,6 +124,7 @@ def load_plan(parameters: Mapping[str, Any]) -> LoadPlan:
         given["requests"],
         int(given["warm_up_seconds"] * 1e9),
         given["batch"],
+        given["doorbell"],
         given["interrupts"],
         given["packed"],
         given["seed"],
@@ -199,10 +204,10 @@ class _Load:
         disk, guest, requests = self._disk, self._guest, self._requests
         started, wrap = self._started, len(self._started) - 1
         begin = now = guest.now_ns()
-        wanted, at, batch = most or 1 << 62, 0, min(self._plan.batch, disk.depth)
+        at_once = self._plan.doorbell or disk.depth
+        wanted, at, batch = most or 1 << 62, 0, min(self._plan.batch, disk.depth, at_once)
         while now - begin < duration_ns and wanted:
-            count = min(disk.free, wanted)
-            if count >= min(batch, wanted):
+            while (count := min(disk.free, wanted, at_once)) >= min(batch, wanted) > 0:
                 at = at if at + count <= len(requests) else 0
                 first = disk.submit_many(requests[at : at + count])
                 for number in range(first, first + count):

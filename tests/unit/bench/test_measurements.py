@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from iovirt_dist.bench import guest_code, run, uboot
+from iovirt_dist.bench.doorbells import measure_doorbells
 from iovirt_dist.bench.report import Result, Target
 from iovirt_dist.bench.sampling import Effort, Figures
 from iovirt_dist.bench.traps import measure_traps
@@ -24,6 +25,19 @@ def test_traps_are_measured_on_real_processes_beside_bare_ones() -> None:
     assert [result.key for result in results] == ["hypervisor_trap", "controller_trap"]
     assert all(result.ours and result.base and result.ratio for result in results)
     assert len(told) == 3
+
+
+def test_doorbells_are_measured_on_real_processes_beside_bare_ones() -> None:
+    """Every load moved something, and no request had a message of its own."""
+    told: list[str] = []
+
+    results = {result.key: result for result in measure_doorbells(LEAST, told.append, seconds=0.1)}
+
+    assert list(results) == [f"doorbell_{key}" for key in ("flush", "read", "stream", "answers", "messages")]
+    assert all(result.ours and result.ours.p50 > 0 for result in results.values())
+    assert all(results[f"doorbell_{key}"].ratio for key in ("flush", "read", "stream", "answers"))
+    assert results["doorbell_messages"].met
+    assert len(told) == 1
 
 
 def test_guest_code_runs_to_its_end_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:

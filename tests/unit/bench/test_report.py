@@ -36,6 +36,19 @@ def test_verdict_is_of_the_ratio_where_there_is_another_side() -> None:
     assert (SKIPPED.ratio, SKIPPED.met) == (None, None)
 
 
+def test_verdict_is_of_the_value_where_the_target_is_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """The ratio is told all the same."""
+    target = Target(60_000, at_most=False, of_value=True)
+    result = Result("read", "read", "IOPS", target, Figures(61e3, 6e4, 6e4), Figures(122e3, 1e5, 1e5), "relay")
+
+    print_report([result])
+
+    assert (result.ratio, result.met) == (0.5, True)
+    assert capsys.readouterr().out.splitlines()[-1].split() == [
+        *("read", "61", "kIOPS", "122", "kIOPS", "0.50", ">=", "60", "kIOPS", "met")
+    ]
+
+
 def test_object_holds_machine_versions_and_both_sides() -> None:
     """One object that JSON can carry."""
     report = msgspec.json.decode(msgspec.json.encode(as_object([RATIO, SKIPPED])))
@@ -43,7 +56,7 @@ def test_object_holds_machine_versions_and_both_sides() -> None:
     assert set(report) == {"machine", "versions", "results"}
     assert report["results"]["trap"]["ours"] == {"p50": 120.0, "p99": 300.0, "best": 110.0}
     assert report["results"]["trap"]["base"]["p50"] == 100.0
-    assert report["results"]["trap"]["target"] == {"limit": 1.25, "at_most": True}
+    assert report["results"]["trap"]["target"] == {"limit": 1.25, "at_most": True, "of_value": False}
     assert report["results"]["boot"]["skipped"] == "package u-boot-qemu is missing"
     assert report["results"]["boot"]["met"] is None
 

@@ -22,7 +22,7 @@ def loaded(board: Board, **parameters: object) -> dict[str, Any]:
     return board.guest.results
 
 
-@pytest.mark.parametrize("layout", [{}, {"packed": True}, {"interrupts": True}, {"batch": 8}])
+@pytest.mark.parametrize("layout", [{}, {"packed": True}, {"interrupts": True}, {"batch": 8}, {"batch": 8, "doorbell": 4}])
 def test_load_does_as_many_requests_as_asked_for(layout: dict[str, object]) -> None:
     """Each is counted once, and moved data is; time stands still here."""
     board = Board(bytes(MIB))
@@ -87,6 +87,7 @@ def test_pattern_sequential_goes_round() -> None:
         ({"block": "1KB"}, "parameters.block: expected a size such as"),
         ({"block": 100}, "parameters.block: expected whole sectors, at most 4MiB, got 100"),
         ({"batch": 65}, "parameters.batch: expected 1 to the depth, got 65"),
+        ({"doorbell": 65}, "parameters.doorbell: expected 0 to the depth, got 65"),
         ({"request": "raed"}, 'parameters.request: expected "read", "write" or "flush", got \'raed\''),
         ({"seconds": -1}, "parameters.seconds: expected 0 or more, got -1"),
         ({"packed": 1}, "parameters.packed: expected something like False, got 1"),
