@@ -39,9 +39,26 @@ from iovirt_dist.wire.messages import (
     TrapReply,
     Welcome,
 )
+from iovirt_dist.wire.queue_messages import (
+    ArmQueue,
+    Completions,
+    DisarmQueue,
+    Doorbell,
+    QueueBroken,
+    QueueInterrupt,
+)
+from iovirt_dist.wire.syscall_messages import (
+    Disposition,
+    EffectKind,
+    InterceptCalls,
+    ProgramStarted,
+    SystemCall,
+    SystemCallReply,
+)
 
 U8 = st.integers(0, 0xFF)
 U16 = st.integers(0, 0xFFFF)
+U32 = st.integers(0, (1 << 32) - 1)
 U63 = st.integers(0, (1 << 63) - 1)
 U64 = st.integers(0, (1 << 64) - 1)
 NAME = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", fullmatch=True)
@@ -66,6 +83,31 @@ MESSAGES: dict[type[Message], st.SearchStrategy[Message]] = {
     Power: st.builds(Power, st.sampled_from(PowerAction), TEXT),
     Report: st.builds(
         Report, st.sampled_from(GuestState), TEXT, st.lists(U63, max_size=8).map(tuple), U63, U63, U63, U63
+    ),
+    ArmQueue: st.builds(ArmQueue, U16, U16, U32, U64, st.integers(1, 32768), U64, U64, U64, U64, st.integers(0, 64)),
+    DisarmQueue: st.builds(DisarmQueue, U16, U16, U32),
+    Doorbell: st.builds(Doorbell, U16, U16, U32, U32, st.integers(-1, (1 << 63) - 1), st.just(b"") | BLOB),
+    Completions: st.builds(Completions, U16, U16, U32, st.booleans(), BLOB, st.lists(U63, max_size=16).map(tuple)),
+    QueueInterrupt: st.builds(QueueInterrupt, U16, U16, U32),
+    QueueBroken: st.builds(QueueBroken, U16, U16, U32, NAME, TEXT),
+    InterceptCalls: st.builds(InterceptCalls, NAME, st.lists(U32, max_size=1024).map(tuple)),
+    ProgramStarted: st.builds(ProgramStarted, U64, TEXT, U64, U64),
+    SystemCall: st.builds(
+        SystemCall,
+        U63,
+        U64,
+        U32,
+        st.lists(U64, max_size=6).map(tuple),
+        st.lists(st.integers(-2, 1 << 30), max_size=6).map(tuple),
+    ),
+    SystemCallReply: st.builds(
+        SystemCallReply,
+        U63,
+        st.sampled_from(Disposition),
+        st.integers(-(1 << 63), (1 << 63) - 1),
+        st.lists(U32, max_size=6).map(tuple),
+        st.lists(st.tuples(st.sampled_from(EffectKind), U64, U64, U64), max_size=64).map(tuple),
+        st.lists(U63, max_size=16).map(tuple),
     ),
     Submit: st.builds(Submit, BLOB),
     Complete: st.builds(Complete, U63, BLOB),
@@ -106,6 +148,11 @@ SEEDS: list[Message] = [
     Refuse("fenced", "5, now 6"),
     Ping(1),
     Bye("done"),
+    ArmQueue(0, 0, 1, 0x1000_1050, 256, 0x8000_0000, 0x8000_1000, 0x8000_2000, 1 << 32, 16),
+    Doorbell(0, 0, 1, 1, 5, bytes(28)),
+    Completions(0, 0, 1, True, bytes(8), (9, 3)),
+    SystemCall(7, 1, 3, (3, 0x1000, 4096), (4096,)),
+    SystemCallReply(7, Disposition.DONE, 4096, (4096,), ((EffectKind.MAP, 0x1000, 0x2000, 3),), (9, 3)),
     Trap(1, TrapKind.PORT_OUT, 0x1F0, 2, 256, 0, 0, 3, True),
     TrapReply(1, 0xFF, -1, 0),
     Interrupt(0, 3),
