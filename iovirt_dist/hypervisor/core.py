@@ -201,6 +201,7 @@ class Hypervisor:
             vm.message(body, payload, now_ns)
             self._touched.append(guest)
             self._send_outgoing(guest, now_ns)
+            self._send_lines(guest, now_ns)
 
     def _trap(self, guest: Guest, trap: Trap, payload: Sequence[Buffer], now_ns: int) -> None:
         vm = guest.vm
