@@ -6,6 +6,7 @@ import asyncio
 import functools
 import hashlib
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ UBOOT_RISCV_M = Path("/usr/lib/u-boot/qemu-riscv64/u-boot.bin")
 UBOOT_RISCV_S = Path("/usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin")
 OPENSBI = Path("/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_jump.bin")
 MKFS_EXT4 = Path("/usr/sbin/mkfs.ext4")
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+_PROGRAMS = Path(os.environ.get("IOVIRT_PROGRAMS") or _CACHE / "iovirt" / "programs")
+BUSYBOX = {name: _PROGRAMS / name / "busybox" for name in ("amd64", "i386", "riscv64")}
+"""Unmodified static programs by Debian's name of their architecture, where `.ci/fetch-programs` puts them."""
 _PACKAGES = {
     UBOOT_X86: "u-boot-qemu",
     UBOOT_RISCV_M: "u-boot-qemu",
@@ -30,15 +35,17 @@ _PACKAGES = {
     OPENSBI: "opensbi",
     MKFS_EXT4: "e2fsprogs",
 }
+_INSTALL = {file: f"install the Debian package {package}" for file, package in _PACKAGES.items()}
+_INSTALL |= dict.fromkeys(BUSYBOX.values(), "run .ci/fetch-programs (Debian package busybox-static)")
 
 PROMPT = r"^=> "
 """U-Boot's; the console is read in multi-line mode."""
 
 
 def needs(*files: Path) -> list[pytest.MarkDecorator]:
-    """Marks of a test module that runs third-party firmware: where a file is missing, skip and name its package."""
+    """Marks of a test module that runs third-party software: where a file is missing, skip and say how to get it."""
     missing = [path for path in files if not path.is_file()]
-    reason = "; ".join(f"no {path}: install the Debian package {_PACKAGES[path]}" for path in missing)
+    reason = "; ".join(f"no {path}: {_INSTALL[path]}" for path in missing)
     return [pytest.mark.firmware, pytest.mark.skipif(bool(missing), reason=reason)]
 
 
@@ -47,6 +54,27 @@ def pattern(length: int, seed: int = 0) -> bytes:
     """Bytes of which no two sectors are equal."""
     sectors = (hashlib.sha512(b"%d %d" % (seed, number)).digest() * 8 for number in range((length + 511) // 512))
     return b"".join(sectors)[:length]
+
+
+FILE_BYTES = 300 * KIB + 77
+
+
+def ext4_image(folder: Path) -> bytes:
+    """Make the disk that is read at all three levels: 8 MiB by mkfs.ext4, `pattern(FILE_BYTES)` in /boot/data.bin.
+
+    Raises:
+        subprocess.CalledProcessError: mkfs.ext4 fails.
+    """
+    file, image = folder / "tree" / "boot" / "data.bin", folder / "ext4.img"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(pattern(FILE_BYTES))
+    subprocess.run([MKFS_EXT4, "-q", "-F", "-d", folder / "tree", image, "8M"], check=True, capture_output=True)
+    return image.read_bytes()
+
+
+def data_offset(image: bytes) -> int:
+    """Where the data of the file in `ext4_image` begins, in bytes; it is in one piece."""
+    return image.index(pattern(FILE_BYTES))
 
 
 def disk(topology: LiveTopology, name: str = "disk0") -> Path:

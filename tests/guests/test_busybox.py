@@ -6,21 +6,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from pathlib import Path
 
 import pytest
 
 from iovirt_dist.wire.commands import Opcode
 from tests.guests.emulated_linux import EmulatedLinux, run_program
-from tests.guests.support import KIB, pattern
+from tests.guests.support import BUSYBOX, KIB, needs, pattern
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-PROGRAMS = Path(os.environ.get("IOVIRT_PROGRAMS") or CACHE / "iovirt" / "programs")
 ARCHITECTURES = {"amd64": "linux_x86_64", "i386": "linux_i386", "riscv64": "linux_riscv64"}
-MISSING = [name for name in ARCHITECTURES if not (PROGRAMS / name / "busybox").is_file()]
-REASON = f"no {', '.join(MISSING)} in {PROGRAMS}: run .ci/fetch-programs (Debian package busybox-static)"
-pytestmark = [pytest.mark.firmware, pytest.mark.skipif(bool(MISSING), reason=REASON)]
+pytestmark = needs(*BUSYBOX.values())
 
 DISK = pattern(96 * KIB + 512)
 MOTD = b"first line\nsecond line\n"
@@ -46,7 +40,7 @@ class Busybox:
 
     def __init__(self, architecture: str, command: str, typed: bytes = b"") -> None:
         self.linux = EmulatedLinux(ARCHITECTURES[architecture], DISK, typed, FILES)
-        self.end = run_program(PROGRAMS / architecture / "busybox", ["busybox", *command.split()], self.linux)
+        self.end = run_program(BUSYBOX[architecture], ["busybox", *command.split()], self.linux)
 
     @property
     def output(self) -> str:

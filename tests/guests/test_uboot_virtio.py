@@ -6,7 +6,6 @@ The disk is a file system that mkfs.ext4 made; whatever U-Boot says it read, the
 from __future__ import annotations
 
 import re
-import subprocess
 import zlib
 from pathlib import Path
 
@@ -14,12 +13,13 @@ import pytest
 
 from iovirt_dist.testing.live import LiveTopology, TopologyFactory
 from tests.guests.support import (
-    KIB,
+    FILE_BYTES,
     MIB,
     MKFS_EXT4,
     PROMPT,
     UBOOT_RISCV_M,
     disk,
+    ext4_image,
     machine,
     needs,
     pattern,
@@ -31,18 +31,14 @@ pytestmark = needs(UBOOT_RISCV_M, MKFS_EXT4)
 
 BOOT_S = 30.0
 ADDRESS = 0x8400_0000
-FILE = pattern(300 * KIB + 77)
+FILE = pattern(FILE_BYTES)
 READ_SECTORS = 0x400
 
 
 @pytest.fixture
 def file_system(tmp_path: Path) -> bytes:
     """An ext4 file system with a file in a folder."""
-    tree, image = tmp_path / "tree", tmp_path / "ext4.img"
-    (tree / "boot").mkdir(parents=True)
-    (tree / "boot" / "data.bin").write_bytes(FILE)
-    subprocess.run([MKFS_EXT4, "-q", "-F", "-d", tree, image, "8M"], check=True, capture_output=True, text=True)
-    return image.read_bytes()
+    return ext4_image(tmp_path)
 
 
 async def _at_prompt(iovirt: TopologyFactory, content: bytes) -> LiveTopology:
