@@ -118,10 +118,10 @@ def _count_idle(job: Job, measured: dict[str, _Measured], base: Path, say: Say) 
     say(f"counting what {len(measured)} guests do without a job")
 
     def count(run: Run) -> None:
-        run.go()
+        run.finish()
         measured[run.row.name].idle = run.settled()
 
-    run_together([Run(item.row, idle, base / f"i{n}") for n, item in enumerate(measured.values())], count)
+    run_together([Run(item.row, idle, base / f"i{n}") for n, item in enumerate(measured.values())], count, at_once=True)
 
 
 def _trace(job: Job, measured: dict[str, _Measured], base: Path, say: Say) -> None:
@@ -132,11 +132,11 @@ def _trace(job: Job, measured: dict[str, _Measured], base: Path, say: Say) -> No
     disks: dict[str, Any] = {}
 
     def look(run: Run) -> None:
-        run.go()
+        run.finish()
         run.settled()
         disks[run.row.name] = _disk_status(run)["traced_as"]
 
-    run_together(runs, look)
+    run_together(runs, look, at_once=True)
     for run in runs:
         name, row = run.row.name, run.row
         points = list(run.points(HYPERVISOR))
@@ -154,7 +154,7 @@ def _measure(job: Job, measured: dict[str, _Measured], base: Path, say: Say) -> 
     def measure(run: Run) -> None:
         item = measured[run.row.name]
         say(f"{run.row.name}: {job.kib} KiB in requests of {job.block_bytes} bytes")
-        times = run.go()
+        times = run.finish()
         item.seconds = times.hashed - times.begun
         item.total = run.settled()
         item.sha256 = run.sha256()

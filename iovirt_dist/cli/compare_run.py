@@ -97,13 +97,16 @@ class Run:
         """
         self._wait_for(_READY, time.monotonic() + START_S, _SLOW_POLL_S)
 
-    def go(self) -> Times:
-        """Let the job run, and wait until all programs have ended.
+    def release(self) -> None:
+        """Let the job run."""
+        self._type(b"exit\r")
+
+    def finish(self) -> Times:
+        """Wait until all programs have ended.
 
         Raises:
             LocalError: They do not.
         """
-        self._type(b"exit\r")
         deadline = time.monotonic() + JOB_S
         begun = self._wait_for(_BEGUN, deadline, _POLL_S)
         hashed = self._wait_for(_HASHED, deadline, _POLL_S)
@@ -196,12 +199,13 @@ class Run:
         return f"it printed: {' / '.join(line.strip() for line in lines if line.strip()) or 'nothing'}"
 
 
-def run_together(runs: Sequence[Run], each: Callable[[Run], None]) -> None:
+def run_together(runs: Sequence[Run], each: Callable[[Run], None], *, at_once: bool = False) -> None:
     """Start runs at once, wait until all their guests are ready, call `each` in their order, and end them.
 
     Args:
         runs: Different ones; processes of all of them exist at the same time.
-        each: Does with a run what it is for.
+        each: Does with a run what it is for, from `Run.finish` on.
+        at_once: Whether the guests may all work at the same time.
 
     Raises:
         LocalError: A run does not get ready, or `each` says so.
@@ -211,7 +215,12 @@ def run_together(runs: Sequence[Run], each: Callable[[Run], None]) -> None:
             run.start()
         for run in runs:
             run.wait_ready()
+        if at_once:
+            for run in runs:
+                run.release()
         for run in runs:
+            if not at_once:
+                run.release()
             each(run)
     finally:
         with ThreadPoolExecutor(max_workers=len(runs)) as pool:

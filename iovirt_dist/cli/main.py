@@ -9,63 +9,27 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnknownCommandError
-from cyclopts.validators import Number
+from cyclopts import CycloptsError, MissingArgumentError, Parameter, UnknownCommandError
 
-import iovirt_dist
+from iovirt_dist.cli import measuring as _measuring  # noqa: F401 - registers its commands
+from iovirt_dist.cli.app import (
+    Expect,
+    File,
+    Json,
+    LongFile,
+    RunningFile,
+    Text,
+    Timeout,
+    app,
+    running_topology,
+    starting_topology,
+)
 from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, note, print_json
 from iovirt_dist.errors import ConfigError, ImageError, IovirtError
-from iovirt_dist.topology import ENVIRONMENT_KEY, Topology, default_text, load_topology
+from iovirt_dist.topology import default_text
 from iovirt_dist.topology.parse import suggestion
-
-_TOPOLOGY_HELP = f"Topology file. Default: ${ENVIRONMENT_KEY}, else the built-in topology."
-
-File = Annotated[Path | None, Parameter(name=("--file", "-f"), help=_TOPOLOGY_HELP)]
-_RUNNING_HELP = f"Topology file. Default: ${ENVIRONMENT_KEY}, else what is up in ./.iovirt, else the built-in one."
-RunningFile = Annotated[Path | None, Parameter(name=("--file", "-f"), help=_RUNNING_HELP)]
-LongFile = Annotated[Path | None, Parameter(name="--file", help=_RUNNING_HELP)]
-Json = Annotated[
-    bool, Parameter(name="--json", negative=(), show_default=False, help="Print one JSON object on stdout.")
-]
-Expect = Annotated[
-    str, Parameter(show_default=False, help="Exit with 0 once the output matches this regular expression.")
-]
-Text = Annotated[str, Parameter(show_default=False)]
-Timeout = Annotated[
-    float | None,
-    Parameter(
-        help="Seconds after which to end: with 1 if a pattern was waited for, else with 0.", validator=Number(gte=0)
-    ),
-]
-
-app = App(
-    name="iovirt",
-    help="Run guests, hypervisors and device controllers as processes.",
-    version=iovirt_dist.__version__,
-    help_format="plaintext",
-    suppress_keyboard_interrupt=False,
-)
-
-
-def _topology(file: Path | None) -> Topology:
-    """The topology to start."""
-    return load_topology(file or os.environ.get(ENVIRONMENT_KEY) or None)
-
-
-def _running(file: Path | None) -> Topology:
-    """The topology to look at: without a file, what is up in this folder's run directory comes before the built-in."""
-    topology = _topology(file)
-    if topology.source is not None:
-        return topology
-    from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir  # noqa: PLC0415 - keeps --help fast
-    from iovirt_dist.runtime.status import read_status_file  # noqa: PLC0415 - as above
-
-    status = read_status_file(RunDir(topology.run_dir).status(SUPERVISOR))
-    source = status.content.get("topology") if status is not None and status.alive else None
-    return load_topology(source) if source else topology
 
 
 @app.command(help_epilogue="Example: iovirt up -f deploy/two-guests.toml -d")
@@ -83,7 +47,7 @@ def up(
     """
     from iovirt_dist.cli import launch, processes  # noqa: PLC0415 - keeps --help fast
 
-    topology = _topology(file)
+    topology = starting_topology(file)
     if not detach:
         return launch.run_foreground(topology)
     pid = launch.start_detached(topology)
@@ -102,7 +66,7 @@ def down(*, file: RunningFile = None, json: Json = False) -> int:
     from iovirt_dist.runtime.rundir import RunDir  # noqa: PLC0415 - keeps --help fast
     from iovirt_dist.runtime.takedown import take_down  # noqa: PLC0415 - as above
 
-    done = take_down(RunDir(_running(file).run_dir))
+    done = take_down(RunDir(running_topology(file).run_dir))
     if json:
         print_json(done._asdict())
     else:
@@ -116,7 +80,7 @@ def ps(*, file: RunningFile = None, json: Json = False) -> int:
     """List the topology's processes and their state."""
     from iovirt_dist.cli.processes import show_processes  # noqa: PLC0415 - keeps --help fast
 
-    return show_processes(_running(file), as_json=json)
+    return show_processes(running_topology(file), as_json=json)
 
 
 @app.command(help_epilogue="Example: iovirt logs -f hv0 guest")
@@ -138,7 +102,7 @@ def logs(
     """
     from iovirt_dist.cli.processes import show_logs  # noqa: PLC0415 - keeps --help fast
 
-    return show_logs(_running(file), names, follow=follow, lines=lines, as_json=json)
+    return show_logs(running_topology(file), names, follow=follow, lines=lines, as_json=json)
 
 
 @app.command(help_epilogue="Example: iovirt config --toml > topology.toml")
@@ -153,7 +117,7 @@ def config(
     """Check a topology and show what it means."""
     from iovirt_dist.cli.config import show_config  # noqa: PLC0415 - keeps --help fast
 
-    topology = _topology(file)
+    topology = starting_topology(file)
     if toml:
         print(topology.source.read_text("utf-8") if topology.source else default_text(), end="")
         return EXIT_DONE
@@ -185,7 +149,7 @@ def console(
     from iovirt_dist.cli.terminal import HISTORY_BYTES, ConsolePlan, attach  # noqa: PLC0415 - keeps --help fast
     from iovirt_dist.runtime.rundir import RunDir  # noqa: PLC0415 - as above
 
-    topology = _running(file)
+    topology = running_topology(file)
     terminal = topology.terminal(guest).terminal
     pattern = _pattern(expect)
     scripted = pattern is not None or not sys.stdin.isatty()
@@ -299,63 +263,12 @@ def run(  # noqa: PLR0913 - a command's options are its parameters
     return run_guest(guest, ConsolePlan(expect=_pattern(until), timeout_s=timeout, history_bytes=None, quiet_s=None))
 
 
-@app.command(help_epilogue="Example: iovirt demo --json")
-def demo(*, json: Json = False) -> int:
-    """Run the main job: the bundled guest OS reads a disk through its ATA ports, and every count must agree."""
-    from iovirt_dist.cli.demo import run_demo  # noqa: PLC0415 - keeps --help fast
-
-    return run_demo(as_json=json)
-
-
-@app.command(help_epilogue="Example: iovirt compare --size 256 --json")
-def compare(
-    *,
-    size: Annotated[int, Parameter(help="KiB that each row reads. One IN a word takes 60 s for 1024.")] = 128,
-    block_size: Annotated[str, Parameter(help="What the job asks for at once, up to 1MiB.")] = "64KiB",
-    write: Annotated[int, Parameter(help="Per cent of the blocks that are written back.")] = 0,
-    level: Annotated[
-        Literal["operation", "operation_string", "driver", "syscall"] | None,
-        Parameter(show_default=False, help="Run one row only."),
-    ] = None,
-    plot: Annotated[
-        Path | None, Parameter(show_default=False, help="Draw into this file (.png, .svg, .pdf; extra 'plot').")
-    ] = None,
-    json: Json = False,
-) -> int:
-    """Run one job at the operation, driver and system-call level, and show what each costs and knows.
-
-    The same guest image reads the same disk: with one IN for each word, with string I/O (rep ins), through virtio, and
-    with its program's system calls taken. All checksums must be the host's.
-    """
-    from iovirt_dist.cli.compare import job_of, rows_of, run_compare  # noqa: PLC0415 - keeps --help fast
-
-    return run_compare(job_of(size, block_size, write), rows_of(level), as_json=json, plot=plot)
-
-
-@app.command(help_epilogue="Example: iovirt bench --quick --json")
-def bench(
-    *,
-    quick: Annotated[bool, Parameter(negative=(), show_default=False, help="Fewer rounds.")] = False,
-    check: Annotated[
-        bool, Parameter(negative=(), show_default=False, help="Exit with 1 if a target is missed.")
-    ] = False,
-    json: Json = False,
-) -> int:
-    """Measure what the ring costs, as ratios to the barest thing that does the same in the same run."""
-    from iovirt_dist.bench.run import run_benchmarks  # noqa: PLC0415 - keeps --help fast
-    from iovirt_dist.cli.terminal import exit_on_signals  # noqa: PLC0415 - as above
-
-    with exit_on_signals():
-        met = run_benchmarks(quick=quick, as_json=json)
-    return EXIT_FAILED if check and not met else EXIT_DONE
-
-
 @app.command(help_epilogue="Example: iovirt doctor --json")
 def doctor(*, file: RunningFile = None, json: Json = False) -> int:
     """Check whether this machine can run a topology, and what is left over from an earlier one."""
     from iovirt_dist.cli.doctor import show_doctor  # noqa: PLC0415 - keeps --help fast
 
-    return show_doctor(_running(file), as_json=json)
+    return show_doctor(running_topology(file), as_json=json)
 
 
 def _pattern(text: str) -> re.Pattern[str] | None:

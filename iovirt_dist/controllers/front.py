@@ -8,7 +8,7 @@ credits and acknowledges nothing loses the completions beyond the window; that i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -19,8 +19,9 @@ from iovirt_dist.controllers.base import (
     QueuePairClosed,
     QueuePairOpened,
 )
+from iovirt_dist.controllers.tracing import command_points, completion_points
 from iovirt_dist.errors import DecodeError, WindowFullError
-from iovirt_dist.step import Record
+from iovirt_dist.step import Record, TracePoint
 from iovirt_dist.wire.acceptor import Acceptor
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import command_data, pack_completions, unpack_commands
@@ -56,7 +57,7 @@ class Note(NamedTuple):
 
 
 FrontEvent: TypeAlias = FramesReceived | TimerFired | StopRequested
-FrontAction: TypeAlias = Send | Note
+FrontAction: TypeAlias = Send | Note | TracePoint
 
 Outcome = TypeVar("Outcome")
 """Events of a device core that tell how its I/O ended; the front passes them on."""
@@ -93,6 +94,7 @@ class ControllerFront(Generic[Outcome, Access]):
         self.acceptor = Acceptor(replace(config, window=max(config.window, config.credits)), self._refusal)
         self.malformed = 0
         self.overruns = 0
+        self._tracing = False
         self._deaf: set[int] = set()
         self._device = device
         self._hypervisors = hypervisors
@@ -115,6 +117,10 @@ class ControllerFront(Generic[Outcome, Access]):
     def deadline_ns(self) -> int | None:
         """When a `TimerFired` is due."""
         return self.acceptor.deadline_ns()
+
+    def trace(self, on: bool) -> None:
+        """Give a `TracePoint` for each command and completion from now on, or no more."""
+        self._tracing = on
 
     @property
     def connected(self) -> list[str]:
@@ -169,10 +175,22 @@ class ControllerFront(Generic[Outcome, Access]):
         return self._device_event(CommandsSubmitted(pair, commands, data), now_ns)
 
     def _device_event(self, event: PairEvent | Outcome, now_ns: int) -> list[FrontAction | Access]:
-        return [
-            self._complete(action, now_ns) if isinstance(action, CompleteCommands) else action
-            for action in self._device.handle(event, now_ns)
+        actions = self._device.handle(event, now_ns)
+        done: list[FrontAction | Access] = [
+            self._complete(action, now_ns) if isinstance(action, CompleteCommands) else action for action in actions
         ]
+        return [*self._points(event, actions), *done] if self._tracing else done
+
+    def _points(
+        self, event: PairEvent | Outcome, actions: Sequence[CompleteCommands | Access]
+    ) -> Iterator[FrontAction | Access]:
+        """Give the trace points of an event of the device and what came of it."""
+        names = {pair: name for name, address in self._addresses.items() if (pair := self._pairs.get(address))}
+        if isinstance(event, CommandsSubmitted):
+            yield from command_points(names.get(event.pair, ""), event.commands)
+        for action in actions:
+            if isinstance(action, CompleteCommands):
+                yield from completion_points(names.get(action.pair, ""), action.completions)
 
     def _complete(self, action: CompleteCommands, now_ns: int) -> FrontAction:
         """One batch of completions is one message and one interrupt."""

@@ -120,6 +120,7 @@ class GuestCore:
     Attributes:
         queues: The armed queues.
         counts: What we count of ourselves.
+        number: Of the latest trap, 0 before the first.
         lines: The CPU's interrupt inputs, bit per line.
         intercepted_calls: ABI and numbers of the system calls that the hypervisor takes, as in
             `Bus.intercepted_calls`; None for none. It outlives a reset, not the hypervisor.
@@ -134,7 +135,7 @@ class GuestCore:
         self.state = GuestState.STARTING
         self.reason = f"waiting for hypervisor {hypervisor}"
         self._line_counts: dict[int, int] = {}
-        self._number = 0
+        self.number = 0
         self._waiting_for = self._waiting_call = 0  # numbers; at most one of them is not 0
         self._raised = TrapRaised(TrapKind.PORT_IN, 0, 1, 1, 0, b"", IoPrivilege(0))
         self._prefetch = PrefetchBuffer()
@@ -218,7 +219,7 @@ class GuestCore:
             if queue is not None:
                 self._doorbell(queue, now_ns)
                 return
-        self._number = number = self._number + 1
+        self.number = number = self.number + 1
         self._changed = True
         counts = self.counts
         counts.traps[kind] += 1
@@ -241,14 +242,14 @@ class GuestCore:
         self._send(trap, (data,) if data else (), now_ns)
 
     def _doorbell(self, queue: ArmedQueue, now_ns: int) -> None:
-        self._number += 1
+        self.number += 1
         self._changed = True
         self.counts.traps[TrapKind.DOORBELL] += 1
         self._void_prefetched(now_ns)
         self._say(queue.gather(1), now_ns)
 
     def _system_call(self, event: SystemCallRaised, now_ns: int) -> None:
-        self._number = self._waiting_call = number = self._number + 1
+        self.number = self._waiting_call = number = self.number + 1
         self._waiting_for = 0
         self._changed = True
         self.counts.traps[TrapKind.SYSTEM_CALL] += 1

@@ -267,9 +267,11 @@ class Hypervisor:
             elif isinstance(output, Opened):
                 queue_pair.opened(output.credits, output.resumed)
                 self._note(f"controller {name} connected")
+                self._completed(now_ns)
             elif isinstance(output, Lost):
                 queue_pair.lost()
                 self._note(f"controller {name} lost: {output.reason}; {queue_pair.in_flight} requests wait for it")
+                self._completed(now_ns)
             elif isinstance(output, Rejected):
                 self._note(f"controller {name}: message refused: {output.reason}")
 
@@ -286,13 +288,13 @@ class Hypervisor:
         self._completed(now_ns)
 
     def _completed(self, now_ns: int) -> None:
-        """Requests have ended: tell guests of interrupts, let terminals go on, and build machines that waited."""
+        """Requests have ended, or a link is up or down: tell guests, let drivers go on, build machines that waited."""
         for guest in self.guests.values():
             vm = guest.vm
             if vm.machine is not None:
+                vm.drivers.flush(now_ns)
                 self._send_outgoing(guest, now_ns)
                 self._send_lines(guest, now_ns)
-                vm.drivers.flush(now_ns)
                 self._lower_deadline(vm.drivers.retry_ns)
             elif guest.connected and not guest.off:
                 self._try_power_on(guest, now_ns)
@@ -310,11 +312,16 @@ class Hypervisor:
                     break
                 submits.append(SendToController(name, opener.send(*batch, now_ns).frames))
                 if self._tracing:
-                    self._actions += submit_points(name, batch[0])
+                    self._actions += submit_points(name, batch[0], self._owners())
             if queue_pair.refused:
                 queue_pair.settle(now_ns)
                 self._completed(now_ns)
         return submits
+
+    def _owners(self) -> dict[int, str]:
+        """Guests by instance number: of their machines, and of their terminals, which outlive these."""
+        terminals = dict(enumerate(self.guests, 1))
+        return terminals | {guest.vm.instance: name for name, guest in self.guests.items() if guest.vm.instance}
 
     # --- time
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 
 from iovirt_dist.step import TracePoint
 from iovirt_dist.wire.commands import unpack_commands
@@ -11,8 +12,14 @@ from iovirt_dist.wire.messages import Submit
 _REQUEST_ID = struct.Struct("<IIQ")
 
 
-def submit_points(controller: str, submit: Submit) -> list[TracePoint]:
-    """Return a point for each command of a batch that leaves for a controller; its number is the request's."""
+def submit_points(controller: str, submit: Submit, owners: Mapping[int, str]) -> list[TracePoint]:
+    """Return a point for each command of a batch that leaves for a controller; its number is the request's.
+
+    Args:
+        controller: Where to.
+        submit: The batch.
+        owners: Guests by instance number.
+    """
     points = []
     for command in unpack_commands(submit.commands):
         instance, queue, sequence = _REQUEST_ID.unpack(command.id)
@@ -25,5 +32,5 @@ def submit_points(controller: str, submit: Submit) -> list[TracePoint]:
             "offset": command.offset,
             "length": command.length,
         }
-        points.append(TracePoint("", sequence, "submit", fields))
+        points.append(TracePoint(owners.get(instance, ""), sequence, "submit", fields))
     return points

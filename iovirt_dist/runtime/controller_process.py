@@ -25,8 +25,11 @@ from iovirt_dist.controllers.front import (
     TimerFired,
 )
 from iovirt_dist.runtime.reactor import Reactor
+from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.runtime.session_status import session_status
 from iovirt_dist.runtime.telemetry import Telemetry
+from iovirt_dist.runtime.trace_log import TraceLog
+from iovirt_dist.step import TracePoint
 from iovirt_dist.topology.specs import ControllerSpec, Topology
 from iovirt_dist.transport.halt_poll import HaltPoll
 from iovirt_dist.transport.port import Port
@@ -89,7 +92,8 @@ class ControllerProcess:
         """
         front = ControllerFront(self._session, device, self._hypervisors)
         port = listen(self._spec.endpoint)
-        service = _Service(front, port, open_hands)
+        trace = TraceLog(RunDir(self._topology.run_dir), self._spec.name, front.trace)
+        service = _Service(front, port, open_hands, trace)
         log.info("listening at %s", self._spec.endpoint)
 
         def all_status() -> dict[str, Any]:
@@ -102,7 +106,7 @@ class ControllerProcess:
                 **status(),
             }
 
-        async with Telemetry(self._topology, self._spec, self._epoch, all_status):
+        async with Telemetry(self._topology, self._spec, self._epoch, all_status, trace):
             await stop.wait()
         service.close()
         port.close()
@@ -115,6 +119,7 @@ class _Service(Generic[Outcome, Access]):
         front: What decides.
         port: Where hypervisors are.
         open_hands: Makes what performs the device's actions.
+        trace: Takes trace points.
     """
 
     def __init__(
@@ -122,7 +127,9 @@ class _Service(Generic[Outcome, Access]):
         front: ControllerFront[Outcome, Access],
         port: Port,
         open_hands: Callable[[Callable[[Outcome], None]], Hands[Access, Outcome]],
+        trace: TraceLog,
     ) -> None:
+        self._trace = trace
         self._port = port
         self._outcomes: deque[Outcome] = deque()
         self._reactor: Reactor[FrontEvent | Outcome, FrontAction | Access] = Reactor(
@@ -151,6 +158,8 @@ class _Service(Generic[Outcome, Access]):
             self._port.send(action.peer, action.frames)
         elif isinstance(action, Note):
             log.info("%s", action.text)
+        elif isinstance(action, TracePoint):
+            self._trace.add(action)
         elif (outcome := self._hands.perform(action)) is not None:
             self._outcomes.append(outcome)
 

@@ -50,6 +50,8 @@ class GuestChannel:
         self.kick = kick
         self.line_changes = 0
         """Grows with every change of an interrupt line; a halted CPU waits for it to change."""
+        self.observe: Callable[[guest_core.Event, list[guest_core.Action]], None] | None = None
+        """Told of each step of the core, from either thread; None while nobody looks."""
         self.closing = False
         self._power_on_reason = ""
         self._power_off_reason = ""
@@ -226,7 +228,10 @@ class GuestChannel:
             self._perform(self.core.handle(guest_core.TimerFired(), now_ns))
 
     def _handle(self, event: guest_core.Event) -> None:
-        self._perform(self.core.handle(event, time.monotonic_ns()))
+        actions = self.core.handle(event, time.monotonic_ns())
+        if self.observe is not None:
+            self.observe(event, actions)
+        self._perform(actions)
 
     def _perform(self, actions: list[guest_core.Action]) -> None:
         for action in actions:

@@ -10,12 +10,14 @@ from dataclasses import asdict
 from typing import Any
 
 from iovirt_dist.errors import LocalError
-from iovirt_dist.guest.core import GuestCore
+from iovirt_dist.guest.core import Action, Event, GuestCore
 from iovirt_dist.guest.machines import build_cpu
+from iovirt_dist.guest.tracing import guest_points
 from iovirt_dist.runtime.guest_channel import GuestChannel
 from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.runtime.session_status import session_status
 from iovirt_dist.runtime.telemetry import Telemetry
+from iovirt_dist.runtime.trace_log import TraceLog
 from iovirt_dist.runtime.vcpu_loop import VcpuLoop
 from iovirt_dist.topology.specs import MachineSpec, ProgramSpec, Topology
 from iovirt_dist.transport.zeromq import dial
@@ -43,6 +45,7 @@ class GuestProcess:
         self._spec = spec
         self._epoch = time.time_ns()
         self._failed = False
+        self._trace = TraceLog(RunDir(topology.run_dir), spec.name, self._switch_trace)
         config = SessionConfig(Role.GUEST, spec.name, self._epoch, lease_ms=topology.lease_ns // 1_000_000)
         self.core = GuestCore(config, spec.hypervisor)
         port = dial(topology.hypervisor(spec.hypervisor).endpoint)
@@ -69,7 +72,7 @@ class GuestProcess:
         thread = threading.Thread(target=self._vcpu, name="vcpu", daemon=True)
         self.channel.open(loop)
         thread.start()
-        async with Telemetry(self._topology, self._spec, self._epoch, self.status):
+        async with Telemetry(self._topology, self._spec, self._epoch, self.status, self._trace):
             await stop.wait()
             self.channel.begin_close()
             while thread.is_alive():
@@ -92,6 +95,13 @@ class GuestProcess:
             "queues": asdict(core.queues.counts),
             "rejects": dict(core.opener.rejects),
         }
+
+    def _switch_trace(self, on: bool) -> None:
+        self.channel.observe = self._observe if on else None
+
+    def _observe(self, event: Event, actions: list[Action]) -> None:
+        for point in guest_points(self._spec.name, self.core.number, event, actions):
+            self._trace.add(point)
 
     def _kick(self) -> None:
         self.cpu.kick()

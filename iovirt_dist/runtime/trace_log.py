@@ -60,7 +60,7 @@ class TraceLog:
         path = self._run_dir.trace_file(self._name)
         if path.is_file() and path.stat().st_size > FILE_BYTES:
             path.rename(path.with_name(f"{path.name}.1"))
-        ring, self._ring = self._ring, deque(maxlen=RING_POINTS)
+        ring = [self._ring.popleft() for _ in range(len(self._ring))]  # another thread may be adding
         dropped, self._dropped = self._dropped, 0
         with path.open("a", encoding="utf-8") as file:
             if dropped:

@@ -1,0 +1,109 @@
+"""The commands that measure and show: ``demo``, ``compare``, ``trace``, ``bench``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from iovirt_dist.cli.app import Json, RunningFile, Text, app, running_topology
+from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED
+from iovirt_dist.errors import ConfigError
+
+
+@app.command(help_epilogue="Example: iovirt demo --json")
+def demo(*, json: Json = False) -> int:
+    """Run the main job: the bundled guest OS reads a disk through its ATA ports, and every count must agree."""
+    from iovirt_dist.cli.demo import run_demo  # noqa: PLC0415 - keeps --help fast
+
+    return run_demo(as_json=json)
+
+
+@app.command(help_epilogue="Example: iovirt compare --size 256 --json")
+def compare(
+    *,
+    size: Annotated[int, Parameter(help="KiB that each row reads. One IN a word takes 60 s for 1024.")] = 128,
+    block_size: Annotated[str, Parameter(help="What the job asks for at once, up to 1MiB.")] = "64KiB",
+    write: Annotated[int, Parameter(help="Per cent of the blocks that are written back.")] = 0,
+    level: Annotated[
+        Literal["operation", "operation_string", "driver", "syscall"] | None,
+        Parameter(show_default=False, help="Run one row only."),
+    ] = None,
+    plot: Annotated[
+        Path | None, Parameter(show_default=False, help="Draw into this file (.png, .svg, .pdf; extra 'plot').")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Run one job at the operation, driver and system-call level, and show what each costs and knows.
+
+    The same guest image reads the same disk: with one IN for each word, with string I/O (rep ins), through virtio, and
+    with its program's system calls taken. All checksums must be the host's.
+    """
+    from iovirt_dist.cli.compare import job_of, rows_of, run_compare  # noqa: PLC0415 - keeps --help fast
+
+    return run_compare(job_of(size, block_size, write), rows_of(level), as_json=json, plot=plot)
+
+
+_TRACE_EXAMPLE = """\
+Example: iovirt trace --on; sleep 5; iovirt trace guest; iovirt trace --off
+10:06:45.172191 guest guest 47 raise   kind=port_out address=0x1f7 value=32
+10:06:45.172300 hv0   guest  1 submit  controller=disk0 opcode=read offset=0
+10:06:45.172301 hv0   guest 47 trap    kind=port_out address=0x1f7 device=ata
+10:06:45.172449 disk0 guest  1 command hypervisor=hv0 opcode=read offset=0"""
+
+
+@app.command(help_epilogue=_TRACE_EXAMPLE)
+def trace(  # noqa: PLR0913 - a command's options are its parameters
+    guest: Text = "",
+    /,
+    *,
+    on: Annotated[bool, Parameter(negative=(), show_default=False, help="Make all processes trace.")] = False,
+    off: Annotated[bool, Parameter(negative=(), show_default=False, help="Make them stop; nothing is shown.")] = False,
+    number: Annotated[
+        int | None, Parameter(show_default=False, help="Of this trap, or this request of a disk or terminal, only.")
+    ] = None,
+    lines: Annotated[int, Parameter(name=("--lines", "-n"), help="How many of the last points; 0 for all.")] = 200,
+    follow: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="Go on with new points; with --json one a line.")
+    ] = False,
+    file: RunningFile = None,
+    json: Json = False,
+) -> int:
+    """Show the path of I/Os through the processes: time, process, guest, number, event, fields.
+
+    Tracing costs time, so it is off until '--on'. The events: a guest's 'raise', 'complete' and 'lines' (interrupt
+    inputs), its hypervisor's 'trap', 'doorbell', 'block', 'system_call', 'submit' and 'completions', a controller's
+    'command' and 'completion'.
+
+    Parameters
+    ----------
+    guest
+        Only what belongs to this guest.
+    """
+    from iovirt_dist.cli.trace import Selection, show_trace, switch_trace  # noqa: PLC0415 - keeps --help fast
+
+    if on and off:
+        raise ConfigError("--on and --off contradict each other", "iovirt trace")
+    topology = running_topology(file)
+    if on or off:
+        return switch_trace(topology, on=on)
+    return show_trace(topology, Selection(guest, number), lines=lines, follow=follow, as_json=json)
+
+
+@app.command(help_epilogue="Example: iovirt bench --quick --json")
+def bench(
+    *,
+    quick: Annotated[bool, Parameter(negative=(), show_default=False, help="Fewer rounds.")] = False,
+    check: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="Exit with 1 if a target is missed.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Measure what the ring costs, as ratios to the barest thing that does the same in the same run."""
+    from iovirt_dist.bench.run import run_benchmarks  # noqa: PLC0415 - keeps --help fast
+    from iovirt_dist.cli.terminal import exit_on_signals  # noqa: PLC0415 - as above
+
+    with exit_on_signals():
+        met = run_benchmarks(quick=quick, as_json=json)
+    return EXIT_FAILED if check and not met else EXIT_DONE
