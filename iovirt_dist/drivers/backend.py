@@ -7,7 +7,8 @@ nothing of registers, and run unchanged in a driver domain that has no virtual d
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import Opcode, Status
@@ -41,6 +42,31 @@ class DiskBackend(Protocol):
 
     def submit(self, request: DiskRequest) -> None:
         """Take a request; its completion comes later through `DiskClient.complete`. Never blocks."""
+        ...
+
+
+@runtime_checkable
+class BatchBackend(Protocol):
+    """A `DiskBackend` that takes requests by the batch, too, for less each."""
+
+    def submit_many(self, requests: Sequence[DiskRequest]) -> None:
+        """Take requests in their order, as `DiskBackend.submit` takes each."""
+        ...
+
+
+@runtime_checkable
+class BatchClient(Protocol):
+    """A `DiskClient` that takes good outcomes by the batch, too, for less each; failures come one by one."""
+
+    def succeed_many(self, tags: Sequence[int], lengths: Sequence[int], frames: Sequence[Buffer], now_ns: int) -> None:
+        """Take the outcomes of requests that ended with OK.
+
+        Args:
+            tags: Theirs, in the order of completion.
+            lengths: How much was read by each: for a READ what it asked for, else 0.
+            frames: What was read, in that order; each frame holds the data of whole requests.
+            now_ns: As in `DiskClient.complete`.
+        """
         ...
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from iovirt_dist.drivers.backend import DiskClient, DiskRequest
+from iovirt_dist.drivers.backend import BatchClient, DiskClient, DiskRequest
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.drivers.request import Request
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import Opcode, Status, UnitIdentity
+from iovirt_dist.wire.payload import split_payload
 
 _READ: Final = Opcode.READ  # an attribute of an enumeration costs as much as a call
 _OK: Final = Status.OK
@@ -31,6 +33,7 @@ class DiskDriver:
         self.read_only = identity.read_only
         self.serial = identity.serial
         self._device: DiskClient | None = None
+        self._batches: BatchClient | None = None
         self._power_on_ns = 0
         self.requests = 0
         self.bytes_read = 0
@@ -40,6 +43,8 @@ class DiskDriver:
     def attach(self, device: DiskClient | None, power_on_ns: int) -> None:
         """Say which virtual disk completions go to, and when its machine's time began."""
         self._device = device
+        self._batches = device if isinstance(device, BatchClient) else None
+        self._queue.batches = None if self._batches is None else self
         self._power_on_ns = power_on_ns
 
     def submit(self, request: DiskRequest) -> None:
@@ -48,6 +53,26 @@ class DiskDriver:
         data = request.data
         self.bytes_written += len(data)
         self._queue.submit(request.tag, request.opcode, request.offset, len(data) or request.length, data)
+
+    def submit_many(self, requests: Sequence[DiskRequest]) -> None:
+        """Queue requests in their order, as `submit` does each."""
+        self.requests += len(requests)
+        self.bytes_written += sum([len(request.data) for request in requests])
+        self._queue.submit_many(requests)
+
+    def succeeded_many(
+        self, requests: Sequence[Request], lengths: Sequence[int], frames: Sequence[Buffer], now_ns: int
+    ) -> None:
+        """Tell the device of all at once if it likes that and everything is as it was asked for, else one by one."""
+        wanted = [request.length if request.opcode is _READ else 0 for request in requests]
+        if self._batches is not None and wanted == lengths:
+            self.bytes_read += sum(wanted)
+            self._batches.succeed_many(
+                [request.tag for request in requests], wanted, frames, now_ns - self._power_on_ns
+            )
+            return
+        for request, data in zip(requests, split_payload(frames, lengths), strict=True):
+            self.completed(request, _OK, data, now_ns)
 
     def completed(self, request: Request, status: Status, data: Buffer, now_ns: int) -> None:
         """Tell the device; a read that brings another number of bytes than it asked for has failed."""

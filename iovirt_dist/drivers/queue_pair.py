@@ -33,7 +33,7 @@ from iovirt_dist.wire.commands import (
     unpack_completions,
 )
 from iovirt_dist.wire.messages import Complete, Submit
-from iovirt_dist.wire.payload import join_pieces
+from iovirt_dist.wire.payload import holds_whole, join_pieces
 
 _UNIT_MASK = 0xFFFF_FFFF
 """Unit numbers are 32 bits wide in commands."""
@@ -163,6 +163,9 @@ class QueuePair:
             DecodeError: The batch is malformed; nothing of it was taken.
         """
         completions = unpack_completions(message.completions)
+        if self._complete_at_once(completions, payload, now_ns):
+            self.interrupts = max(self.interrupts, message.interrupts)
+            return
         pieces = completion_data(completions, payload)
         self.interrupts = max(self.interrupts, message.interrupts)
         take = self._in_flight.pop
@@ -174,11 +177,34 @@ class QueuePair:
                 self.completed += 1
                 request.queue.requester.completed(request, completion[1], data, now_ns)
 
+    def _complete_at_once(self, completions: list[Completion], payload: Sequence[Buffer], now_ns: int) -> bool:
+        """Take a batch as one if all of it is good and for one requester; otherwise do nothing and return False."""
+        known = self._in_flight
+        first = known.get(completions[0][0])
+        if first is None or first.queue.batches is None:
+            return False
+        queue, good = first.queue, Status.OK
+        requests: dict[bytes, Request] = {}
+        lengths = []
+        for id_, status, length, _ in completions:
+            request = known.get(id_)
+            if request is None or request.queue is not queue or status is not good:
+                return False
+            requests[id_] = request
+            lengths.append(length)
+        if len(requests) < len(lengths) or not holds_whole(payload, lengths):
+            return False
+        for id_ in requests:
+            del known[id_]
+        self.completed += len(requests)
+        first.queue.batches.succeeded_many(list(requests.values()), lengths, payload, now_ns)
+        return True
+
     def forget(self, guest: int) -> None:
         """Drop what a guest instance has waiting; what is in flight completes into nothing."""
         for queue in self._queues:
             if queue.guest == guest:
-                queue.requester = NOBODY
+                queue.requester, queue.batches = NOBODY, None
         self._queues = [queue for queue in self._queues if queue.guest != guest]
         self._waiting.drop(guest)
         self.refused = [entry for entry in self.refused if entry[0].guest != guest]

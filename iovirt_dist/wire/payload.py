@@ -93,6 +93,28 @@ def split_payload(frames: Sequence[Buffer], lengths: Sequence[int]) -> list[Buff
     return pieces
 
 
+def holds_whole(frames: Sequence[Buffer], lengths: Sequence[int]) -> bool:
+    """Whether frames hold pieces of these lengths, whole ones in each, as far as that is seen without going by piece.
+
+    Args:
+        frames: As received.
+        lengths: Of the pieces, in bytes; a piece of length 0 is empty and in no frame.
+
+    Returns:
+        False may also mean that only `split_payload` can tell.
+    """
+    if not frames:
+        return not any(lengths)
+    total = sum(lengths)
+    if len(frames) == 1:
+        return 0 < len(frames[0]) == total
+    size = lengths[0] if lengths else 0
+    sizes = [len(frame) for frame in frames]
+    if sum(sizes) != total or not size or lengths.count(size) < len(lengths):
+        return False
+    return all(length and not length % size for length in sizes)
+
+
 def join_pieces(pieces: Sequence[Buffer]) -> list[Buffer]:
     """Return the frames for pieces of payload, none of them empty."""
     frames: list[Buffer] = []

@@ -279,15 +279,14 @@ def _batches(queue: VirtioQueue) -> Iterator[_Batch]:
     if count <= MAX_REQUESTS and queue.piece_bytes <= MAX_PAYLOAD_BYTES:
         yield _Batch(queue, b"".join(entries), queue.pieces, queue.completed, count)
         return
-    pieces = iter(queue.pieces)
+    lengths = [COMPLETION.unpack(entry)[3] for entry in entries]
     first = size = 0
     taken: list[Buffer] = []
-    for at, entry in enumerate(entries):
-        length = COMPLETION.unpack(entry)[3]
+    for at, (length, piece) in enumerate(zip(lengths, split_payload(queue.pieces, lengths), strict=True)):
         if at - first == MAX_REQUESTS or size + length > MAX_PAYLOAD_BYTES:
             yield _Batch(queue, b"".join(entries[first:at]), taken, queue.completed + first, at - first)
             first, size, taken = at, 0, []
         if length:
-            taken.append(next(pieces))
+            taken.append(piece)
             size += length
     yield _Batch(queue, b"".join(entries[first:]), taken, queue.completed + first, count - first)

@@ -2,7 +2,7 @@
 
 Theory of operation. A request becomes one backend request, unless it moves more than a command can (`MAX_DATA_BYTES`),
 has several ranges (DISCARD, WRITE_ZEROES), or must be flushed because the driver takes the device for write-through:
-then it is a `_Job` of several. The tag of a backend request says which life of the queue, which request and which part
+then it is a `Job` of several. The tag of a backend request says which life of the queue, which request and which part
 of it is meant, so what comes for an earlier life finds nothing.
 
 The driver is untrusted. Requests without room for the header or the status end in DEVICE_NEEDS_RESET; all others
@@ -12,9 +12,8 @@ get a status. What is in flight is bounded by the queue in number and by `most_b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-from iovirt_dist.drivers.backend import DiskBackend, DiskRequest
+from iovirt_dist.drivers.backend import BatchBackend, DiskBackend, DiskRequest
 from iovirt_dist.hypervisor.vdev.device import State
 from iovirt_dist.hypervisor.vdev.virtio_blk_config import (
     MAX_RANGES,
@@ -23,6 +22,7 @@ from iovirt_dist.hypervisor.vdev.virtio_blk_config import (
     configuration,
     offered_features,
 )
+from iovirt_dist.hypervisor.vdev.virtio_blk_job import ZEROES, Job, cost, spans
 from iovirt_dist.hypervisor.vdev.virtio_function import FunctionPort
 from iovirt_dist.hypervisor.vdev.virtio_queue import VirtioQueue
 from iovirt_dist.step import Tracer
@@ -40,7 +40,8 @@ from iovirt_dist.virtio.block import (
 from iovirt_dist.virtio.features import DeviceId, has
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import MAX_DATA_BYTES, Opcode, Status
-from iovirt_dist.wire.requests import QueueRequest
+from iovirt_dist.wire.payload import split_payload
+from iovirt_dist.wire.requests import COMPLETION, QueueRequest
 
 MOST_BYTES = 64 << 20
 """Least bound for the data in flight."""
@@ -50,27 +51,11 @@ _FLUSH_PART = (1 << _PART_BITS) - 1
 _HEAD_MASK = 0xFFFF
 _OK, _IOERR, _UNSUPP = int(BlockStatus.OK), int(BlockStatus.IOERR), int(BlockStatus.UNSUPP)
 _DONE = Status.OK
-_READ, _WRITE = Opcode.READ, Opcode.WRITE
-_OUT = int(BlockRequest.OUT)
+_READ, _WRITE, _FLUSH = Opcode.READ, Opcode.WRITE, Opcode.FLUSH
+_OUT, _SYNC = int(BlockRequest.OUT), int(BlockRequest.FLUSH)
+_pack_completion = COMPLETION.pack
 _FAILURES = {Status.UNKNOWN_OPCODE: _UNSUPP}
 """What the driver is told for a backend's status; IOERR for all others."""
-
-
-@dataclass(slots=True)
-class _Job:
-    """A request that is several backend requests.
-
-    Attributes:
-        left: Parts that are not complete.
-        flush: Whether a FLUSH comes after them.
-        status: The driver's status so far: the first failure stays.
-        pieces: Data by part, for a read.
-    """
-
-    left: int
-    flush: bool = False
-    status: int = _OK
-    pieces: list[Buffer] = field(default_factory=list)
 
 
 class VirtioBlk:
@@ -97,6 +82,7 @@ class VirtioBlk:
     def __init__(self, disk: DiskBackend, most_bytes: int = MOST_BYTES, tracer: Tracer | None = None) -> None:
         self._tracer = tracer or Tracer()
         self._disk = disk
+        self._batches = disk if isinstance(disk, BatchBackend) else None
         self._end = disk.size_bytes // SECTOR_BYTES * SECTOR_BYTES
         self._most_bytes = max(most_bytes, MOST_BYTES)
         self.features = offered_features(disk.read_only)
@@ -106,10 +92,9 @@ class VirtioBlk:
         self.enable(0)
         self._in_flight: dict[int, DiskRequest] = {}
         self._bytes = 0
-        self._jobs: dict[int, _Job] = {}
+        self._jobs: dict[int, Job] = {}
         self._others = {
             int(BlockRequest.OUT): self._write,
-            int(BlockRequest.FLUSH): self._flush,
             int(BlockRequest.GET_ID): self._get_id,
             int(BlockRequest.DISCARD): self._discard,
             int(BlockRequest.WRITE_ZEROES): self._write_zeroes,
@@ -143,43 +128,59 @@ class VirtioBlk:
     # --- requests
 
     def requests(self, queue: int, batch: list[QueueRequest], now_ns: int) -> None:
-        """Take requests (section 5.2.6). Reads and writes that are one command each are dealt with here."""
+        """Take requests (section 5.2.6). Those that are one command each are dealt with here."""
         if self._tracer.on:
             self._trace(batch)
-        unpack, new, submit, in_flight = HEADER.unpack, tuple.__new__, self._disk.submit, self._in_flight
-        end, most, plain_writes = self._end, self._most_bytes, self._plain_writes
-        life = self._queue.generation << 16
-        reads = writes = 0
+        unpack, new, in_flight, plain_writes = HEADER.unpack, tuple.__new__, self._in_flight, self._plain_writes
+        end, most, life = self._end, self._most_bytes, self._queue.generation << 16
+        gathered: list[DiskRequest] = []
+        reads = writes = flushes = 0
         data: Buffer
         for head, readable, writable, header, payload in batch:
             if readable < HEADER_BYTES or not writable:
+                self._hand_over(gathered)
                 self._port.needs_reset("block-request")
                 break
             kind, _, sector = unpack(header)
+            offset = sector * SECTOR_BYTES
             if not kind:
                 opcode, length, data = _READ, writable - 1, b""
                 reads += 1
             elif kind == _OUT and plain_writes:
                 opcode, length, data = _WRITE, len(payload), payload
                 writes += 1
+            elif kind == _SYNC:
+                opcode, offset, length, data = _FLUSH, 0, 0, b""
+                flushes += 1
             else:
+                self._hand_over(gathered)
                 self._other(kind, life | head, sector, writable - 1, payload)
                 continue
-            offset = sector * SECTOR_BYTES
-            if 0 < length <= MAX_DATA_BYTES and not length % SECTOR_BYTES and offset + length <= end:
+            plain = not length % SECTOR_BYTES and offset + length <= end and (length > 0 or opcode is _FLUSH)
+            if plain and length <= MAX_DATA_BYTES and self._bytes + length <= most:
                 self._bytes += length
-                if self._bytes <= most:
-                    tag = (life | head) << _PART_BITS
-                    request = in_flight[tag] = new(DiskRequest, (tag, opcode, offset, length, data))
-                    submit(request)
-                    continue
-                self._bytes -= length
-            if opcode is _READ:
-                self._read(life | head, offset, length)
-            else:
-                self._write(life | head, offset, length, data)
+                tag = (life | head) << _PART_BITS
+                request = in_flight[tag] = new(DiskRequest, (tag, opcode, offset, length, data))
+                gathered.append(request)
+                continue
+            self._hand_over(gathered)
+            (self._read if opcode is _READ else self._write)(life | head, offset, length, data)
+        self._hand_over(gathered)
+        self._count(reads, writes, flushes)
+
+    def _hand_over(self, gathered: list[DiskRequest]) -> None:
+        """Give the backend what was gathered so far, before anything that comes behind it."""
+        if self._batches is not None and len(gathered) > 1:
+            self._batches.submit_many(gathered)
+        else:
+            for request in gathered:
+                self._disk.submit(request)
+        gathered.clear()
+
+    def _count(self, reads: int, writes: int, flushes: int) -> None:
         self.counts["in"] += reads
         self.counts["out"] += writes
+        self.counts["flush"] += flushes
 
     def _other(self, kind: int, id_: int, sector: int, room: int, data: Buffer) -> None:
         handler = self._others.get(kind)
@@ -206,13 +207,13 @@ class VirtioBlk:
         """Whether a range is whole sectors of the disk, and small enough to be asked for at once."""
         return not length % SECTOR_BYTES and offset + length <= self._end and length <= MAX_REQUEST_BYTES
 
-    def _read(self, id_: int, offset: int, length: int) -> None:
+    def _read(self, id_: int, offset: int, length: int, data: Buffer) -> None:
         """IN that is empty, wrong, or more than one command."""
         if not self._valid(offset, length) or not self._room(length):
             self._finish(id_, _IOERR)
         else:
-            spans = _spans(offset, length)
-            self._submit(id_, [DiskRequest(0, _READ, at, size) for at, size in spans], _Job(len(spans)))
+            parts = [DiskRequest(0, _READ, at, size) for at, size in spans(offset, length)]
+            self._submit(id_, parts, Job(len(parts)))
 
     def _write(self, id_: int, offset: int, room: int, data: Buffer) -> None:
         """OUT that is flushed, empty, wrong, or more than one command; a read-only device refuses (section 5.2.6.2)."""
@@ -223,13 +224,9 @@ class VirtioBlk:
         view = memoryview(data)
         parts = [
             DiskRequest(0, _WRITE, at, size, view[at - offset : at - offset + size])
-            for at, size in _spans(offset, length)
+            for at, size in spans(offset, length)
         ]
-        self._submit(id_, parts, _Job(len(parts), flush=self._write_through))
-
-    def _flush(self, id_: int, offset: int, room: int, data: Buffer) -> None:
-        """FLUSH: what was completed before is durable when this is."""
-        self._submit(id_, [DiskRequest(0, Opcode.FLUSH)], _Job(1))
+        self._submit(id_, parts, Job(len(parts), flush=self._write_through))
 
     def _get_id(self, id_: int, offset: int, room: int, data: Buffer) -> None:
         """GET_ID: up to 20 characters, padded with zeroes."""
@@ -241,7 +238,7 @@ class VirtioBlk:
         ranges = self._ranges(id_, BlockFeature.DISCARD, data, unmap=0)
         if ranges is not None:
             parts = [DiskRequest(0, Opcode.DISCARD, at, size) for at, size in ranges]
-            self._submit(id_, parts, _Job(len(parts), flush=self._write_through))
+            self._submit(id_, parts, Job(len(parts), flush=self._write_through))
 
     def _write_zeroes(self, id_: int, offset: int, room: int, data: Buffer) -> None:
         """WRITE_ZEROES: written out; the unmap flag is a hint (``write_zeroes_may_unmap`` is 0)."""
@@ -252,9 +249,9 @@ class VirtioBlk:
         if any(size > MAX_DATA_BYTES for _, size in ranges) or not self._room(total):
             self._finish(id_, _IOERR)
             return
-        zeroes = memoryview(_ZEROES)
+        zeroes = memoryview(ZEROES)
         parts = [DiskRequest(0, _WRITE, at, size, zeroes[:size]) for at, size in ranges]
-        self._submit(id_, parts, _Job(len(parts), flush=self._write_through))
+        self._submit(id_, parts, Job(len(parts), flush=self._write_through))
 
     def _ranges(self, id_: int, feature: BlockFeature, data: Buffer, unmap: int) -> list[tuple[int, int]] | None:
         """Decode segments as (offset, bytes), without empty ones; None if the request ended with an error."""
@@ -279,7 +276,7 @@ class VirtioBlk:
 
     # --- outcomes
 
-    def _submit(self, id_: int, parts: list[DiskRequest], job: _Job) -> None:
+    def _submit(self, id_: int, parts: list[DiskRequest], job: Job) -> None:
         """Hand the parts of a request to the backend; with none of them it is done."""
         if not parts:
             self._finish(id_, _OK)
@@ -289,7 +286,7 @@ class VirtioBlk:
         for at, part in enumerate(parts):
             request = part._replace(tag=id_ << _PART_BITS | at)
             self._in_flight[request.tag] = request
-            self._bytes += _cost(request)
+            self._bytes += cost(request)
             self._disk.submit(request)
 
     def complete(self, tag: int, status: Status, data: bytes | memoryview, now_ns: int) -> None:
@@ -313,6 +310,20 @@ class VirtioBlk:
             self._queue.complete(id_ & _HEAD_MASK, data, _OK)
         else:
             self._finish(id_, _FAILURES.get(status, _IOERR))
+
+    def succeed_many(self, tags: Sequence[int], lengths: Sequence[int], frames: Sequence[Buffer], now_ns: int) -> None:
+        """Take the outcomes of requests that ended well; those of a batch are mostly plain commands."""
+        in_flight = self._in_flight
+        requests = [in_flight.get(tag) for tag in tags]
+        if self._jobs or None in requests:
+            for tag, data in zip(tags, split_payload(frames, lengths), strict=True):
+                self.complete(tag, _DONE, memoryview(data), now_ns)
+            return
+        for tag in tags:
+            self._bytes -= in_flight.pop(tag).length
+        pack = _pack_completion
+        entries = [pack(tag >> _PART_BITS & _HEAD_MASK, 1, _OK, size) for tag, size in zip(tags, lengths, strict=True)]
+        self._queue.complete_many(entries, frames, sum(lengths))
 
     def _part_done(self, id_: int, part: int, status: int, data: Buffer) -> None:
         job = self._jobs[id_]
@@ -358,24 +369,9 @@ class VirtioBlk:
         """Take over a state; what was in flight is submitted once more, with its tags."""
         self.enable(state["negotiated"])
         self.counts, self.failed = dict(state["counts"]), state["failed"]
-        self._jobs = {
-            id_: _Job(left, flush, status, list(pieces)) for id_, left, flush, status, pieces in state["jobs"]
-        }
+        self._jobs = {id_: Job(left, flush, status, list(pieces)) for id_, left, flush, status, pieces in state["jobs"]}
         again = [DiskRequest(tag, Opcode(code), at, size, data) for tag, code, at, size, data in state["in_flight"]]
         self._in_flight = {request.tag: request for request in again}
-        self._bytes = sum(map(_cost, again))
+        self._bytes = sum(map(cost, again))
         for request in again:
             self._disk.submit(request)
-
-
-_ZEROES = bytes(MAX_DATA_BYTES)
-
-
-def _spans(offset: int, length: int) -> list[tuple[int, int]]:
-    """Divide a range into ranges that a command can move."""
-    return [(at, min(MAX_DATA_BYTES, offset + length - at)) for at in range(offset, offset + length, MAX_DATA_BYTES)]
-
-
-def _cost(request: DiskRequest) -> int:
-    """Bytes of data that a request keeps in memory while it is in flight."""
-    return request.length if request.opcode is _READ or request.opcode is _WRITE else 0

@@ -8,6 +8,7 @@ is enabled and disabled within one step costs no messages.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from iovirt_dist.hypervisor.vdev.device import State
@@ -60,7 +61,7 @@ class VirtioQueue:
         completed: Completions that left since the queue was armed.
         outstanding: Requests that came and did not leave again.
         completions: Packed entries that wait for the flush.
-        pieces: Data of these entries, where they have any, in their order.
+        pieces: Data of these entries, where they have any, in their order; each piece is the data of whole entries.
         piece_bytes: Sum of their lengths.
     """
 
@@ -148,6 +149,22 @@ class VirtioQueue:
         if length:
             self.pieces.append(data)
             self.piece_bytes += length
+        if not self._touched:
+            self.touch()
+
+    def complete_many(self, entries: Sequence[bytes], frames: Sequence[Buffer], data_bytes: int) -> None:
+        """Return requests to the driver, with the next flush.
+
+        Args:
+            entries: Packed (`wire.requests.COMPLETION`).
+            frames: Their data in their order, the data of whole requests in each.
+            data_bytes: Sum of their lengths.
+        """
+        if self.generation == NOT_ARMED:
+            return
+        self.completions += entries
+        self.pieces += frames
+        self.piece_bytes += data_bytes
         if not self._touched:
             self.touch()
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from iovirt_dist.drivers.backend import DiskRequest
 from iovirt_dist.drivers.disk import DiskDriver
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.ids import RequestId
-from iovirt_dist.wire.commands import MAX_DATA_BYTES, Command, Opcode, Status, UnitIdentity
+from iovirt_dist.wire.codec import Buffer
+from iovirt_dist.wire.commands import MAX_DATA_BYTES, Command, Completion, Opcode, Status, UnitIdentity
 from tests.unit.drivers.support import Controller
 
 IDENTITY = UnitIdentity(1 << 20, 512, True, "SERIAL")
@@ -26,15 +29,27 @@ class Device:
         self.told.append((tag, status, bytes(data), now_ns))
 
 
+class BatchDevice(Device):
+    """One that takes good outcomes by the batch, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[tuple[list[int], list[int], bytes, int]] = []
+
+    def succeed_many(self, tags: Sequence[int], lengths: Sequence[int], frames: Sequence[Buffer], now_ns: int) -> None:
+        """Keep it."""
+        self.batches.append((list(tags), list(lengths), b"".join(frames), now_ns))
+
+
 class Bench:
     """A driver between a device and a controller."""
 
-    def __init__(self, bound: int = 16) -> None:
+    def __init__(self, bound: int = 16, device: Device | None = None) -> None:
         self.pair = QueuePair("disk0", bound)
         self.pair.use("root")
         self.controller = Controller(self.pair, {"root": IDENTITY})
         self.controller.open()
-        self.device = Device()
+        self.device = device or Device()
         self.driver = DiskDriver(self.pair, "root", IDENTITY, guest=5, queue=2)
         self.driver.attach(self.device, POWER_ON_NS)
 
@@ -125,3 +140,87 @@ def test_write_that_no_message_can_carry_fails_and_holds_nobody_up() -> None:
 
     assert sizes == [1]
     assert bench.device.told == [(1, Status.BAD_LENGTH, b"", -POWER_ON_NS)]
+
+
+def batch_bench() -> tuple[Bench, BatchDevice, list[Command]]:
+    """Two reads and a flush at the controller, submitted as a batch."""
+    device = BatchDevice()
+    bench = Bench(device=device)
+    bench.driver.submit_many(
+        [DiskRequest(7, Opcode.READ, 0, 512), DiskRequest(8, Opcode.READ, 512, 512), DiskRequest(9, Opcode.FLUSH)]
+    )
+    bench.controller.take()
+    return bench, device, list(bench.controller.commands)
+
+
+def test_disk_batch_becomes_the_commands_that_its_requests_would() -> None:
+    """In their order, under ids of their own; what does not fit ends with QUEUE_FULL."""
+    bench, one_by_one = Bench(bound=2), Bench(bound=2)
+    requests = [DiskRequest(tag, Opcode.WRITE, 512 * tag, 512, b"w" * 512) for tag in range(3)]
+
+    bench.driver.submit_many(requests)
+    for request in requests:
+        one_by_one.driver.submit(request)
+    for side in (bench, one_by_one):
+        side.pair.settle(POWER_ON_NS)
+        side.controller.take()
+
+    assert bench.controller.commands == one_by_one.controller.commands
+    assert bench.device.told == one_by_one.device.told == [(2, Status.QUEUE_FULL, b"", 0)]
+    assert (bench.driver.requests, bench.driver.bytes_written) == (3, 1536)
+
+
+def test_good_outcomes_of_a_batch_come_as_one() -> None:
+    """With the frames as they came, in the machine's time."""
+    bench, device, commands = batch_bench()
+    bench.controller.now_ns = POWER_ON_NS + 5
+
+    bench.controller.send(
+        [Completion(commands[1].id, Status.OK, 512), Completion(commands[0].id, Status.OK, 512)],
+        [b"b" * 512 + b"a" * 512],
+    )
+
+    assert device.batches == [([8, 7], [512, 512], b"b" * 512 + b"a" * 512, 5)]
+    assert device.told == []
+    assert (bench.driver.bytes_read, bench.pair.completed, bench.pair.in_flight) == (1024, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "lengths", "told"),
+    [
+        ([Status.OK, Status.MEDIUM_ERROR], [512, 0], [Status.OK, Status.MEDIUM_ERROR]),
+        ([Status.OK, Status.OK], [512, 256], [Status.OK, Status.MEDIUM_ERROR]),
+        ([Status.OK, Status.OK], [1024, 512], [Status.MEDIUM_ERROR, Status.OK]),
+    ],
+)
+def test_batch_with_a_bad_outcome_is_told_one_by_one(
+    statuses: list[Status], lengths: list[int], told: list[Status]
+) -> None:
+    """A failure, or a read that brings what it was not asked for."""
+    bench, device, commands = batch_bench()
+    entries = zip(commands, statuses, lengths, strict=False)
+
+    bench.controller.send([Completion(c.id, status, length) for c, status, length in entries], [bytes(sum(lengths))])
+
+    assert device.batches == []
+    assert [(tag, status) for tag, status, _, _ in device.told] == list(zip((7, 8), told, strict=True))
+
+
+def test_id_twice_in_a_batch_ends_its_request_once() -> None:
+    """The second means nothing."""
+    bench, device, commands = batch_bench()
+
+    bench.controller.send([Completion(commands[0].id, Status.OK, 512)] * 2, [bytes(1024)])
+
+    assert [tag for tag, _, _, _ in device.told] == [7]
+
+
+def test_batch_of_a_device_that_was_detached_is_told_to_nobody() -> None:
+    """Its machine is gone."""
+    bench, device, commands = batch_bench()
+
+    bench.driver.attach(None, 0)
+    bench.controller.send([Completion(commands[2].id, Status.OK)])
+
+    assert device.told == []
+    assert device.batches == []

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iovirt_dist.errors import DecodeError
-from iovirt_dist.wire.payload import JOIN_BYTES, SHARED_FRAME_BYTES, PayloadReader, join_pieces, split_payload
+from iovirt_dist.wire.payload import (
+    JOIN_BYTES,
+    SHARED_FRAME_BYTES,
+    PayloadReader,
+    holds_whole,
+    join_pieces,
+    split_payload,
+)
 
 
 def test_small_pieces_share_a_frame_and_large_ones_are_not_copied() -> None:
@@ -67,3 +74,38 @@ def test_pieces_that_are_not_there_or_too_few_are_refused(frames: list[bytes], l
         split_payload(frames, lengths)
     with pytest.raises(DecodeError, match="payload-frames"):
         _read_all(reader, lengths)
+
+
+@pytest.mark.parametrize(
+    ("frames", "lengths", "whole"),
+    [
+        ([], [], True),
+        ([], [0, 0], True),
+        ([], [1], False),
+        ([b"abc"], [1, 0, 2], True),
+        ([b"abc"], [1, 1], False),
+        ([b"abc"], [4], False),
+        ([b""], [0], False),
+        ([b"ab", b"cdef"], [2, 2, 2], True),
+        ([b"abc", b"def"], [2, 2, 2], False),
+        ([b"abcdef", b""], [2, 2, 2], False),
+        ([b"ab", b"c"], [2, 1], False),
+        ([b"ab", b"cd"], [2, 2, 0], False),
+    ],
+)
+def test_frames_are_seen_to_hold_whole_pieces(frames: list[bytes], lengths: list[int], whole: bool) -> None:
+    """One frame, or pieces of one length; False where only going by piece could tell."""
+    assert holds_whole(frames, lengths) is whole
+
+
+@given(st.lists(st.binary(max_size=4), max_size=4), st.lists(st.integers(0, 4), max_size=6))
+def test_frames_that_seem_to_hold_whole_pieces_do(frames: list[bytes], lengths: list[int]) -> None:
+    """Splitting them agrees."""
+    seen = holds_whole(frames, lengths)
+    try:
+        split_payload(frames, lengths)
+        agrees = True
+    except DecodeError:
+        agrees = False
+
+    assert agrees or not seen

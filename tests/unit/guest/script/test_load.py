@@ -22,7 +22,10 @@ def loaded(board: Board, **parameters: object) -> dict[str, Any]:
     return board.guest.results
 
 
-@pytest.mark.parametrize("layout", [{}, {"packed": True}, {"interrupts": True}, {"batch": 8}, {"batch": 8, "doorbell": 4}])
+LAYOUTS = [{}, {"packed": True}, {"interrupts": True}, {"batch": 8}, {"batch": 8, "doorbell": 4}]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_load_does_as_many_requests_as_asked_for(layout: dict[str, object]) -> None:
     """Each is counted once, and moved data is; time stands still here."""
     board = Board(bytes(MIB))

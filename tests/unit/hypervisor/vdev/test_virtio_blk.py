@@ -20,6 +20,7 @@ from tests.unit.hypervisor.vdev.virtio_bench import (
     NEEDS_RESET,
     OK,
     UNSUPP,
+    BatchDisk,
     Bench,
     BlockBench,
     Disk,
@@ -524,3 +525,60 @@ def test_blk_sector_and_length_are_64_and_32_bits_wide() -> None:
     bench.doorbell(0, Offered(0, struct.pack("<IIQ", 0, 0xFFFF_FFFF, 1 << 35), 513))
 
     assert bench.disk.asked() == [(Opcode.READ, 1 << 44, 512)]
+
+
+# --- batches
+
+
+def test_blk_hands_a_batch_over_as_one_and_in_order() -> None:
+    """Whatever is no plain command ends what was gathered before it."""
+    disk = BatchDisk()
+    bench = BlockBench(disk)
+    plain = [Offered(head, HEADER.pack(IN, 0, head), 513) for head in range(3)]
+    write = Offered(3, HEADER.pack(OUT, 0, 9) + bytes(512), 1)
+    discard = Offered(4, HEADER.pack(DISCARD, 0, 0) + RANGE.pack(8, 8, 0), 1)
+    flush = Offered(5, HEADER.pack(FLUSH, 0, 0), 1)
+
+    assert bench.doorbell(0, *plain, write, discard, flush, Offered(6, HEADER.pack(IN, 0, 0), 513))
+
+    assert disk.handed_over == [4, 1, 2]
+    assert [opcode for opcode, _, _ in disk.asked()] == [
+        *(Opcode.READ, Opcode.READ, Opcode.READ, Opcode.WRITE, Opcode.DISCARD, Opcode.FLUSH, Opcode.READ)
+    ]
+
+
+def test_blk_hands_over_what_came_before_a_request_that_is_none() -> None:
+    """The device needs a reset, and what is under way comes back to nobody."""
+    disk = BatchDisk()
+    bench = BlockBench(disk)
+
+    assert bench.doorbell(0, Offered(0, HEADER.pack(IN, 0, 0), 513), Offered(1, HEADER.pack(IN, 0, 0), 0))
+
+    assert disk.handed_over == [1]
+    assert bench.read(Register.STATUS) & NEEDS_RESET
+
+
+@pytest.mark.parametrize("discard", [False, True])
+def test_blk_takes_good_outcomes_as_one(discard: bool) -> None:
+    """Frames go on as they are; also while a request of several commands is in flight, then one by one."""
+    bench = BlockBench()
+    offered = [Offered(head, HEADER.pack(IN, 0, head), 513) for head in range(2)]
+    others = [Offered(3, HEADER.pack(DISCARD, 0, 0) + RANGE.pack(8, 8, 0) + RANGE.pack(0, 8, 0), 1)] * discard
+    assert bench.doorbell(0, *offered, Offered(2, HEADER.pack(FLUSH, 0, 0), 1), *others)
+    tags = [request.tag for request in bench.disk.requests[:3]]
+
+    bench.blk.succeed_many(tags, [512, 512, 0], [b"a" * 512 + b"b" * 512], 0)
+
+    assert bench.returned() == [Returned(0, b"a" * 512, OK), Returned(1, b"b" * 512, OK), Returned(2, b"", OK)]
+    assert len(bench.blk.state()["in_flight"]) == 2 * discard
+
+
+def test_blk_ignores_outcomes_of_an_earlier_life_in_a_batch() -> None:
+    """The others of the batch count."""
+    bench = BlockBench()
+    assert bench.doorbell(0, Offered(1, HEADER.pack(IN, 0, 1), 513))
+    [request] = bench.disk.requests
+
+    bench.blk.succeed_many([request.tag ^ 1 << 40, request.tag], [512, 512], [b"x" * 512 + b"y" * 512], 0)
+
+    assert bench.returned() == [Returned(1, b"y" * 512, OK)]

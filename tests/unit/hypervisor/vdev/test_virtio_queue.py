@@ -66,6 +66,19 @@ def test_queue_completions_are_packed_with_their_data_apart() -> None:
     assert (queue.pieces, queue.piece_bytes) == ([b"data"], 4)
 
 
+def test_queue_takes_completions_of_a_batch_with_its_frames() -> None:
+    """Behind what waits already; frames stay as they are."""
+    queue, host = armed()
+    entries = [COMPLETION.pack(head, 1, 0, 4) for head in (5, 6)]
+
+    queue.complete(4, b"abc")
+    queue.complete_many(entries, [b"defghijk"], 8)
+
+    assert queue.completions == [COMPLETION.pack(4, 0, 0, 3), *entries]
+    assert (queue.pieces, queue.piece_bytes) == ([b"abc", b"defghijk"], 11)
+    assert host.touched == [queue]
+
+
 def test_queue_that_is_not_armed_takes_no_completions() -> None:
     """There is nobody to take them."""
     host = Host()

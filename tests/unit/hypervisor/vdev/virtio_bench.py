@@ -222,6 +222,28 @@ class Disk:
         return [(request.opcode, request.offset, request.length) for request in self.requests]
 
 
+class BatchDisk(Disk):
+    """A backend that takes batches, too.
+
+    Attributes:
+        handed_over: Sizes of what was handed over at once, 1 for single requests.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handed_over: list[int] = []
+
+    def submit(self, request: DiskRequest) -> None:
+        """Take a request."""
+        super().submit(request)
+        self.handed_over.append(1)
+
+    def submit_many(self, requests: Sequence[DiskRequest]) -> None:
+        """Take a batch."""
+        self.requests += requests
+        self.handed_over.append(len(requests))
+
+
 class BlockBench(Bench):
     """A started virtio-blk with its disk.
 
