@@ -46,14 +46,21 @@ from iovirt_dist.wire.session import Delivered, Lost, Opened, Rejected, SendFram
 
 GUEST_CREDITS = 64
 
-GUEST_WINDOW = 256
-"""Unacknowledged messages kept for a guest: one reply and `LINES_UNACKNOWLEDGED` changes of lines are due at most."""
+GUEST_WINDOW = 1024
+"""Unacknowledged messages kept for a guest: `COMPLETIONS_UNACKNOWLEDGED`, and what may come on top: replies, changes of
+lines, queues that are armed, and the completions that left together."""
+
+COMPLETIONS_UNACKNOWLEDGED = 512
+"""Unacknowledged messages at which completions of queues wait: more than requests fit into a disk's ring."""
+
+COMPLETIONS_UNACKNOWLEDGED_BYTES = 64 << 20
+"""The same for bytes of payload."""
 
 LINES_UNACKNOWLEDGED = 128
 """Unacknowledged messages at which changes of interrupt lines wait: they are counts, so the next one says it all."""
 
-LINES_RETRY_NS = 10_000_000
-"""How soon they are tried again."""
+RETRY_NS = 10_000_000
+"""How soon lines and completions that wait are tried again."""
 
 SUBMITS_UNACKNOWLEDGED = 3072
 """Unacknowledged messages at which nothing is submitted to a controller, below the session's window of 4096."""
@@ -148,6 +155,7 @@ class Hypervisor:
         self._by_peer[opened.peer] = guest
         if opened.resumed and opened.epoch == guest.epoch:
             self._note(f"guest {opened.name} is back")
+            self._send_outgoing(guest, now_ns)
             self._send_lines(guest, now_ns)
             return
         guest.epoch = opened.epoch
@@ -228,9 +236,29 @@ class Hypervisor:
             self._try_power_on(guest, now_ns)
 
     def _send_outgoing(self, guest: Guest, now_ns: int) -> None:
-        """Send what the guest's interceptors have for it, before anything that could tell of it."""
-        for body, payload in guest.vm.outgoing(now_ns):
+        """Send what the guest's interceptors have for it, before anything that could tell of it.
+
+        Completions wait while the guest has not acknowledged what it got: what is kept for it is bounded, and of what
+        is sent nothing is lost.
+        """
+        if guest.crowded:
+            self._look_for_room(guest, now_ns)
+        messages = guest.vm.outgoing(now_ns)
+        for body, payload in messages:
             self._send(guest, body, payload, now_ns)
+        if messages:
+            self._look_for_room(guest, now_ns)
+
+    def _look_for_room(self, guest: Guest, now_ns: int) -> None:
+        """Note whether completions must wait; while the guest is away they wait for it, else they are tried again."""
+        stream = self.acceptor.stream(guest.vm.plan.name)
+        guest.crowded = stream is not None and (
+            stream.unacknowledged() >= COMPLETIONS_UNACKNOWLEDGED
+            or stream.unacknowledged_bytes() >= COMPLETIONS_UNACKNOWLEDGED_BYTES
+        )
+        guest.vm.hold_completions(guest.crowded)
+        if guest.crowded and guest.connected:
+            self._lower_deadline(now_ns + RETRY_NS)
 
     def _send_lines(self, guest: Guest, now_ns: int) -> None:
         """Send the interrupt lines that changed with no reply to ride on; they wait while the guest is away."""
@@ -241,7 +269,7 @@ class Hypervisor:
             return
         stream = self.acceptor.stream(guest.vm.plan.name)
         if stream is not None and stream.unacknowledged() >= LINES_UNACKNOWLEDGED:
-            self._lower_deadline(now_ns + LINES_RETRY_NS)
+            self._lower_deadline(now_ns + RETRY_NS)
             return
         changes = machine.lines.take_changes()
         for at in range(0, len(changes), 2):

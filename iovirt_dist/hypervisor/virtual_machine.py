@@ -206,6 +206,11 @@ class VirtualMachine:
             self._refusals.clear()
         return messages
 
+    def hold_completions(self, hold: bool) -> None:
+        """Say whether requests of its queues that are done stay there for now; rings bound their number."""
+        if self.machine is not None and self.machine.driver_level is not None:
+            self.machine.driver_level.hold = hold
+
     def trap_while_off(self, trap: Trap) -> None:
         """Count a trap that the guest raised before it heard that its machine was switched off, which voids it."""
         self.counts.traps[trap.kind] += 1

@@ -59,6 +59,7 @@ class Stream:
         "_gap_quiet_ns",
         "_gap_reported",
         "_half_window",
+        "_kept_bytes",
         "_last_ping_ns",
         "_lease_ns",
         "_owed",
@@ -111,7 +112,7 @@ class Stream:
         self._repeated_ns = self._last_ping_ns = self._gap_quiet_ns = now_ns
         self._burst_end = 0
         self._gap_reported = -1
-        self._owed = self._owed_bytes = 0
+        self._owed = self._owed_bytes = self._kept_bytes = 0
         self.alarm_ns = now_ns + min(self._lease_ns, self._ping_ns)
 
     def send(self, body: Message, payload: Sequence[Buffer], now_ns: int) -> Frames:
@@ -134,7 +135,12 @@ class Stream:
         self.last_out = sequence = self.last_out + 1
         frames = encode(self.epoch, self.peer_epoch, sequence, self.last_in, body, payload)
         kept.append(frames)
-        self.bytes_out += sum(map(len, frames)) if payload else len(frames[0])
+        if payload:
+            size = sum(map(len, frames))
+            self._kept_bytes += size
+            self.bytes_out += size
+        else:
+            self.bytes_out += len(frames[0])
         if self.holding:
             return []
         self._owed = self._owed_bytes = 0
@@ -236,11 +242,17 @@ class Stream:
         """Messages kept for repetition."""
         return len(self._unacknowledged)
 
+    def unacknowledged_bytes(self) -> int:
+        """Bytes of those of them that have payload."""
+        return self._kept_bytes
+
     def _release(self, acknowledged: int, now_ns: int, out: list[SessionOutput]) -> None:
         """Forget what the peer has; go on with the next burst if this one has arrived."""
         kept = self._unacknowledged
         for _ in range(acknowledged - self.acknowledged):
-            kept.popleft()
+            frames = kept.popleft()
+            if len(frames) > 1:
+                self._kept_bytes -= sum(map(len, frames))
         self.acknowledged = acknowledged
         self._repeat_ns = self._retry_ns
         self._repeat_due_ns = now_ns + self._retry_ns

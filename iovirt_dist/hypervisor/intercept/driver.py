@@ -66,6 +66,7 @@ class DriverInterception:
         malformed: Messages that were none.
         faults: How often a device asked to be reset, by reason.
         last_fault: The latest of them: device, reason and what the guest's process told of it, one line.
+        hold: Whether completions wait in their queues, because the guest has not acknowledged earlier ones.
     """
 
     takes: tuple[type[Message], ...] = (Doorbell, QueueInterrupt, QueueBroken)
@@ -83,6 +84,7 @@ class DriverInterception:
         self.armed = self.stale = self.malformed = 0
         self.faults: dict[str, int] = {}
         self.last_fault = ""
+        self.hold = False
         self._take_lines = take_lines
         self._next_generation = next_generation
         self._tracer = tracer or Tracer()
@@ -170,6 +172,9 @@ class DriverInterception:
         for queue in touched:
             if queue.announced != queue.generation:
                 outgoing += self._announce(queue)
+            if queue.completions and self.hold:
+                self._touched.append(queue)
+                continue
             if queue.completions:
                 outgoing += map(self._completed, _batches(queue))
             queue.flushed()

@@ -9,6 +9,7 @@ from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.hypervisor import events as hv
 from iovirt_dist.hypervisor.core import Hypervisor
 from iovirt_dist.hypervisor.plan import Attachment, GuestPlan
+from iovirt_dist.platform.level import Level
 from iovirt_dist.wire.acceptor import Acceptor
 from iovirt_dist.wire.codec import Buffer, Frames
 from iovirt_dist.wire.commands import (
@@ -166,14 +167,22 @@ class Bench:
     Args:
         guests: Names; each has a unit of its name at both controllers.
         machine: Machine type of all guests.
+        level: Where their disks are intercepted.
     """
 
-    def __init__(self, guests: tuple[str, ...] = ("alice",), machine: str = "pc") -> None:
+    def __init__(
+        self, guests: tuple[str, ...] = ("alice",), machine: str = "pc", level: Level = Level.OPERATION
+    ) -> None:
         self.now_ns = SECOND
         self.pairs = {name: QueuePair(name) for name in ("disk0", "tty0")}
         plans = {
             name: GuestPlan(
-                name, machine, 32 << 20, Attachment(self.pairs["disk0"], name), Attachment(self.pairs["tty0"], name)
+                name,
+                machine,
+                32 << 20,
+                Attachment(self.pairs["disk0"], name),
+                Attachment(self.pairs["tty0"], name),
+                level=level,
             )
             for name in guests
         }
@@ -246,9 +255,9 @@ class Bench:
                 self.from_controller(controller.name, output.frames)
 
 
-def complete_bench(guests: tuple[str, ...] = ("alice",), machine: str = "pc") -> Bench:
+def complete_bench(guests: tuple[str, ...] = ("alice",), machine: str = "pc", level: Level = Level.OPERATION) -> Bench:
     """A bench whose controllers are there."""
-    bench = Bench(guests, machine)
+    bench = Bench(guests, machine, level)
     bench.controller("disk0")
     bench.controller("tty0")
     return bench

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from iovirt_dist.hypervisor.backlog import MAX_STORES
+from iovirt_dist.hypervisor.core import GUEST_WINDOW
 from iovirt_dist.wire.commands import Opcode, Status, UnitIdentity
 from iovirt_dist.wire.messages import GuestState, Interrupt, Power, PowerAction, TrapKind
 from tests.unit.hypervisor.support import DISK, INTR, MS, SECOND, Bench, GuestPeer, complete_bench, report, trap
@@ -236,7 +237,7 @@ def test_guest_that_never_acknowledges_loses_replies_and_is_noted_once() -> None
     """Its window is bounded, and so is the log."""
     bench = complete_bench()
     guest = bench.guest()
-    sends = [guest.opener.send(trap(TrapKind.PORT_IN, 0x3FD, number=n + 1), (), bench.now_ns) for n in range(600)]
+    sends = [guest.opener.send(trap(TrapKind.PORT_IN, 0x3FD, number=n + 1), (), bench.now_ns) for n in range(2000)]
     del bench.guests[guest.address]
 
     for send in sends:
@@ -244,7 +245,7 @@ def test_guest_that_never_acknowledges_loses_replies_and_is_noted_once() -> None
 
     stream = bench.core.acceptor.stream("alice")
     assert stream is not None
-    assert stream.unacknowledged() == 256
+    assert stream.unacknowledged() == GUEST_WINDOW
     assert len([line for line in bench.log if "takes no messages" in line]) == 1
 
 

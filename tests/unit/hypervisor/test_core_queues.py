@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from iovirt_dist.hypervisor.core import COMPLETIONS_UNACKNOWLEDGED_BYTES
 from iovirt_dist.platform import virt
 from iovirt_dist.platform.level import Level
 from iovirt_dist.testing.rig import MESSAGE_NS, Rig
-from iovirt_dist.virtio.block import BlockRequest
-from iovirt_dist.wire.queue_messages import QueueInterrupt
+from iovirt_dist.virtio.block import HEADER, HEADER_BYTES, BlockRequest
+from iovirt_dist.virtio.features import Feature, mask
+from iovirt_dist.virtio.mmio import Register, Status
+from iovirt_dist.wire.commands import Opcode, UnitIdentity
+from iovirt_dist.wire.messages import TrapKind
+from iovirt_dist.wire.queue_messages import NEVER, ArmQueue, Doorbell, QueueInterrupt
+from iovirt_dist.wire.requests import REQUEST
+from tests.unit.hypervisor.support import SECOND, Bench, GuestPeer
 from tests.unit.testing.virtio_driver import SECTOR_BYTES, VirtioDisk
 
 
@@ -26,3 +33,64 @@ def test_interrupt_that_the_guests_process_asks_for_leaves_at_once() -> None:
     assert [message.sender for message in rig.messages if isinstance(message.body, QueueInterrupt)] == ["guest"]
     assert lines == 1 << virt.SEIP
     assert rig.now_ns() - began_ns <= 6 * MESSAGE_NS
+
+
+MIB = 1 << 20
+LIVE = Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK
+
+
+def store(guest: GuestPeer, register: Register, value: int) -> None:
+    """Write a register of the virtio disk."""
+    guest.trap(TrapKind.MMIO_STORE, virt.VIRTIO_BASE + register, 4, value)
+
+
+def armed() -> tuple[Bench, GuestPeer, ArmQueue]:
+    """A guest that has enabled its disk's queue."""
+    bench = Bench(machine="virt", level=Level.DRIVER)
+    bench.controller("disk0", {"alice": UnitIdentity(64 * MIB, 512, False, "DISK")})
+    bench.controller("tty0")
+    guest = bench.guest()
+    for register, value in (
+        (Register.DRIVER_FEATURES_SEL, 1),
+        (Register.DRIVER_FEATURES, mask(Feature.VERSION_1) >> 32),
+        (Register.STATUS, LIVE),
+        (Register.QUEUE_READY, 1),
+        (Register.STATUS, LIVE | Status.DRIVER_OK),
+    ):
+        store(guest, register, value)
+    (arm,) = guest.bodies(ArmQueue)
+    assert isinstance(arm, ArmQueue)
+    return bench, guest, arm
+
+
+def doorbell(arm: ArmQueue, count: int, length: int) -> Doorbell:
+    """A doorbell that brings reads from the disk's start."""
+    header = HEADER.pack(BlockRequest.IN, 0, 0)
+    requests = b"".join(REQUEST.pack(head, 0, HEADER_BYTES, length + 1) + header for head in range(count))
+    return Doorbell(arm.device, arm.queue, arm.generation, 1, NEVER, requests)
+
+
+def complete_all(bench: Bench, data: bytes) -> None:
+    """Let the controller complete all reads, one in each message."""
+    disk = bench.controllers["disk0"]
+    while reads := disk.waiting(Opcode.READ):
+        disk.complete(reads[0].command, data=data)
+
+
+def test_completions_for_a_guest_that_does_not_listen_wait_and_none_is_lost() -> None:
+    """What is kept for it is bounded, however large its requests; when it is back, it gets them all."""
+    bench, guest, arm = armed()
+    data = bytes(4 * MIB)
+    del bench.guests[guest.address]
+    for _ in range(2):
+        guest.send(doorbell(arm, 14, len(data)))
+        complete_all(bench, data)
+
+    stream = bench.core.acceptor.stream("alice")
+    kept = stream.unacknowledged_bytes() if stream else 0
+    bench.guests[guest.address] = guest
+    bench.pass_time(10 * SECOND)
+
+    assert kept <= COMPLETIONS_UNACKNOWLEDGED_BYTES + len(data) + 4096
+    assert sum(len(payload) for _, frames in guest.received for payload in frames) == 2 * 14 * len(data)
+    assert "takes no messages" not in "".join(bench.log)
