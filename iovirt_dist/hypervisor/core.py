@@ -159,7 +159,7 @@ class Hypervisor:
             self._send_lines(guest, now_ns)
             return
         guest.epoch = opened.epoch
-        guest.off = False
+        guest.off, guest.reset_by = False, 0
         guest.backlog.take()
         guest.vm.power_off()
         guest.vm.forget_counts()
@@ -192,14 +192,16 @@ class Hypervisor:
 
     def _guest_message(self, guest: Guest, body: Message, payload: Sequence[Buffer], now_ns: int) -> None:
         vm = guest.vm
-        if vm.machine is None and not guest.off:
+        if guest.reset_by and self._left_before_reset(guest) and not isinstance(body, Report):
+            vm.void(body)
+        elif vm.machine is None and not guest.off:
             if not guest.backlog.add(body, payload):
                 vm.counts.malformed += 1
+                vm.void(body)
+        elif vm.machine is None and not isinstance(body, Report):
+            vm.void(body)
         elif isinstance(body, Trap):
-            if vm.machine is not None:
-                self._trap(guest, body, payload, now_ns)
-            else:
-                vm.trap_while_off(body)
+            self._trap(guest, body, payload, now_ns)
         elif isinstance(body, PrefetchRead):
             vm.prefetch_read(body, now_ns)
         elif isinstance(body, Report):
@@ -210,6 +212,14 @@ class Hypervisor:
             self._touched.append(guest)
             self._send_outgoing(guest, now_ns)
             self._send_lines(guest, now_ns)
+
+    def _left_before_reset(self, guest: Guest) -> bool:
+        """Whether the message that came last left before the guest knew of its reset: it is none to the new machine."""
+        stream = self.acceptor.stream(guest.vm.plan.name)
+        if stream is not None and stream.acknowledged < guest.reset_by:
+            return True
+        guest.reset_by = 0
+        return False
 
     def _trap(self, guest: Guest, trap: Trap, payload: Sequence[Buffer], now_ns: int) -> None:
         vm = guest.vm
@@ -233,6 +243,8 @@ class Hypervisor:
         self._send(guest, power, (), now_ns)
         guest.off = power.action is PowerAction.POWER_OFF
         if not guest.off:
+            stream = self.acceptor.stream(vm.plan.name)
+            guest.reset_by = stream.last_out if stream is not None else 0
             self._try_power_on(guest, now_ns)
 
     def _send_outgoing(self, guest: Guest, now_ns: int) -> None:

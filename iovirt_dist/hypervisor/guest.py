@@ -19,6 +19,7 @@ class Guest:
         epoch: Its life.
         waiting: Why it has no machine yet, one line.
         off: Its hardware switched it off: it has no machine for the rest of its life.
+        reset_by: Sequence number of the message that resets it, until it has acknowledged that; else 0.
         crowded: It has much to acknowledge, so completions wait.
         deaf: It acknowledges nothing, so what it should get is dropped.
         backlog: What waits for its machine.
@@ -30,6 +31,7 @@ class Guest:
     epoch: int = 0
     waiting: str = ""
     off: bool = False
+    reset_by: int = 0
     crowded: bool = False
     deaf: bool = False
     backlog: Backlog = field(default_factory=Backlog)

@@ -211,9 +211,17 @@ class VirtualMachine:
         if self.machine is not None and self.machine.driver_level is not None:
             self.machine.driver_level.hold = hold
 
-    def trap_while_off(self, trap: Trap) -> None:
-        """Count a trap that the guest raised before it heard that its machine was switched off, which voids it."""
-        self.counts.traps[trap.kind] += 1
+    def void(self, body: Message) -> None:
+        """Count what the guest raised for a machine that is gone: it had not heard yet that it was switched off."""
+        traps = self.counts.traps
+        if isinstance(body, Trap):
+            traps[body.kind] += 1
+        elif isinstance(body, PrefetchRead):
+            traps[TrapKind.PORT_IN] += body.elements
+        elif isinstance(body, Doorbell):
+            traps[TrapKind.DOORBELL] += body.notifications
+        elif isinstance(body, SystemCall):
+            traps[TrapKind.SYSTEM_CALL] += 1
 
     def prefetch_read(self, message: PrefetchRead, now_ns: int) -> None:
         """The guest has executed INs that were answered from data sent ahead: each was a trap, and they count."""

@@ -10,10 +10,10 @@ from iovirt_dist.virtio.block import HEADER, HEADER_BYTES, BlockRequest
 from iovirt_dist.virtio.features import Feature, mask
 from iovirt_dist.virtio.mmio import Register, Status
 from iovirt_dist.wire.commands import Opcode, UnitIdentity
-from iovirt_dist.wire.messages import TrapKind
+from iovirt_dist.wire.messages import Message, Power, PowerAction, TrapKind
 from iovirt_dist.wire.queue_messages import NEVER, ArmQueue, Doorbell, QueueInterrupt
 from iovirt_dist.wire.requests import REQUEST
-from tests.unit.hypervisor.support import SECOND, Bench, GuestPeer
+from tests.unit.hypervisor.support import SECOND, Bench, GuestPeer, trap
 from tests.unit.testing.virtio_driver import SECTOR_BYTES, VirtioDisk
 
 
@@ -36,6 +36,8 @@ def test_interrupt_that_the_guests_process_asks_for_leaves_at_once() -> None:
 
 
 MIB = 1 << 20
+SCRATCH = 7
+"""Scratch register of a 16550."""
 LIVE = Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK
 
 
@@ -70,6 +72,13 @@ def doorbell(arm: ArmQueue, count: int, length: int) -> Doorbell:
     return Doorbell(arm.device, arm.queue, arm.generation, 1, NEVER, requests)
 
 
+def hand_in(bench: Bench, guest: GuestPeer, *bodies: Message) -> None:
+    """Let messages be on their way together: none of them left after something came."""
+    sends = [guest.opener.send(body, (), bench.now_ns) for body in bodies]
+    for send in sends:
+        bench.from_guest(guest, send.frames)
+
+
 def complete_all(bench: Bench, data: bytes) -> None:
     """Let the controller complete all reads, one in each message."""
     disk = bench.controllers["disk0"]
@@ -94,3 +103,42 @@ def test_completions_for_a_guest_that_does_not_listen_wait_and_none_is_lost() ->
     assert kept <= COMPLETIONS_UNACKNOWLEDGED_BYTES + len(data) + 4096
     assert sum(len(payload) for _, frames in guest.received for payload in frames) == 2 * 14 * len(data)
     assert "takes no messages" not in "".join(bench.log)
+
+
+def test_what_left_before_the_guest_heard_of_its_reset_reaches_no_new_device() -> None:
+    """It counts: the guest has counted it, too."""
+    bench, guest, arm = armed()
+    before = list(bench.core.guests["alice"].vm.counts.traps)
+
+    hand_in(
+        bench,
+        guest,
+        trap(TrapKind.MMIO_STORE, virt.TEST_BASE, 4, virt.REBOOT_VALUE),
+        trap(TrapKind.MMIO_STORE, virt.UART_BASE + SCRATCH, 1, 0x5A),
+        doorbell(arm, 1, SECTOR_BYTES),
+    )
+    answer = guest.trap(TrapKind.MMIO_LOAD, virt.UART_BASE + SCRATCH)
+
+    counts = bench.core.guests["alice"].vm.counts
+    assert guest.bodies(Power) == [Power(PowerAction.RESET, "test device")]
+    assert answer is not None
+    assert answer.value == 0
+    assert counts.traps[TrapKind.MMIO_STORE] - before[TrapKind.MMIO_STORE] == 2
+    assert counts.traps[TrapKind.DOORBELL] - before[TrapKind.DOORBELL] == 1
+    assert counts.malformed == 0
+
+
+def test_doorbell_of_a_machine_that_waits_for_its_disk_counts() -> None:
+    """Reset while the disk has vanished: there is no machine, and what the guest raises is a trap all the same."""
+    bench, guest, arm = armed()
+    bench.controller("disk0", {}, epoch=2)
+
+    hand_in(
+        bench,
+        guest,
+        trap(TrapKind.MMIO_STORE, virt.TEST_BASE, 4, virt.REBOOT_VALUE),
+        doorbell(arm, 1, SECTOR_BYTES),
+    )
+    guest.send(doorbell(arm, 1, SECTOR_BYTES))
+
+    assert bench.core.guests["alice"].vm.counts.traps[TrapKind.DOORBELL] == 2
