@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from iovirt_dist.cli.adhoc_errors import WHERE, in_options
 from iovirt_dist.cli.launch import start_detached
-from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED, fail
+from iovirt_dist.cli.output import ERROR, EXIT_DONE, EXIT_FAILED, fail
 from iovirt_dist.cli.tail import LineTail, last_words
 from iovirt_dist.cli.terminal import ConsolePlan, attach, exit_on_signals
-from iovirt_dist.errors import ConfigError
+from iovirt_dist.errors import ConfigError, ImageError
 from iovirt_dist.guest.script.core import ENDED as SCRIPT_ENDED
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
 from iovirt_dist.runtime.status import read_status, read_status_file
@@ -28,8 +29,6 @@ from iovirt_dist.topology import Origin, ScriptSpec, Topology, load_topology, to
 
 GUEST: Final = "guest"
 DEFAULT_IMAGE: Final = "bundled:guestos"
-
-_WHERE: Final = "iovirt run"
 
 _ORDERLY: Final = ("powered off by ", SCRIPT_ENDED)
 """How the reason of a guest begins that came to its own end; of any other but a program's it is a failure."""
@@ -99,16 +98,16 @@ class AdHocGuest:
         """
         named = [name for name in ("image", "program", "script") if getattr(self, name)]
         if len(named) > 1:
-            raise ConfigError(f"--{named[0]} and --{named[1]} are two guests", _WHERE, "run one of them")
+            raise ConfigError(f"--{named[0]} and --{named[1]} are two guests", WHERE, "run one of them")
         kind = "machine" if named in ([], ["image"]) else named[0]
         for other, options in _OPTIONS_OF.items():
             given = [option for option in options if other != kind and getattr(self, option)]
             if given and given[0] == "arguments":
-                raise ConfigError(f"a {kind} takes no arguments", _WHERE, "name a program with --program FILE")
+                raise ConfigError(f"a {kind} takes no arguments", WHERE, "name a program with --program FILE")
             if given:
                 name = {"image_format": "format", "environment": "env", "volumes": "volume", "parameters": "parameter"}
                 option = name.get(given[0], given[0]).replace("_", "-")
-                raise ConfigError(f"--{option} is for a {other}, not for a {kind}", _WHERE)
+                raise ConfigError(f"--{option} is for a {other}, not for a {kind}", WHERE)
         return kind
 
 
@@ -178,7 +177,7 @@ def _pair(text: str, option: str, separator: str) -> tuple[str, str]:
     left, found, right = text.partition(separator) if separator == "=" else text.rpartition(separator)
     if not found or not left:
         shape = "NAME=VALUE" if separator == "=" else "HERE:THERE"
-        raise ConfigError(f'expected {shape}, got "{text}"', f"{_WHERE}: {option}")
+        raise ConfigError(f'expected {shape}, got "{text}"', f"{WHERE}: {option}")
     return left, right
 
 
@@ -234,11 +233,13 @@ def run_guest(guest: AdHocGuest, plan: ConsolePlan) -> int:
     base = Path(tempfile.mkdtemp(prefix="iovirt-"))
     try:
         text = topology_text(guest, base / "run")
-        topology_from_text(text, Origin(_WHERE, None, base))  # first, so that errors do not name our file
+        topology_from_text(text, Origin(WHERE, None, base))  # first, so that errors do not name our file
         file = base / "topology.toml"
         file.write_text(text, "utf-8")
         with exit_on_signals():
             return _run(load_topology(file), plan)
+    except (ConfigError, ImageError) as error:
+        raise in_options(error, guest.kind) from None
     finally:
         shutil.rmtree(base, ignore_errors=True)
 
@@ -270,7 +271,8 @@ def _sayings(topology: Topology, run_dir: RunDir) -> Iterator[Callable[[str | No
 
     def show(reason: str | None) -> str | None:
         for line in tail.read():
-            print(line.text, file=sys.stderr, flush=True)
+            if not line.text.startswith(ERROR):  # which ends the run, and is told then
+                print(line.text, file=sys.stderr, flush=True)
         return reason
 
     try:

@@ -9,6 +9,9 @@ from typing import Any, Final
 
 import msgspec
 
+ERROR: Final = "iovirt: error: "
+"""How the line of an error begins, also in the log of a process that ends with it."""
+
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -45,7 +48,7 @@ def note(text: str) -> None:
 
 def fail(text: str) -> None:
     """Print the one line of an error."""
-    print(f"iovirt: error: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    print(f"{ERROR}{' '.join(text.split())}", file=sys.stderr, flush=True)
 
 
 def format_age(seconds: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-from iovirt_dist.cli.output import printable
+from iovirt_dist.cli.output import ERROR, printable
 from iovirt_dist.runtime.rundir import RunDir
 
 _CHUNK_BYTES: Final = 1 << 16
@@ -138,7 +138,7 @@ def last_lines(path: Path, count: int) -> list[bytes]:
 def last_words(run_dir: RunDir, name: str) -> str:
     """Return the last line of a process's log, fit for an error message; empty if there is none."""
     lines = last_lines(run_dir.log(name), 1)
-    return clean_line(name, lines[0]).text.removeprefix("iovirt: error: ") if lines else ""
+    return clean_line(name, lines[0]).text.removeprefix(ERROR) if lines else ""
 
 
 class LinePrinter:

@@ -9,13 +9,13 @@ import inspect
 import logging
 import sys
 import time
-import traceback
 from types import ModuleType
 from typing import Any
 
 from iovirt_dist.errors import ConfigError, ImageError
 from iovirt_dist.guest import core as gc
 from iovirt_dist.guest.script.core import Action, Drained, Event, Script, ScriptCore, ScriptPlan
+from iovirt_dist.guest.script.failure import failure_line, failure_trace
 from iovirt_dist.runtime.reactor import Reactor
 from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.runtime.telemetry import Telemetry
@@ -37,15 +37,16 @@ def load_script(spec: ScriptSpec) -> Script:
     A file's own folder is searched for what it imports, as ``python FILE`` does.
 
     Raises:
-        ImageError: The file is missing, or the module cannot be imported; the traceback is in the log.
+        ImageError: The file is missing, or the module cannot be imported; a traceback is in the log if it helps.
         ConfigError: There is no such function in it, or it is no coroutine function.
     """
-    where = f"guest {spec.name}: {spec.script}"
+    where = spec.script
     try:
         module = _import(spec)
     except Exception as error:  # a script may fail in any way while it is imported
-        log.error("%s", "".join(traceback.format_exception(error)).rstrip())
-        raise ImageError(f"cannot be imported: {type(error).__name__}: {error}", where, "see its log") from None
+        if trace := failure_trace(error):
+            log.error("%s", trace)
+        raise ImageError(f"cannot be imported: {failure_line(error)}", where, "see its log" if trace else "") from None
     function = getattr(module, spec.function, None)
     if function is None:
         names = [name for name, value in vars(module).items() if inspect.iscoroutinefunction(value)]

@@ -10,15 +10,14 @@ doorbell answers them all. `Drained` says that they are.
 
 from __future__ import annotations
 
-import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from iovirt_dist.errors import LocalError
 from iovirt_dist.guest import core as gc
 from iovirt_dist.guest.bus import IoPrivilege
+from iovirt_dist.guest.script.failure import failure_line, failure_trace
 from iovirt_dist.guest.script.guest import LoadEnd, ScriptGuest
 from iovirt_dist.guest.script.tasks import Scheduler, Task
 from iovirt_dist.platform import virt
@@ -36,7 +35,6 @@ _SUPERVISOR = IoPrivilege(1)
 """Scripts access devices as a kernel in S mode does."""
 _CROWDED = 3072
 """Messages that may be unacknowledged, below the session's window of 4096."""
-_MAX_REASON = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,8 +164,9 @@ class ScriptCore:
         try:
             self._scheduler.run(self._now_ns)
         except Exception as error:  # whatever a script raises
-            self._actions.append(gc.Note("".join(traceback.format_exception(error)).rstrip()))
-            self._stop(_reason(error))
+            if trace := failure_trace(error):
+                self._actions.append(gc.Note(trace))
+            self._stop(f"script failed: {failure_line(error)}")
             return
         if self._main.done:
             self._stop(ENDED)
@@ -205,13 +204,4 @@ class ScriptCore:
         self._main = None
         self._posted.clear()
         for error in self._scheduler.cancel():
-            self._actions.append(gc.Note(f"while the script was ended: {_reason(error)}"))
-
-
-def _reason(error: Exception) -> str:
-    """Say in one line what a script failed of, and where: its own line, not that of a driver."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "/iovirt_dist/guest/script/" not in frame.filename] or list(frames)
-    place = f" ({own[-1].filename.rpartition('/')[2]}:{own[-1].lineno})" if own else ""
-    what = str(error) if isinstance(error, LocalError) else f"{type(error).__name__}: {error}"
-    return f"script failed: {' '.join(what.split())[:_MAX_REASON]}{place}"
+            self._actions.append(gc.Note(f"while the script was ended: {failure_line(error)}"))

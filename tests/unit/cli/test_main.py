@@ -55,8 +55,8 @@ def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
             "iovirt: error: built-in topology: no process 'hv9'; processes: disk0, tty0, hv0, guest, _up",
         ),
         (["config", "-f", "no.toml"], "iovirt: error: no.toml: cannot read the topology: No such file"),
-        (["run", "--image", "no.elf"], "iovirt: error: guest guest: "),
-        (["run", "--disk", "no.img"], "iovirt: error: iovirt run: controller.disk0.size: "),
+        (["run", "--image", "no.elf"], "iovirt: error: iovirt run: "),
+        (["run", "--disk", "no.img"], "iovirt: error: iovirt run: --disk-size: "),
     ],
 )
 def test_usage_error_is_one_line_and_exit_2(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,12 +52,14 @@ def test_script_of_a_module_is_imported() -> None:
     assert load_script(spec("iovirt_dist.guest.script.load", "main")) is load.main
 
 
+NO_MODULE = "cannot be imported: ModuleNotFoundError: No module named 'nothing_of_this_name' (broken_script.py:1)"
+
+
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("import nothing_of_this_name", ImageError, "cannot be imported: ModuleNotFoundError: No module named"),
-        ("def main(:", ImageError, "cannot be imported: SyntaxError:"),
-        ("1 / 0", ImageError, "cannot be imported: ZeroDivisionError: division by zero; see its log"),
+        ("import nothing_of_this_name", ImageError, NO_MODULE),
+        ("def main(:", ImageError, "cannot be imported: SyntaxError: invalid syntax (broken_script.py, line 1)"),
         ("async def mian(guest): ...", ConfigError, "no function 'main'; did you mean 'mian'?"),
         ("def main(guest): ...", ConfigError, "'main' is no coroutine function; async def main(guest)"),
     ],
@@ -65,10 +67,24 @@ def test_script_of_a_module_is_imported() -> None:
 def test_script_that_is_none_is_one_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, error: type[Exception], message: str
 ) -> None:
-    """The guest, the script and what to do; the traceback of an import is in the log."""
+    """The script, its line and what to do."""
     file = tmp_path / "broken_script.py"
     file.write_text(text)
     with caplog.at_level(logging.ERROR), pytest.raises(error) as caught:
         load_script(spec("broken_script.py", "main", file))
-    assert str(caught.value).startswith(f"guest load: broken_script.py:main: {message}")
-    assert ("Traceback" in caplog.text) == (error is ImageError)
+    assert str(caught.value) == f"broken_script.py:main: {message}"
+    assert caplog.text == ""
+
+
+def test_script_that_raises_while_it_is_imported_leaves_its_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the script's own frames; those of the import are nobody's concern."""
+    file = tmp_path / "broken_script.py"
+    file.write_text("def depth():\n    return 1 / 0\ndepth()\n")
+    with caplog.at_level(logging.ERROR), pytest.raises(ImageError) as caught:
+        load_script(spec("broken_script.py", "main", file))
+    message = "cannot be imported: ZeroDivisionError: division by zero (broken_script.py:2); see its log"
+    assert str(caught.value) == f"broken_script.py:main: {message}"
+    assert "in depth" in caplog.text
+    assert "importlib" not in caplog.text
