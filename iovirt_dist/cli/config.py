@@ -55,7 +55,7 @@ def _guest(spec: GuestSpec) -> str:
 
 def _devices(spec: GuestSpec) -> str:
     words = [f"disk={spec.disk.controller}/{spec.disk.extent.name}"] if spec.disk else []
-    attached = {"console": spec.console, "virtio_console": spec.virtio_console, "rng": spec.rng}
+    attached = {"console": spec.console, "virtio_console": spec.virtio_console, "rng": spec.rng, "net": spec.net}
     words += [f"{name}={attachment.controller}" for name, attachment in attached.items() if attachment]
     return "".join(f" {word}" for word in words)
 

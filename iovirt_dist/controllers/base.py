@@ -39,8 +39,11 @@ NO_LIMIT: Final = 1 << 62
 _new = tuple.__new__
 """Makes a NamedTuple in a third of the time."""
 
-_REMEMBERED: Final = frozenset({Opcode.WRITE, Opcode.DISCARD, Opcode.CONSOLE_TRANSMIT, Opcode.CONSOLE_RECEIVE})
-"""Opcodes that must not be done twice. A receive is one of them: it takes input away."""
+_REMEMBERED: Final = frozenset(
+    {Opcode.WRITE, Opcode.DISCARD, Opcode.CONSOLE_TRANSMIT, Opcode.CONSOLE_RECEIVE, Opcode.NET_TRANSMIT}
+)
+"""Opcodes that must not be done twice. A console's receive is one of them: it takes input away. So does a network's,
+but a frame may be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ class CommandsSubmitted:
 
 @dataclass(frozen=True, slots=True)
 class TimerFired:
-    """A deadline passed; the controllers of this package set none."""
+    """The deadline that the device core gave has come, or any earlier time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from iovirt_dist.controllers.base import (
     QueuePairClosed,
     QueuePairOpened,
 )
+from iovirt_dist.controllers.base import TimerFired as DeviceTimerFired
 from iovirt_dist.controllers.tracing import command_points, completion_points
 from iovirt_dist.errors import DecodeError, WindowFullError
 from iovirt_dist.step import Record, TracePoint
@@ -70,10 +71,14 @@ Access_contra = TypeVar("Access_contra", contravariant=True)
 
 
 class DeviceCore(Protocol[Outcome_contra, Access_co]):
-    """A controller's device class: block, console or entropy."""
+    """A controller's device class: block, console, entropy or network."""
 
     def handle(self, event: PairEvent | Outcome_contra, now_ns: int) -> Sequence[CompleteCommands | Access_co]:
         """Take queue pair events and outcomes of I/O; give completions and I/O actions."""
+        ...
+
+    def deadline_ns(self) -> int | None:
+        """When it wants a `controllers.base.TimerFired`, None while nothing is timed."""
         ...
 
 
@@ -109,14 +114,17 @@ class ControllerFront(Generic[Outcome, Access]):
         if isinstance(event, FramesReceived):
             return self._outputs(self.acceptor.receive(event.peer, event.frames, now_ns), now_ns)
         if isinstance(event, TimerFired):
-            return self._outputs(self.acceptor.tick(now_ns), now_ns)
+            actions = self._outputs(self.acceptor.tick(now_ns), now_ns)
+            due = self._device.deadline_ns()
+            return actions if due is None or due > now_ns else actions + self._device_event(DeviceTimerFired(), now_ns)
         if isinstance(event, StopRequested):
             return self._outputs(self.acceptor.close(event.reason, now_ns), now_ns)
         return self._device_event(event, now_ns)
 
     def deadline_ns(self) -> int | None:
         """When a `TimerFired` is due."""
-        return self.acceptor.deadline_ns()
+        session, device = self.acceptor.deadline_ns(), self._device.deadline_ns()
+        return device if session is None or (device is not None and device < session) else session
 
     def trace(self, on: bool) -> None:
         """Give a `TracePoint` for each command and completion from now on, or no more."""

@@ -4,6 +4,7 @@ Theory of operation. Requests wait in the mux, are submitted in batches as far a
 stay in the in-flight table until their completion comes: the table lives here, with the requester. A controller that
 goes away keeps nobody's requests: when it is back, units are identified again and everything in flight is submitted
 again under the same ids, in the same order; a controller that was only out of reach recognises what it did already.
+Only frames of a network are not: they end with ABORTED, as lost frames do no harm and frames sent twice may.
 Requests for a unit that is not identified (again) yet wait beside the queue, so that they hold nobody else up. A unit
 that the controller no longer has, or a full queue, ends a request with an error; it is told by `settle`, at the end of
 the step and never from inside `submit`.
@@ -20,6 +21,7 @@ from iovirt_dist.mux.fifo import Fifo
 from iovirt_dist.mux.queue import RequestQueue
 from iovirt_dist.wire.codec import MAX_PAYLOAD_BYTES, Buffer
 from iovirt_dist.wire.commands import (
+    LOST_WITH_CONTROLLER,
     MAX_BATCH,
     MAX_DATA_BYTES,
     WITH_DATA_OUT,
@@ -122,7 +124,10 @@ class QueuePair:
         self._credits = min(peer_credits, MAX_IN_FLIGHT)
         if resumed:
             return
-        again = list(self._in_flight.values())
+        again = [request for request in self._in_flight.values() if request.opcode not in LOST_WITH_CONTROLLER]
+        for request in self._in_flight.values():
+            if request.opcode in LOST_WITH_CONTROLLER:
+                self._refuse(request, Status.ABORTED)
         self._in_flight.clear()
         self._identifying.clear()
         self.resubmitted += len(again)

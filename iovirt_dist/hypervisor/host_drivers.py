@@ -1,19 +1,21 @@
 """The host-side drivers of one guest's devices: the second driver of each, the first is in the guest.
 
 Drivers of disks and entropy live as long as the guest's machine: what they asked for is void when it is rebuilt.
-Drivers of terminals outlive it, because what is printed or typed must not be lost with a reset.
+Drivers of terminals outlive it, because what is printed or typed must not be lost with a reset, and so do those of
+network cards.
 """
 
 from __future__ import annotations
 
-from iovirt_dist.drivers.backend import DiskClient, EntropyClient, TerminalBackend, TerminalClient
+from iovirt_dist.drivers.backend import DiskClient, EntropyClient, NetworkClient, TerminalBackend, TerminalClient
 from iovirt_dist.drivers.disk import DiskDriver
 from iovirt_dist.drivers.entropy import EntropyDriver
+from iovirt_dist.drivers.network import NetworkDriver
 from iovirt_dist.drivers.terminal import TerminalDriver
-from iovirt_dist.hypervisor.plan import Attachment, GuestPlan
+from iovirt_dist.hypervisor.plan import Attachment, Card, GuestPlan
 
-DISK_QUEUE, TERMINAL_QUEUE, VIRTIO_TERMINAL_QUEUE, ENTROPY_QUEUE = 0, 1, 3, 5
-"""Queue numbers in request ids; a terminal takes two."""
+DISK_QUEUE, TERMINAL_QUEUE, VIRTIO_TERMINAL_QUEUE, ENTROPY_QUEUE, NETWORK_QUEUE = 0, 1, 3, 5, 6
+"""Queue numbers in request ids; a terminal takes two, and so does a network card."""
 
 
 class HostDrivers:
@@ -21,7 +23,7 @@ class HostDrivers:
 
     Args:
         plan: Its devices.
-        instance: Instance number under which its terminal drivers submit.
+        instance: Instance number under which its drivers of terminals and network cards submit.
     """
 
     def __init__(self, plan: GuestPlan, instance: int) -> None:
@@ -30,6 +32,7 @@ class HostDrivers:
         self.terminal = _terminal(plan.console, instance, TERMINAL_QUEUE)
         self.virtio_terminal = _terminal(plan.virtio_console, instance, VIRTIO_TERMINAL_QUEUE)
         self._terminals = [driver for driver in (self.terminal, self.virtio_terminal) if driver is not None]
+        self.network = _network(plan.net, instance)
         self._plan = plan
 
     @property
@@ -61,6 +64,8 @@ class HostDrivers:
             self.disk = DiskDriver(disk.queue_pair, disk.unit, identity, instance, DISK_QUEUE)
         if rng is not None:
             self.entropy = EntropyDriver(rng.queue_pair, rng.unit, instance, ENTROPY_QUEUE)
+        if self.network is not None:
+            self.network.follow_link(0)
 
     def attach(
         self,
@@ -68,6 +73,7 @@ class HostDrivers:
         terminal: TerminalClient | None,
         virtio_terminal: TerminalClient | None,
         entropy: EntropyClient | None,
+        network: NetworkClient | None,
         power_on_ns: int,
     ) -> None:
         """Say which virtual devices the drivers serve now, and when their machine's time began (monotonic)."""
@@ -79,6 +85,8 @@ class HostDrivers:
             self.terminal.attach(terminal, power_on_ns)
         if self.virtio_terminal is not None:
             self.virtio_terminal.attach(virtio_terminal, power_on_ns)
+        if self.network is not None:
+            self.network.attach(network, power_on_ns)
 
     def power_off(self, instance: int) -> None:
         """The machine is gone: what it asked for completes into nothing."""
@@ -87,23 +95,37 @@ class HostDrivers:
                 attachment.queue_pair.forget(instance)
         for terminal in self._terminals:
             terminal.attach(None, 0)
+        if self.network is not None:
+            self.network.attach(None, 0)
 
     def flush(self, now_ns: int) -> None:
-        """Let terminals hand on what was printed and typed, and try again what failed."""
+        """Let terminals hand on what was printed and typed, follow the network's link, and try again what failed."""
         for terminal in self._terminals:
             terminal.feed(now_ns)
             terminal.flush(now_ns)
+        if self.network is not None:
+            self.network.flush(now_ns)
 
     @property
     def retry_ns(self) -> int | None:
         """Monotonic time at which `flush` must be called next, None for never."""
-        return min((at for driver in self._terminals if (at := driver.retry_ns) is not None), default=None)
+        due = [at for driver in self._terminals if (at := driver.retry_ns) is not None]
+        if self.network is not None and self.network.retry_ns is not None:
+            due.append(self.network.retry_ns)
+        return min(due, default=None)
 
 
 def _terminal(attachment: Attachment | None, instance: int, queue: int) -> TerminalDriver | None:
     if attachment is None:
         return None
     return TerminalDriver(attachment.queue_pair, attachment.unit, instance, queue)
+
+
+def _network(card: Card | None, instance: int) -> NetworkDriver | None:
+    if card is None:
+        return None
+    queue_pair, unit = card.attachment.queue_pair, card.attachment.unit
+    return NetworkDriver(queue_pair, unit, card.mac, card.mtu, instance, NETWORK_QUEUE)
 
 
 class _Unconnected:

@@ -29,6 +29,21 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
+class Card:
+    """A network card and the switch port that it is plugged in.
+
+    Attributes:
+        attachment: The port.
+        mac: The card's address, 6 bytes.
+        mtu: Largest payload of a frame, bytes.
+    """
+
+    attachment: Attachment
+    mac: bytes
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
 class GuestPlan:
     """What a guest is to have.
 
@@ -44,6 +59,7 @@ class GuestPlan:
         rng: Source of entropy, None without one.
         abi: Whose system calls are taken at the system-call level.
         files: What a program sees besides its devices: content by absolute path, read-only.
+        net: Virtio network card, None without one.
     """
 
     name: str
@@ -57,7 +73,9 @@ class GuestPlan:
     rng: Attachment | None = None
     abi: str = "linux_i386"
     files: Mapping[str, Buffer] = field(default_factory=dict)
+    net: Card | None = None
 
     def attachments(self) -> list[Attachment]:
         """Everything that must be identified before the guest can have power."""
-        return [a for a in (self.disk, self.console, self.virtio_console, self.rng) if a is not None]
+        net = self.net.attachment if self.net is not None else None
+        return [a for a in (self.disk, self.console, self.virtio_console, self.rng, net) if a is not None]

@@ -109,10 +109,12 @@ class VirtualMachine:
             files=plan.files,
             next_generation=self._next_generation,
             tracer=self.tracer,
+            network=drivers.network,
         )
         self.machine = machine = build_machine(plan.machine, parts)
         self._intercept(machine.interceptors)
-        drivers.attach(machine.disk, machine.terminal, machine.console, machine.entropy, now_ns)
+        drivers.attach(machine.disk, machine.terminal, machine.console, machine.entropy, machine.network, now_ns)
+        drivers.flush(now_ns)
 
     def power_off(self) -> None:
         """Take the machine down; requests that are on their way complete into nothing."""

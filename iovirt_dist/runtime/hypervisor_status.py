@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from iovirt_dist.drivers.network import NetworkDriver
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.hypervisor.guest import Guest
 from iovirt_dist.hypervisor.intercept.driver import DriverInterception
@@ -46,8 +47,26 @@ def guest_status(guest: Guest, stream: Stream | None) -> dict[str, Any]:
         "disk_bytes_written": disk.bytes_written if disk else 0,
         "console_bytes_out": terminal.bytes_out if terminal else 0,
         "console_bytes_in": terminal.bytes_in if terminal else 0,
+        "network": _network_status(vm.drivers.network),
         "queues": _queue_status(machine.driver_level) if machine and machine.driver_level else {},
         "system_calls": _call_status(machine.syscall_level, vm.plan.abi) if machine and machine.syscall_level else {},
+    }
+
+
+def _network_status(driver: NetworkDriver | None) -> dict[str, Any]:
+    """What passed the guest's network card, counted by the host-side driver."""
+    if driver is None:
+        return {}
+    return {
+        "mac": driver.mac.hex(":"),
+        "link_up": driver.link_up,
+        "frames_out": driver.frames_out,
+        "bytes_out": driver.bytes_out,
+        "frames_in": driver.frames_in,
+        "bytes_in": driver.bytes_in,
+        "dropped_out": driver.dropped_out,
+        "dropped_in": driver.dropped_in,
+        "errors": driver.errors,
     }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.hypervisor.events import HypervisorConfig
 from iovirt_dist.hypervisor.machines.registry import NO_MACHINE
-from iovirt_dist.hypervisor.plan import Attachment, GuestPlan
+from iovirt_dist.hypervisor.plan import Attachment, Card, GuestPlan
 from iovirt_dist.runtime.files import read_files
 from iovirt_dist.topology.guest_specs import GuestSpec, MachineSpec, ProgramSpec
 from iovirt_dist.topology.specs import HypervisorSpec, Topology
@@ -38,6 +38,7 @@ def hypervisor_config(topology: Topology, spec: HypervisorSpec, epoch: int) -> H
 
 def _plan(guest: GuestSpec, pairs: Mapping[str, QueuePair]) -> GuestPlan:
     disk, console, virtio_console, rng = guest.disk, guest.console, guest.virtio_console, guest.rng
+    net = guest.net
     return GuestPlan(
         name=guest.name,
         machine=NO_MACHINE if isinstance(guest, ProgramSpec) else guest.machine,
@@ -50,4 +51,5 @@ def _plan(guest: GuestSpec, pairs: Mapping[str, QueuePair]) -> GuestPlan:
         rng=rng and Attachment(pairs[rng.controller], ENTROPY_UNIT),
         abi=guest.abi if isinstance(guest, ProgramSpec) else MACHINE_ABI,
         files=read_files(guest.files) if isinstance(guest, ProgramSpec) else {},
+        net=net and Card(Attachment(pairs[net.controller], net.port), net.mac, net.mtu),
     )

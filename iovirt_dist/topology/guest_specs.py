@@ -53,6 +53,22 @@ class RngAttachment(NamedTuple):
     controller: ProcessName
 
 
+class NetAttachment(NamedTuple):
+    """The switch port behind a guest's network card.
+
+    Attributes:
+        controller: Name of the network controller.
+        port: The port's name there: the guest's.
+        mac: The card's address, 6 bytes.
+        mtu: Largest payload of a frame, bytes.
+    """
+
+    controller: ProcessName
+    port: str
+    mac: bytes
+    mtu: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestBase:
     """What every kind of guest has; one per replica.
@@ -66,6 +82,7 @@ class GuestBase:
         console: What stands behind its serial port, or a program's /dev/console; None for an unconnected one.
         virtio_console: What stands behind its virtio console; None for no such device.
         rng: What stands behind its entropy device; None for no such device.
+        net: What stands behind its network card; None for no such device.
     """
 
     kind: ClassVar[Literal["guest"]] = "guest"
@@ -77,6 +94,7 @@ class GuestBase:
     console: ConsoleAttachment | None = None
     virtio_console: ConsoleAttachment | None = None
     rng: RngAttachment | None = None
+    net: NetAttachment | None = None
 
     @property
     def terminals(self) -> tuple[ConsoleAttachment, ...]:
@@ -86,7 +104,7 @@ class GuestBase:
     @property
     def controllers(self) -> tuple[ProcessName, ...]:
         """The controllers that this guest's requests reach, each once."""
-        attached = (self.disk, self.console, self.virtio_console, self.rng)
+        attached = (self.disk, self.console, self.virtio_console, self.rng, self.net)
         return tuple(dict.fromkeys(attachment.controller for attachment in attached if attachment is not None))
 
     def missing_files(self) -> list[ImageError]:

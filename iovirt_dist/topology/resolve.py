@@ -10,6 +10,7 @@ from iovirt_dist.ids import ProcessName
 from iovirt_dist.topology import schema, units
 from iovirt_dist.topology.resolve_controllers import ControllerResolver
 from iovirt_dist.topology.resolve_guests import GuestResolver
+from iovirt_dist.topology.resolve_net import check_networks
 from iovirt_dist.topology.scope import Origin, Scope
 from iovirt_dist.topology.specs import HypervisorSpec, Topology
 
@@ -42,6 +43,8 @@ def resolve_topology(document: schema.Document, origin: Origin) -> Topology:
         for name, entry in document.hypervisor.items()
     }
     controllers = ControllerResolver(scope).resolve(document.controller)
+    guests = GuestResolver(scope, hypervisors, controllers).resolve(document.guest)
+    check_networks(scope, controllers, guests, document.guest)
     return Topology(
         name=table.name,
         source=origin.source,
@@ -49,6 +52,6 @@ def resolve_topology(document: schema.Document, origin: Origin) -> Topology:
         lease_ns=lease_ns,
         hypervisors=hypervisors,
         controllers=controllers,
-        guests=GuestResolver(scope, hypervisors, controllers).resolve(document.guest),
+        guests=guests,
         label=origin.label,
     )

@@ -10,6 +10,7 @@ from typing import Final
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.ids import ProcessName
 from iovirt_dist.topology import schema, units
+from iovirt_dist.topology.resolve_net import NetResolver
 from iovirt_dist.topology.scope import NAME, Scope
 from iovirt_dist.topology.specs import BlockSpec, ConsoleSpec, ControllerSpec, ExtentSpec, RngSpec
 
@@ -44,6 +45,8 @@ class ControllerResolver:
             return ConsoleSpec(name=ProcessName(name), endpoint=endpoint)
         if isinstance(table, schema.RngTable):
             return RngSpec(name=ProcessName(name), endpoint=endpoint)
+        if isinstance(table, schema.NetTable):
+            return NetResolver(self._scope, name).resolve(table, endpoint)
         image = self._scope.path(table.image)
         size_bytes = self._image_size(table, image, name)
         return BlockSpec(

@@ -17,6 +17,7 @@ from iovirt_dist.platform.slots import VirtioSlot
 from iovirt_dist.topology import schema, units
 from iovirt_dist.topology.parse import suggestion
 from iovirt_dist.topology.program_abi import PROGRAM_ABIS, program_abi
+from iovirt_dist.topology.resolve_net import derived_mac, parse_mac
 from iovirt_dist.topology.scope import Scope
 from iovirt_dist.topology.specs import (
     BlockSpec,
@@ -27,6 +28,8 @@ from iovirt_dist.topology.specs import (
     GuestSpec,
     HypervisorSpec,
     MachineSpec,
+    NetAttachment,
+    NetSpec,
     ProgramSpec,
     Restart,
     RngAttachment,
@@ -68,6 +71,7 @@ def _command_line(table: schema.MachineTable, level: Level) -> str:
         VirtioSlot.DISK: table.devices.disk and level is Level.DRIVER,
         VirtioSlot.CONSOLE: table.devices.virtio_console,
         VirtioSlot.ENTROPY: table.devices.rng,
+        VirtioSlot.NETWORK: table.devices.net,
     }
     words = pc.virtio_words(slot for slot, there in present.items() if there)
     return " ".join([table.command_line, *words] if table.command_line else words)
@@ -98,6 +102,7 @@ class _Common(TypedDict):
     console: ConsoleAttachment | None
     virtio_console: ConsoleAttachment | None
     rng: RngAttachment | None
+    net: NetAttachment | None
 
 
 class GuestResolver:
@@ -163,6 +168,7 @@ class GuestResolver:
                 hvc, f"{replica.name}{VIRTIO_CONSOLE_SUFFIX}", self._device_key(group, "virtio_console")
             ),
             rng=self._rng(devices.rng, self._device_key(group, "rng")),
+            net=self._net(devices, replica) if isinstance(devices, schema.MachineDevicesTable) else None,
         )
 
     def _device_key(self, group: str, device: str) -> str:
@@ -313,6 +319,16 @@ class GuestResolver:
 
     def _rng(self, written: str, where: str) -> RngAttachment | None:
         return RngAttachment(self._reference(written, RngSpec, "rng", where).name) if written else None
+
+    def _net(self, devices: schema.MachineDevicesTable, replica: _Replica) -> NetAttachment | None:
+        where = self._device_key(replica.group, "mac")
+        if not devices.net:
+            if devices.mac:
+                raise ConfigError("an address without a network card", where, 'set devices.net = "..."')
+            return None
+        switch = self._reference(devices.net, NetSpec, "net", self._device_key(replica.group, "net"))
+        mac = parse_mac(devices.mac, where) if devices.mac else derived_mac(replica.name)
+        return NetAttachment(switch.name, replica.name, mac, switch.mtu)
 
     def _check_writers(self, guests: Mapping[GuestName, GuestSpec]) -> None:
         """Refuse a second guest on a writable extent: neither's file system would survive it."""

@@ -13,6 +13,10 @@ import msgspec
 Size = Annotated[int | str, msgspec.Meta(description='a size such as 512, "64KiB" or "1GiB"')]
 Duration = Annotated[str, msgspec.Meta(description='a duration such as "500ms" or "2s"')]
 Replicas = Annotated[int, msgspec.Meta(ge=1, le=1024, description="an integer from 1 to 1024")]
+Vlan = Annotated[int, msgspec.Meta(ge=1, le=4094, description="a VLAN's number from 1 to 4094")]
+MacLimit = Annotated[int, msgspec.Meta(ge=1, le=4096, description="an integer from 1 to 4096")]
+Mtu = Annotated[int, msgspec.Meta(ge=576, le=9198, description="an integer from 576 to 9198")]
+StormLimit = Annotated[int, msgspec.Meta(ge=0, le=1_000_000, description="an integer from 0 to 1000000")]
 Words = Annotated[list[str], msgspec.Meta(description="a list of strings")]
 
 
@@ -75,6 +79,48 @@ class RngTable(Table, frozen=True, kw_only=True):
     endpoint: str = ""
 
 
+class PortTable(Table, frozen=True, kw_only=True):
+    """``[controller.NAME.ports.GUEST]``: what holds at a guest's port; GUEST names one guest, or all of a ``count``."""
+
+    vlan: Vlan = 1
+    anti_spoofing: bool = True
+    """Frames must come from the guest's own address; false: any address, which is then learned."""
+    mac_limit: MacLimit = 64
+    """Most addresses that are learned at the port."""
+    rate: Size = 0
+    """Bytes per second that the guest may send; 0 for any amount."""
+    tap: str = ""
+    """Capture file (pcap) of what passes the port; relative to the topology file's folder; empty for none."""
+
+
+class ResponderTable(Table, frozen=True, kw_only=True):
+    """``[controller.NAME.responder]``: a built-in host that answers ARP and ping, and may serve DHCP and TFTP."""
+
+    address: str
+    """Its IPv4 address and network: ``10.0.0.1/24``."""
+    vlan: Vlan = 1
+    dhcp: str = ""
+    """First and last address to lease: ``10.0.0.100-10.0.0.199``; empty for no DHCP server."""
+    tftp: str = ""
+    """Folder of files to read; relative to the topology file's folder; empty for no TFTP server."""
+
+
+class NetTable(Table, frozen=True, kw_only=True):
+    """``[controller.NAME]`` with ``kind = "net"``: an Ethernet switch."""
+
+    kind: Literal["net"]
+    endpoint: str = ""
+    mtu: Mtu = 1500
+    """Largest payload of a frame, as the guests' cards say."""
+    storm_limit: StormLimit = 1000
+    """Frames to many (broadcast, multicast, unknown address) that each guest may send in a second; 0 for any number."""
+    tap: str = ""
+    """Capture file (pcap) of all frames, each once; relative to the topology file's folder; empty for none."""
+    responder: ResponderTable | None = None
+    ports: dict[str, PortTable] = {}
+    """What holds at a guest's port, by guest; the others have the defaults."""
+
+
 class ProgramDevicesTable(Table, frozen=True, kw_only=True):
     """``guest.NAME.devices`` of a program: which controller stands behind each file in /dev; empty for none."""
 
@@ -91,6 +137,15 @@ class DevicesTable(ProgramDevicesTable, frozen=True, kw_only=True):
 
     virtio_console: str = ""
     """``CONTROLLER``; the terminal has the guest's name and ``.hvc0``."""
+
+
+class MachineDevicesTable(DevicesTable, frozen=True, kw_only=True):
+    """``guest.NAME.devices`` of a machine that runs machine code."""
+
+    net: str = ""
+    """``CONTROLLER``, a switch; the port has the guest's name."""
+    mac: str = ""
+    """Ethernet address of its network card, ``02:00:00:00:00:01``; empty for one that follows from the guest's name."""
 
 
 class GuestTable(Table, frozen=True, kw_only=True):
@@ -117,7 +172,7 @@ class MachineTable(GuestTable, frozen=True, kw_only=True):
     command_line: str = ""
     prefetch: bool = True
     """Data port reads may come ahead of the INs that ask for them, as with the PIIX3; false: each IN is a message."""
-    devices: DevicesTable = DevicesTable()
+    devices: MachineDevicesTable = MachineDevicesTable()
 
 
 class ProgramTable(GuestTable, frozen=True, kw_only=True):
@@ -149,11 +204,11 @@ class ScriptTable(GuestTable, frozen=True, kw_only=True):
     devices: DevicesTable = DevicesTable()
 
 
-ControllerTable = BlockTable | ConsoleTable | RngTable
+ControllerTable = BlockTable | ConsoleTable | RngTable | NetTable
 AnyGuestTable = MachineTable | ProgramTable | ScriptTable
 
 KINDS: Final[dict[Any, dict[str, type[Table]]]] = {
-    ControllerTable: {"block": BlockTable, "console": ConsoleTable, "rng": RngTable},
+    ControllerTable: {"block": BlockTable, "console": ConsoleTable, "rng": RngTable, "net": NetTable},
     AnyGuestTable: {"machine": MachineTable, "program": ProgramTable, "script": ScriptTable},
 }
 """The tables whose keys depend on their ``kind``, by the type of a table in its section."""

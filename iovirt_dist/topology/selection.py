@@ -14,6 +14,7 @@ from iovirt_dist.topology.specs import (
     GuestSpec,
     HypervisorSpec,
     Kind,
+    NetSpec,
     RngSpec,
     Topology,
 )
@@ -51,6 +52,8 @@ def select(kind: Literal["block"], argv: Sequence[str], environ: Mapping[str, st
 def select(kind: Literal["console"], argv: Sequence[str], environ: Mapping[str, str]) -> Selection[ConsoleSpec]: ...
 @overload
 def select(kind: Literal["rng"], argv: Sequence[str], environ: Mapping[str, str]) -> Selection[RngSpec]: ...
+@overload
+def select(kind: Literal["net"], argv: Sequence[str], environ: Mapping[str, str]) -> Selection[NetSpec]: ...
 @overload
 def select(kind: Literal["guest"], argv: Sequence[str], environ: Mapping[str, str]) -> Selection[GuestSpec]: ...
 def select(kind: Kind, argv: Sequence[str], environ: Mapping[str, str]) -> Selection[AnySpec]:

@@ -20,11 +20,13 @@ from iovirt_dist.topology.guest_specs import (
     GuestBase,
     GuestSpec,
     MachineSpec,
+    NetAttachment,
     ProgramSpec,
     Restart,
     RngAttachment,
     ScriptSpec,
 )
+from iovirt_dist.topology.net_specs import NetSpec, PortSpec, ResponderSpec, SwitchPort
 
 __all__ = [
     "CONTROLLER_KINDS",
@@ -41,19 +43,24 @@ __all__ = [
     "HypervisorSpec",
     "Kind",
     "MachineSpec",
+    "NetAttachment",
+    "NetSpec",
+    "PortSpec",
     "ProcessSpec",
     "ProgramSpec",
+    "ResponderSpec",
     "Restart",
     "RngAttachment",
     "RngSpec",
     "ScriptSpec",
+    "SwitchPort",
     "Topology",
 ]
 
-Kind = Literal["hypervisor", "block", "console", "rng", "guest"]
+Kind = Literal["hypervisor", "block", "console", "rng", "net", "guest"]
 """Process types: one entry point ``services/KIND.py`` and one Procfile line each."""
 
-CONTROLLER_KINDS: Final[tuple[Kind, ...]] = ("block", "console", "rng")
+CONTROLLER_KINDS: Final[tuple[Kind, ...]] = ("block", "console", "rng", "net")
 
 KINDS: Final[tuple[Kind, ...]] = (*CONTROLLER_KINDS, "hypervisor", "guest")
 """In starting order; stopping goes the other way, so that no request loses its server."""
@@ -130,7 +137,7 @@ class RngSpec:
     endpoint: str
 
 
-ControllerSpec = BlockSpec | ConsoleSpec | RngSpec
+ControllerSpec = BlockSpec | ConsoleSpec | RngSpec | NetSpec
 AnySpec = HypervisorSpec | ControllerSpec | GuestSpec
 
 
@@ -210,6 +217,14 @@ class Topology:
         """Names of the terminals of one console controller."""
         consoles = [console for guest in self.guests.values() for console in guest.terminals]
         return [console.terminal for console in consoles if console.controller == controller]
+
+    def ports_of(self, switch: NetSpec) -> list[SwitchPort]:
+        """The ports of a switch: one for each guest with a card that is plugged in there, in the file's order."""
+        return [
+            SwitchPort(guest.net.port, guest.hypervisor, guest.net.mac, switch.port(guest.name))
+            for guest in self.guests.values()
+            if guest.net is not None and guest.net.controller == switch.name
+        ]
 
     def terminal(self, name: str) -> ConsoleAttachment:
         """Return the terminal of that name; a guest's name stands for its first.

@@ -29,6 +29,10 @@ _COMPLETION_ZEROES = (18, 19)
 MAX_BATCH = 1024
 MAX_DATA_BYTES = 4 << 20
 """Most data that one command moves."""
+MIN_FRAME_BYTES = 14
+"""Shortest Ethernet frame that is one: its header (IEEE 802.3-2018, section 3.1.1), without its check sequence."""
+MAX_FRAME_BYTES = 9216
+"""Longest Ethernet frame of a switch: a jumbo frame, without its check sequence."""
 
 
 class Opcode(enum.IntEnum):
@@ -46,6 +50,10 @@ class Opcode(enum.IntEnum):
     """Completes when the terminal has input; at most `length` bytes come back."""
     ENTROPY_GET = 24
     """Completes with random bytes: at least one, at most `length`."""
+    NET_TRANSMIT = 32
+    """Payload: one Ethernet frame for the port, without its check sequence. OK says that the switch has seen it."""
+    NET_RECEIVE = 33
+    """Completes when a frame leaves the port; at most `length` bytes come back, of a longer one nothing."""
 
 
 class Status(enum.IntEnum):
@@ -64,7 +72,9 @@ class Status(enum.IntEnum):
     """The queue pair ended before the command was done."""
 
 
-WITH_DATA_OUT = frozenset({Opcode.IDENTIFY, Opcode.WRITE, Opcode.CONSOLE_TRANSMIT})
+WITH_DATA_OUT = frozenset({Opcode.IDENTIFY, Opcode.WRITE, Opcode.CONSOLE_TRANSMIT, Opcode.NET_TRANSMIT})
+LOST_WITH_CONTROLLER = frozenset({Opcode.NET_TRANSMIT})
+"""What ends with ABORTED when its controller's life ends: done twice it would do harm, lost it does none."""
 _OPCODES = {int(opcode): opcode for opcode in Opcode}
 _STATUSES = {int(status): status for status in Status}
 
@@ -75,7 +85,7 @@ class Command(NamedTuple):
     Attributes:
         id: Identity of the request, end to end: a packed `RequestId`, which means nothing to the controller.
         opcode: What to do.
-        unit: Disk extent or terminal, as `Opcode.IDENTIFY` numbered it.
+        unit: Disk extent, terminal or port, as `Opcode.IDENTIFY` numbered it.
         offset: Bytes from the start of the unit; 0 where it means nothing.
         length: Bytes of data in or out.
     """
@@ -104,11 +114,11 @@ class Completion(NamedTuple):
 
 
 class UnitIdentity(NamedTuple):
-    """What IDENTIFY tells about a disk extent or a terminal.
+    """What IDENTIFY tells about a disk extent, a terminal or a port.
 
     Attributes:
-        size_bytes: Capacity; 0 for a terminal.
-        block_bytes: Smallest aligned unit of access; 1 for a terminal.
+        size_bytes: Capacity; 0 for a terminal; of a port the longest frame.
+        block_bytes: Smallest aligned unit of access; 1 for a terminal or a port.
         read_only: Whether writes are refused.
         serial: Name by which the guest may know the unit, up to 20 ASCII bytes.
     """

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from iovirt_dist.controllers.base import CommandsSubmitted, CompleteCommands, QueuePairClosed, QueuePairOpened
+from iovirt_dist.controllers.base import TimerFired as DeviceTimerFired
 from iovirt_dist.controllers.front import ControllerFront, FramesReceived, Note, Send, StopRequested, TimerFired
 from iovirt_dist.ids import RequestId
 from iovirt_dist.wire.codec import Frames
@@ -24,14 +25,21 @@ def read(sequence: int) -> Command:
 
 
 class Echo:
-    """A device class that completes each batch at once, and passes its own actions on."""
+    """A device class that completes each batch at once, passes its own actions on, and is timed once."""
 
     def __init__(self) -> None:
         self.events: list[Any] = []
+        self.due_ns: int | None = None
+
+    def deadline_ns(self) -> int | None:
+        """What the test has set."""
+        return self.due_ns
 
     def handle(self, event: Any, now_ns: int) -> list[Any]:
         """Complete."""
         self.events.append(event)
+        if isinstance(event, DeviceTimerFired):
+            self.due_ns = None
         if isinstance(event, CommandsSubmitted):
             return [CompleteCommands(event.pair, [Completion(c.id, Status.OK, 2) for c in event.commands], [b"ok"])]
         return [event] if isinstance(event, str) else []
@@ -90,6 +98,22 @@ class Bench:
             elif action.frames and action.peer in self.hypervisors:
                 hypervisor = self.hypervisors[action.peer]
                 hypervisor.take(hypervisor.opener.receive(action.frames, now_ns))
+
+
+def test_front_timer_reaches_the_device_when_its_deadline_has_come_and_not_before() -> None:
+    """The front's deadline is the earlier one of its sessions' and its device's."""
+    bench = Bench()
+    bench.device.due_ns = 5 * SECOND
+    deadline_ns = bench.front.deadline_ns()
+
+    bench.do(TimerFired(), 5 * SECOND - 1)
+    before = list(bench.device.events)
+    bench.do(TimerFired(), 5 * SECOND)
+
+    assert deadline_ns == 5 * SECOND
+    assert before == []
+    assert bench.device.events == [DeviceTimerFired()]
+    assert bench.front.deadline_ns() is None
 
 
 def test_front_session_is_a_queue_pair_and_a_batch_is_a_message_with_one_interrupt() -> None:

@@ -173,6 +173,10 @@ class Chain:
         self.left = length
         self.ended = asyncio.Event()
 
+    def deadline_ns(self) -> int | None:
+        """Nothing is timed."""
+        return None
+
     def handle(self, event: object, now_ns: int) -> list[str]:
         """Go on with the chain."""
         if not isinstance(event, str) and not hasattr(event, "commands"):

@@ -66,7 +66,7 @@ def test_document_user_keyed_tables_keep_what_toml_says() -> None:
         (SCRIPT + 'image = "x"', "t.toml: guest.load.image: unknown key; known: count, devices"),
         (
             '[controller.r]\nkind = "rnd"',
-            't.toml: controller.r.kind: expected "block", "console" or "rng", got "rnd"; did',
+            't.toml: controller.r.kind: expected "block", "console", "rng" or "net", got "rnd"; did',
         ),
         (GUEST + 'machine = "pcc"', 't.toml: guest.alice.machine: expected "pc" or "virt", got "pcc"'),
         (GUEST + "devices = 3", "t.toml: guest.alice.devices: expected a table, got 3"),

@@ -1,0 +1,202 @@
+"""The network controller's core: commands of many queue pairs become frames through one switch.
+
+Theory of operation. A port belongs to one hypervisor and is up from its identification until that hypervisor's queue
+pair closes. A transmit ends as soon as the switch has seen its frame. Receives are parked, in order, until the
+switch has a frame for their port. What the switch gives for the built-in host never leaves the core, except for the
+files that the host is asked for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from iovirt_dist.controllers.base import (
+    NO_LIMIT,
+    CommandsSubmitted,
+    CompleteCommands,
+    PairEvent,
+    QueuePairClosed,
+    QueuePairOpened,
+    QueuePairs,
+)
+from iovirt_dist.controllers.net.config import QUEUE_CREDITS, NetConfig
+from iovirt_dist.controllers.net.switch import Switch
+from iovirt_dist.controllers.peer_queues import OutstandingCommand
+from iovirt_dist.wire.commands import MAX_FRAME_BYTES, MIN_FRAME_BYTES, Opcode, Status, UnitIdentity
+
+MAX_PARKED: Final = 64
+"""Receives parked per port; more are completed with QUEUE_FULL."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureFrames:
+    """Write frames to a capture file.
+
+    Attributes:
+        tap: The file.
+        frames: In order.
+        at_ns: When they passed, monotonic.
+    """
+
+    tap: Path
+    frames: Sequence[bytes]
+    at_ns: int
+
+
+NetAccess = CaptureFrames
+NetAction = CompleteCommands | NetAccess
+NetEvent = PairEvent
+
+
+class NetController:
+    """Sans-IO core of a network controller.
+
+    Args:
+        config: What the switch is like.
+        queue_credits: Commands that one queue pair may have in flight.
+        burst: Commands taken from one queue pair before the next has its turn.
+    """
+
+    def __init__(self, config: NetConfig, queue_credits: int = QUEUE_CREDITS, burst: int = 32) -> None:
+        self.pairs = QueuePairs(queue_credits, burst)
+        self.switch = Switch(config.ports, config.storm_frames_per_s, config.aging_ns, config.queue_frames, config.tap)
+        self._numbers = {port.name: number for number, port in enumerate(config.ports)}
+        self._parked: list[deque[OutstandingCommand]] = [deque() for _ in config.ports]
+        self._identified: dict[str, set[int]] = {}
+        self._open: dict[int, str] = {}
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            QueuePairOpened: self._pair_opened,
+            QueuePairClosed: self._pair_closed,
+            CommandsSubmitted: self.pairs.submit,
+        }
+        self._now_ns = 0
+
+    def handle(self, event: NetEvent, now_ns: int) -> list[NetAction]:
+        """Take an event; return completions first, then captures."""
+        self._now_ns = now_ns
+        handler = self._handlers.get(type(event))
+        if handler is not None:
+            handler(event)
+        for command in self.pairs.take(NO_LIMIT):
+            self._start(command)
+        switch = self.switch
+        for number in sorted(switch.touched):
+            self._serve(number)
+        switch.touched.clear()
+        actions: list[NetAction] = [*self.pairs.collect()]
+        if switch.captured:
+            actions += [CaptureFrames(tap, frames, now_ns) for tap, frames in switch.captured.items()]
+            switch.captured.clear()
+        return actions
+
+    def deadline_ns(self) -> int | None:
+        """Nothing is timed."""
+        return None
+
+    def status(self) -> dict[str, Any]:
+        """What happened at each port."""
+        return {
+            port.config.name: {
+                "up": port.up,
+                "vlan": port.config.vlan,
+                "mac": port.config.mac.hex(":"),
+                "waiting": len(port.queue),
+                "learned": len(port.learned),
+                **asdict(port.counts),
+            }
+            for port in self.switch.ports
+        }
+
+    # --- queue pairs and ports
+
+    def _pair_opened(self, event: QueuePairOpened) -> None:
+        """The ports of a peer that is back are up again; those of a peer's new life once it has identified them."""
+        self._take_down(event.peer)
+        self.pairs.opened(event)
+        self._open[event.pair] = event.peer
+        if not event.resumed:
+            self._identified[event.peer] = set()
+        for parked in self._parked:
+            stale = [command for command in parked if command.queues.abandoned]
+            for command in stale:
+                parked.remove(command)
+        for number in self._identified.get(event.peer, ()):
+            self.switch.set_up(number, True)
+
+    def _pair_closed(self, event: QueuePairClosed) -> None:
+        self.pairs.closed(event)
+        peer = self._open.pop(event.pair, None)
+        if peer is not None and peer not in self._open.values():
+            self._take_down(peer)
+
+    def _take_down(self, peer: str) -> None:
+        for number in self._identified.get(peer, ()):
+            self.switch.set_up(number, False)
+
+    # --- commands
+
+    def _start(self, command: OutstandingCommand) -> None:
+        if command.opcode is Opcode.NET_TRANSMIT:
+            self._transmit(command)
+        elif command.opcode is Opcode.NET_RECEIVE:
+            self._receive(command)
+        elif command.opcode is Opcode.IDENTIFY:
+            self._identify(command)
+        else:
+            self.pairs.complete(command, Status.UNKNOWN_OPCODE)
+
+    def _identify(self, command: OutstandingCommand) -> None:
+        name = bytes(command.data).decode("ascii", errors="replace")
+        number = self._numbers.get(name)
+        peer = command.queues.peer
+        if number is None or self.switch.ports[number].config.peer != peer:
+            self.pairs.complete(command, Status.UNKNOWN_UNIT)
+            return
+        self._identified.setdefault(peer, set()).add(number)
+        self.switch.set_up(number, True)
+        identity = UnitIdentity(MAX_FRAME_BYTES, 1, False, name[:20])
+        self.pairs.complete(command, Status.OK, identity.pack(), number)
+
+    def _is_its_port(self, command: OutstandingCommand) -> bool:
+        """Whether the command is for a port that its peer has identified; it ends if not."""
+        if command.unit in self._identified.get(command.queues.peer, ()):
+            return True
+        self.pairs.complete(command, Status.UNKNOWN_UNIT)
+        return False
+
+    def _transmit(self, command: OutstandingCommand) -> None:
+        if not self._is_its_port(command):
+            return
+        if MIN_FRAME_BYTES <= command.length == len(command.data) <= MAX_FRAME_BYTES:
+            # a copy: the frame may wait, and would keep all of the message that it is a part of
+            self.switch.accept(command.unit, bytes(command.data), self._now_ns)
+            self.pairs.complete(command, Status.OK)
+        else:
+            self.pairs.complete(command, Status.BAD_LENGTH)
+
+    def _receive(self, command: OutstandingCommand) -> None:
+        if not self._is_its_port(command):
+            return
+        parked = self._parked[command.unit]
+        if command.length < MIN_FRAME_BYTES:
+            self.pairs.complete(command, Status.BAD_LENGTH)
+        elif len(parked) >= MAX_PARKED:
+            self.pairs.complete(command, Status.QUEUE_FULL)
+        else:
+            parked.append(command)
+            self.switch.touched.add(command.unit)
+
+    def _serve(self, number: int) -> None:
+        """Give frames to the receives that are parked at a port; one that is too short for its frame fails."""
+        queue, parked = self.switch.ports[number].queue, self._parked[number]
+        while queue and parked:
+            command = parked.popleft()
+            frame = self.switch.take(number)
+            if len(frame) <= command.length:
+                self.pairs.complete(command, Status.OK, frame)
+            else:
+                self.pairs.complete(command, Status.BAD_LENGTH)

@@ -1,0 +1,49 @@
+"""Performs the network core's actions on files: the thin I/O between the core and the file system."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from iovirt_dist.controllers.net.core import NetAccess
+from iovirt_dist.controllers.net.pcap import PcapFile
+
+_log = logging.getLogger(__name__)
+
+
+class NetRunner:
+    """Hands of one network core.
+
+    Args:
+        wall_minus_monotonic_ns: What makes wall clock times, ns since 1970 UTC, of the core's times.
+        open_tap: Makes a capture file; raises OSError.
+    """
+
+    def __init__(self, wall_minus_monotonic_ns: int, open_tap: Callable[[Path], PcapFile] = PcapFile) -> None:
+        self._wall_minus_monotonic_ns = wall_minus_monotonic_ns
+        self._open_tap = open_tap
+        self._taps: dict[Path, PcapFile | None] = {}
+
+    def perform(self, action: NetAccess) -> None:
+        """Do an action. A capture file that cannot be written is given up; frames pass all the same."""
+        tap = action.tap
+        file = None
+        try:
+            if tap not in self._taps:
+                self._taps[tap] = self._open_tap(tap)
+            file = self._taps[tap]
+            if file is not None:
+                file.write(action.frames, action.at_ns + self._wall_minus_monotonic_ns)
+        except OSError as error:
+            _log.error("tap %s is given up: %s", tap, error)
+            self._taps[tap] = None
+            if file is not None:
+                file.close()
+
+    def close(self) -> None:
+        """Close the capture files."""
+        for file in self._taps.values():
+            if file is not None:
+                file.close()
+        self._taps.clear()
