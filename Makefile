@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test lint bench clean
 
-demo: $(VENV)/.installed        ## the main job: a guest OS reads a disk through its ATA ports
+demo: $(VENV)/.installed        ## a guest OS reads a disk through its ATA ports, then at three levels
 	$(BIN)/iovirt demo
 
 test: $(VENV)/.installed-dev    ## unit, contract, property, process and guest tests

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from iovirt_dist.cli.output import print_table
@@ -42,7 +42,7 @@ def table_rows(results: Mapping[str, RowResult], job: Job) -> list[tuple[str, ..
         "wire bytes": lambda row: f"{row.counts.wire_bytes:,}",
         "interrupts": lambda row: f"{row.counts.interrupts:,}",
         "seconds": lambda row: f"{row.seconds:,.3f}",
-        "MiB/s": lambda row: f"{mib / row.seconds:,.2f}" if row.seconds else "-",
+        "MiB/s": lambda row: f"{mib / row.seconds:.3g}" if row.seconds else "-",
         "knows": lambda row: marks(row.knows),
         "ABI routines": lambda row: str(row.drivers.abi_routines),
         "ABI code lines": lambda row: f"{row.drivers.abi_lines:,}",
@@ -54,21 +54,27 @@ def table_rows(results: Mapping[str, RowResult], job: Job) -> list[tuple[str, ..
     return [(name, *(cell(row) for row in results.values())) for name, cell in cells.items()]
 
 
-def headlines(results: Mapping[str, RowResult]) -> Iterator[str]:
-    """What the driver level saves over each other one, a line each."""
-    for name, ratio in ratios(results).items():
-        other = _HEADINGS[name.partition("/")[0]]
-        yield (
-            f"{other} / driver: {ratio['traps']:,.1f} x the traps, {ratio['messages']:,.1f} x the messages, "
-            f"{ratio['seconds']:,.1f} x the time"
+def ratio_rows(results: Mapping[str, RowResult]) -> list[tuple[str, ...]]:
+    """How many times as much as the driver level each other one needs: a name, then traps, messages, bytes, time."""
+    return [
+        (
+            _HEADINGS[name.partition("/")[0]],
+            *(_times(ratio[key]) for key in ("traps", "messages", "wire_bytes", "seconds")),
         )
+        for name, ratio in ratios(results).items()
+    ]
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f} x" if ratio >= 10 else f"{ratio:.2g} x"
 
 
 def print_comparison(results: Mapping[str, RowResult], job: Job) -> None:
     """Print table, legend and ratios on stdout."""
     writes = f", {job.write_percent} % of them written back" if job.write_percent else ""
-    print(f"job: {job.kib} KiB in requests of {job.block_bytes:,} bytes{writes}; same guest, same disk\n")
+    print(f"job: {job.kib} KiB in requests of {job.block_bytes:,} bytes{writes}\n")
     print_table(("", *(_HEADINGS[name] for name in results)), table_rows(results, job))
     print(f"\n{LEGEND}")
-    for number, line in enumerate(headlines(results)):
-        print(line if number else f"\n{line}")
+    if ratio := ratio_rows(results):
+        print()
+        print_table(("against the driver level", "traps", "messages", "wire bytes", "time"), ratio)

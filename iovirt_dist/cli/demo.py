@@ -1,8 +1,9 @@
-"""``iovirt demo``: the main job on real processes, and whether every number agrees.
+"""``iovirt demo``: the main job on real processes, the three levels side by side, and whether every number agrees.
 
 The bundled guest OS reads 1 MiB of its disk through the ATA ports, prints its SHA-256, writes a result block, and then
 lets user programs poke at I/O where they may not. The demo compares the checksum with the host's own of the image, and
-the guest's count of its traps with the hypervisor's.
+the guest's count of its traps with the hypervisor's. Then the same guest does a small job at the operation, the
+driver and the system-call level, as ``iovirt compare`` has it.
 """
 
 from __future__ import annotations
@@ -14,13 +15,20 @@ import shutil
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from iovirt_dist.cli.compare import compare
+from iovirt_dist.cli.compare_table import print_comparison
 from iovirt_dist.cli.launch import start_detached, wait_ready
 from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED, fail, note, print_json, print_table, printable
 from iovirt_dist.cli.terminal import exit_on_signals
+from iovirt_dist.compare.job import Job, disk_content, sha256_of
+from iovirt_dist.compare.knowledge import KNOWN, RECONSTRUCTED
+from iovirt_dist.compare.result import RowResult, comparison_json, ratios
+from iovirt_dist.compare.rows import ROWS
 from iovirt_dist.errors import LocalError
 from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.runtime.status import read_status
@@ -32,6 +40,10 @@ JOB_BYTES: Final = 1 << 20
 TIMEOUT_S: Final = 50.0
 SETTLE_S: Final = 5.0
 SEED: Final = 2026
+LEVELS_JOB: Final = Job(kib=32, block_bytes=16_384)
+"""What the three levels are compared with."""
+FEWER_TRAPS: Final = 500
+"""How many times fewer traps the driver level must need than one IN for each word."""
 
 _ENDED: Final = b"init: all done"
 _DIGEST: Final = re.compile(r"^job: read 1024 KiB in \d+ requests, sha256 ([0-9a-f]{64})", re.MULTILINE)
@@ -51,6 +63,7 @@ class Outcome:
         expected_sha256: The host's checksum of the image.
         guest_sha256: The guest's; empty if it printed none.
         job_s: Seconds from power-on to the end of the guest's programs.
+        levels: The job of `LEVELS_JOB` at each level.
     """
 
     checks: dict[str, bool]
@@ -59,6 +72,7 @@ class Outcome:
     expected_sha256: str
     guest_sha256: str
     job_s: float
+    levels: Mapping[str, RowResult] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -89,12 +103,28 @@ def run_demo(*, as_json: bool) -> int:
                 outcome = _watch(topology, run_dir, base)
             finally:
                 take_down(run_dir)
+            levels = compare(LEVELS_JOB, ROWS, note)
     finally:
         shutil.rmtree(base, ignore_errors=True)
+    outcome = replace(outcome, checks=outcome.checks | level_checks(levels), levels=levels)
     (_print_json if as_json else _print_tables)(outcome)
     for check in (name for name, holds in outcome.checks.items() if not holds):
         fail(f"demo: {check}: no")
     return EXIT_DONE if outcome.ok else EXIT_FAILED
+
+
+def level_checks(levels: Mapping[str, RowResult]) -> dict[str, bool]:
+    """What must hold of the comparison: checksums, what each level knows (concept C12), what it costs (C14)."""
+    ranges = {name: row.knows["sector_range"].verdict for name, row in levels.items()}
+    processes = {name for name, row in levels.items() if row.knows["process"].verdict == KNOWN}
+    fewer = ratios(levels)["operation/driver"]["traps"]
+    return {
+        "the checksums of all levels are the host's": not any(row.problems for row in levels.values()),
+        "a trap tells no sector range, a driver's request does": ranges
+        == {"operation": RECONSTRUCTED, "operation_string": RECONSTRUCTED, "driver": KNOWN, "syscall": KNOWN},
+        "only a system call tells the process": processes == {"syscall"},
+        f"the driver level needs {FEWER_TRAPS} times fewer traps than one IN a word": fewer >= FEWER_TRAPS,
+    }
 
 
 def _prepare(base: Path) -> Topology:
@@ -180,6 +210,7 @@ def _print_json(outcome: Outcome) -> None:
             "seconds": round(outcome.job_s, 3),
             "guest": outcome.guest,
             "controllers": outcome.controllers,
+            "comparison": comparison_json(outcome.levels, LEVELS_JOB, sha256_of(disk_content(LEVELS_JOB))),
         }
     )
 
@@ -200,6 +231,8 @@ def _print_tables(outcome: Outcome) -> None:
     print_table(("device", "traps"), [(name, f"{count:,}") for name, count in sorted(guest["touched"].items())])
     print()
     print_table(("what", "how much"), [(name, value) for name, value in _figures(outcome)])
+    print()
+    print_comparison(outcome.levels, LEVELS_JOB)
     print()
     for name, holds in outcome.checks.items():
         print(f"{'ok ' if holds else 'NO '} {name}")

@@ -14,7 +14,7 @@ from iovirt_dist.errors import ConfigError
 
 @app.command(help_epilogue="Example: iovirt demo --json")
 def demo(*, json: Json = False) -> int:
-    """Run the main job: the bundled guest OS reads a disk through its ATA ports, and every count must agree."""
+    """Run the main job: a guest OS reads a disk through its ATA ports, then at three levels; every count must agree."""
     from iovirt_dist.cli.demo import run_demo  # noqa: PLC0415 - keeps --help fast
 
     return run_demo(as_json=json)
