@@ -18,7 +18,7 @@ or copy more. The hypervisor is a peer, too: what it says that cannot be is coun
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
@@ -27,7 +27,7 @@ from iovirt_dist.errors import DecodeError
 from iovirt_dist.virtio.memory import GuestMemory, MemoryRangeError
 from iovirt_dist.virtio.ring import Chain, RingError, RingSetup, Segment, device_ring
 from iovirt_dist.wire.codec import MAX_PAYLOAD_BYTES, Buffer
-from iovirt_dist.wire.payload import PayloadReader, join_pieces
+from iovirt_dist.wire.payload import join_pieces, split_payload
 from iovirt_dist.wire.queue_messages import (
     NEVER,
     ArmQueue,
@@ -49,7 +49,6 @@ _MAX_DETAIL = 256
 
 NO_TAIL = -1
 _TAILS = [bytes([value]) for value in range(256)]
-_NOTHING = memoryview(b"")
 
 
 class Outgoing(NamedTuple):
@@ -72,7 +71,7 @@ class QueueCounts:
         stale: Messages about an earlier life of a queue, or about none.
         unknown: Completions of requests that are not in flight.
         cut: Completions whose data or tail did not fit into the writable part.
-        malformed: Batches of completions that ended early, or queues that could not be armed.
+        malformed: Batches of completions that are none, of which nothing is taken, or queues that could not be armed.
     """
 
     requests: int = 0
@@ -84,6 +83,18 @@ class QueueCounts:
     unknown: int = 0
     cut: int = 0
     malformed: int = 0
+
+
+class _Plain(NamedTuple):
+    """The entry of a request that has only a header to read; its ring gives the same chain again and again.
+
+    Attributes:
+        request: As `ArmedQueue.in_flight` has it.
+        parts: The packed fields, and the header in guest memory.
+    """
+
+    request: tuple[Chain, int]
+    parts: tuple[bytes, memoryview]
 
 
 class ArmedQueue:
@@ -103,7 +114,20 @@ class ArmedQueue:
         RingError: The ring's areas are not what a ring's can be.
     """
 
-    __slots__ = ("_counts", "_drained", "_load", "_memory", "_pack", "_ring", "_waiting", "arm", "broken", "in_flight")
+    __slots__ = (
+        "_counts",
+        "_drained",
+        "_last_chain",
+        "_load",
+        "_memory",
+        "_pack",
+        "_plain",
+        "_ring",
+        "_waiting",
+        "arm",
+        "broken",
+        "in_flight",
+    )
 
     def __init__(self, memory: GuestMemory, arm: ArmQueue, counts: QueueCounts) -> None:
         self.arm = arm
@@ -114,6 +138,8 @@ class ArmedQueue:
         self._pack = Struct(f"{REQUEST.format}{arm.header_bytes}s").pack
         self._load = 0
         self._waiting: deque[Chain] = deque()
+        self._plain: dict[int, _Plain] = {}
+        self._last_chain: dict[int, Chain] = {}
         self._drained = False
         setup = RingSetup(arm.size, arm.descriptors, arm.driver_area, arm.device_area, arm.features)
         self._ring = device_ring(memory, setup)
@@ -186,11 +212,20 @@ class ArmedQueue:
         """Make one message of what waits and what the ring offers; the first request must be there."""
         waiting, in_flight, pack, read = self._waiting, self.in_flight, self._pack, self._memory.read
         header_bytes, load, room = self.arm.header_bytes, self._load, MAX_PAYLOAD_BYTES
-        entries: list[bytes] = []
+        entries: list[Buffer] = []
         pieces: list[Buffer] = []
-        bytes_out = 0
-        while len(entries) < MAX_REQUESTS and load < MAX_LOAD_BYTES and (waiting or self._take()):
+        known, before, bytes_out = self._plain, len(in_flight), 0
+        most = before + MAX_REQUESTS
+        while len(in_flight) < most and load < MAX_LOAD_BYTES and (waiting or self._take()):
             chain = waiting[0]
+            plain = known.get(chain.head)
+            if plain is not None and plain.request[0] is chain:
+                entries += plain.parts
+                in_flight[chain.head] = plain.request
+                load += plain.request[1]
+                bytes_out += header_bytes
+                waiting.popleft()
+                continue
             readable, readable_bytes = chain.readable, chain.readable_bytes
             data_bytes = readable_bytes - header_bytes
             if data_bytes > room:
@@ -207,14 +242,25 @@ class ArmedQueue:
                 header = self._joined(readable)
             added = readable_bytes + SEGMENT_LOAD_BYTES * (len(readable) + len(chain.writable))
             entries.append(pack(chain.head, 0, readable_bytes, chain.writable_bytes, header))
-            in_flight[chain.head] = chain, added
+            in_flight[chain.head] = request = chain, added
+            if readable_bytes == header_bytes and len(readable) == 1:
+                self._learn(request)
             load += added
             bytes_out += readable_bytes
             waiting.popleft()
         self._load = load
-        self._counts.requests += len(entries)
+        self._counts.requests += len(in_flight) - before
         self._counts.bytes_out += bytes_out
         return Outgoing(self._body(notifications, b"".join(entries)), join_pieces(pieces))
+
+    def _learn(self, request: tuple[Chain, int]) -> None:
+        """Keep the entry of a request that has only a header to read, if its chain comes for the second time."""
+        chain = request[0]
+        if self._last_chain.get(chain.head) is not chain:
+            self._last_chain[chain.head] = chain
+            return
+        fields = REQUEST.pack(chain.head, 0, chain.readable_bytes, chain.writable_bytes)
+        self._plain[chain.head] = _Plain(request, (fields, self._memory.view(*chain.readable[0])))
 
     def _body(self, notifications: int, requests: bytes) -> Doorbell:
         arm = self.arm
@@ -241,28 +287,41 @@ class ArmedQueue:
     # --- to the ring
 
     def _write(self, completions: bytes, payload: Sequence[Buffer]) -> None:
-        counts, pop, put = self._counts, self.in_flight.pop, self._ring.put
-        completed = freed = 0
-        try:
-            check_entries(completions, COMPLETION.size)
-            reader = PayloadReader(payload)
-            for head, has_tail, tail, length in COMPLETION.iter_unpack(completions):
-                data = reader.take(length) if length else _NOTHING
-                request = pop(head, None)
-                if request is None:
-                    counts.unknown += 1
-                    continue
-                chain, load = request
-                completed += 1
-                freed += load
+        counts, pop, put, write = self._counts, self.in_flight.pop, self._ring.put, self._memory.write
+        completed = freed = moved = 0
+        for (head, has_tail, tail, length), data in self._unpack(completions, payload):
+            request = pop(head, None)
+            if request is None:
+                counts.unknown += 1
+                continue
+            chain, load = request
+            completed += 1
+            freed += load
+            writable = chain.writable
+            if has_tail and writable and length <= writable[0][1] and length < chain.writable_bytes:
+                if length:
+                    write(writable[0][0], data)
+                    moved += length
+                address, size = writable[-1]
+                write(address + size - 1, _TAILS[tail])
+                put(head, length + (length == chain.writable_bytes - 1))  # all before the tail is written, so it counts
+            else:
                 put(head, self._fill(chain, data, length, tail if has_tail else NO_TAIL))
-            reader.end()
-        except DecodeError:
-            counts.malformed += 1
+        counts.bytes_in += moved
         counts.completions += completed
         self._load -= freed
 
-    def _fill(self, chain: Chain, data: memoryview, length: int, tail: int) -> int:
+    def _unpack(self, completions: bytes, payload: Sequence[Buffer]) -> Iterable[tuple[tuple[int, ...], Buffer]]:
+        """Return entries with their data; none if any is wrong."""
+        try:
+            check_entries(completions, COMPLETION.size)
+            entries = list(COMPLETION.iter_unpack(completions))
+            return zip(entries, split_payload(payload, [length for _, _, _, length in entries]), strict=True)
+        except DecodeError:
+            self._counts.malformed += 1
+            return ()
+
+    def _fill(self, chain: Chain, data: Buffer, length: int, tail: int) -> int:
         """Write a request's data and tail; return how many bytes from the start of its writable part are written."""
         writable = chain.writable
         room = chain.writable_bytes - (tail >= 0)
@@ -284,7 +343,7 @@ class ArmedQueue:
         self._memory.write(address + size - 1, _TAILS[tail])
         return length + (length == room)  # all before the tail is written, so it counts, too
 
-    def _scatter(self, writable: list[Segment], data: memoryview) -> None:
+    def _scatter(self, writable: list[Segment], data: Buffer) -> None:
         at = 0
         for address, size in writable:
             piece = data[at : at + size]

@@ -72,4 +72,8 @@ class ByteMemory:
         Raises:
             MemoryRangeError: As `GuestMemory` says; nothing is written then.
         """
-        self.view(address, len(data))[:] = data
+        start = address - self.base
+        end = start + len(data)
+        if start < 0 or end > self.size_bytes:
+            raise MemoryRangeError("not wholly in RAM", f"{len(data)} bytes at {address:#x}")
+        self._view[start:end] = data

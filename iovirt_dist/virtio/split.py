@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 
+from iovirt_dist.step import Record
 from iovirt_dist.virtio.chain import (
     ALWAYS,
     CHAIN_BYTES_MAX,
@@ -66,6 +67,59 @@ def check_size(size: int) -> None:
         raise RingError("ring-size", f"{size} entries")
 
 
+class KnownChain(Record, frozen=True, gc=False):
+    """A chain with the descriptors that it was made of: as long as they are the same, so is the chain.
+
+    Attributes:
+        chain: The request.
+        taken: Descriptors of the ring that it consists of.
+        start: Where in the table the first of them is, bytes.
+        end: Where the last one ends.
+        descriptors: What was there.
+    """
+
+    chain: Chain
+    taken: int
+    start: int
+    end: int
+    descriptors: bytes
+
+
+_UNLIKE = KnownChain(Chain(0, [], [], 0, 0), SIZE_MAX + 1, 0, 0, b"")
+"""Like no chain: it takes more descriptors than any ring has."""
+_SPAN = 8
+"""Most descriptors from the first to the last of a known chain; those between may belong to others."""
+
+
+def known_chain(table: memoryview, chain: Chain, taken: int) -> KnownChain | None:
+    """Return what is needed to know a chain again.
+
+    Args:
+        table: The descriptor table.
+        chain: As it was walked.
+        taken: Descriptors that it consists of.
+
+    Returns:
+        None if they are not near each other in their order, refer to a table, or have changed since.
+    """
+    start = chain.head << 4
+    descriptors = bytes(table[start : start + _SPAN * DESCRIPTOR_BYTES])
+    segments: dict[int, list[Segment]] = {0: [], WRITE: []}
+    at = -1
+    flags, following = NEXT, chain.head
+    for _ in range(taken):
+        before, at = at, following - chain.head
+        if not flags & NEXT or not before < at < len(descriptors) >> 4:
+            return None
+        address, length, flags, following = _unpack_descriptor(descriptors, at << 4)
+        if length:
+            segments[flags & WRITE].append((address, length))
+    if flags & (NEXT | INDIRECT) or (segments[0], segments[WRITE]) != (chain.readable, chain.writable):
+        return None
+    end = (at + 1) * DESCRIPTOR_BYTES
+    return KnownChain(chain, taken, start, start + end, descriptors[:end])
+
+
 class SplitDevice:
     """The device's side; see `chain.DeviceRing`.
 
@@ -95,6 +149,7 @@ class SplitDevice:
         self._next = 0
         self._free = size
         self._in_flight = [0] * size  # descriptors of the request with that head
+        self._known: list[KnownChain | None] = [None] * size
         self._done: list[int] = []
         self._error: RingError | None = None
 
@@ -124,14 +179,24 @@ class SplitDevice:
         if count > size:
             raise RingError("index-jump", f"{count} available in a ring of {size}")
         chains = []
-        chain = self._chain
+        walk, table, all_known = self._walk, self._table, self._known
         heads = self._heads(min(count, most))
         for head in heads:
             if head >= size:
                 raise RingError("head-range", f"{head} in a table of {size}")
             if in_flight[head]:
                 raise RingError("head-in-flight", str(head))
-            chains.append(chain(head))
+            known = all_known[head]
+            if (
+                known is not None
+                and known.taken <= self._free
+                and table[known.start : known.end].tobytes() == known.descriptors
+            ):
+                in_flight[head] = known.taken
+                self._free -= known.taken
+                chains.append(known.chain)
+            else:
+                chains.append(walk(head))
         self._next = (self._next + len(heads)) & 0xFFFF
         return chains
 
@@ -145,6 +210,16 @@ class SplitDevice:
         return struct.unpack_from(f"<{until_end}H", self._avail, offset) + struct.unpack_from(
             f"<{count - until_end}H", self._avail, AVAIL_RING_OFFSET
         )
+
+    def _walk(self, head: int) -> Chain:
+        """Walk a chain that is not known; know it from now on if it is the first with this head.
+
+        Later ones are not learned: a driver that changes its descriptors for one request does so for most.
+        """
+        chain = self._chain(head)
+        if self._known[head] is None:
+            self._known[head] = known_chain(self._table, chain, self._in_flight[head]) or _UNLIKE
+        return chain
 
     def _chain(self, head: int) -> Chain:
         """Walk a chain, reading each descriptor once; requests in flight share none, which bounds the work."""

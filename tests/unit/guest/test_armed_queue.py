@@ -66,6 +66,25 @@ def test_doorbell_carries_each_request_with_its_header_inside(features: int) -> 
 
 
 @LAYOUTS
+def test_doorbell_carries_the_header_as_it_is_now_of_a_request_that_comes_again(features: int) -> None:
+    """The same descriptors, another header each time."""
+    bench = Bench(features)
+    headers = []
+    for turn in range(4):
+        head = bench.add_read(0)
+        bench.memory.write(HEADERS, bytes([turn]) * HEADER_BYTES)
+        (rung,) = bench.ring()
+        headers += [request.header for request in rung.requests]
+        bench.complete(QueueCompletion(head, 1, 0), data=(bytes([turn]),))
+        bench.driver.take_used()
+
+    assert headers == [bytes([turn]) * HEADER_BYTES for turn in range(4)]
+    assert bench.data(0, 1) == b"\3"
+    assert (bench.counts.requests, bench.counts.bytes_out, bench.counts.bytes_in) == (4, 64, 4)
+    assert bench.queue.in_flight == {}
+
+
+@LAYOUTS
 def test_doorbell_carries_what_is_readable_behind_the_header_as_payload(features: int) -> None:
     """One piece for each request that has any."""
     bench = Bench(features)

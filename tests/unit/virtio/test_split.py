@@ -278,3 +278,81 @@ def test_split_size_that_is_no_power_of_two_is_refused() -> None:
     """Section 2.7."""
     with pytest.raises(RingError, match="ring-size"):
         _Driver(size=6)
+
+
+# --- chains that come again
+
+
+def _read_chain(driver: _Driver, data_bytes: int = 512) -> None:
+    """A request in descriptors 0, 1 and 3: header, data, status."""
+    driver.descriptor(0, BUFFER, 16, NEXT, 1)
+    driver.descriptor(1, BUFFER + 16, data_bytes, NEXT | WRITE, 3)
+    driver.descriptor(3, BUFFER + 0x800, 1, WRITE)
+
+
+def _again(driver: _Driver, index: int) -> list[Chain]:
+    """The request of head 0 is offered once more, taken and used."""
+    driver.avail(index, 0, 0, 0, 0)
+    taken = driver.device.take(64)
+    driver.device.put(0, 0)
+    return taken
+
+
+def test_split_chain_that_comes_again_is_known() -> None:
+    """The same descriptors are the same request; if one between them changes, it is walked."""
+    driver = _Driver()
+    _read_chain(driver)
+
+    first, second = _again(driver, 1), _again(driver, 2)
+    driver.descriptor(2, 0, 0xFFFF_FFFF, INDIRECT, 9)
+    third = _again(driver, 3)
+
+    assert first[0] is second[0]
+    assert first == third == [Chain(0, [(BUFFER, 16)], [(BUFFER + 16, 512), (BUFFER + 0x800, 1)], 16, 513)]
+
+
+def test_split_chain_that_changed_is_another_one() -> None:
+    """Each time, and also when it changes back."""
+    driver = _Driver()
+    taken = []
+    for index, length in enumerate([512, 512, 256, 128, 512], 1):
+        _read_chain(driver, length)
+        taken += _again(driver, index)
+
+    assert [chain.writable for chain in taken] == [
+        [(BUFFER + 16, length), (BUFFER + 0x800, 1)] for length in (512, 512, 256, 128, 512)
+    ]
+
+
+def test_split_chain_that_is_known_still_needs_free_descriptors() -> None:
+    """Another request has taken two of the four."""
+    driver = _Driver()
+    _read_chain(driver)
+    _again(driver, 1)
+    driver.descriptor(2, BUFFER, 16, NEXT, 1)
+    driver.descriptor(1, BUFFER + 16, 512, WRITE)
+    driver.avail(2, 0, 2)
+    driver.device.take(64)
+
+    _read_chain(driver)
+    driver.avail(3, 0, 2, 0)
+    driver.refused("chain-long")
+
+
+def test_split_chain_that_goes_back_or_far_is_walked_every_time() -> None:
+    """It is taken all the same."""
+    driver = _Driver(size=16)
+    driver.descriptor(12, BUFFER, 16, NEXT, 2)
+    driver.descriptor(2, BUFFER + 16, 512, WRITE)
+    driver.descriptor(0, BUFFER, 16, NEXT, 9)
+    driver.descriptor(9, BUFFER + 16, 512, WRITE)
+    driver.avail(4, 12, 0, 12, 0)
+    taken = []
+    for index in (1, 2, 3, 4):
+        driver.avail(index, 12, 0, 12, 0)
+        taken += driver.device.take(64)
+        driver.device.put(taken[-1].head, 0)
+
+    assert [(chain.head, chain.readable, chain.writable) for chain in taken] == [
+        (head, [(BUFFER, 16)], [(BUFFER + 16, 512)]) for head in (12, 0, 12, 0)
+    ]
