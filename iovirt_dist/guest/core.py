@@ -175,9 +175,8 @@ class GuestCore:
         """Take one event; see the module's theory of operation."""
         self._actions = []
         if isinstance(event, TrapRaised):
-            if self._deferred:
-                self._catch_up(now_ns)
-            self._trap(event, now_ns)
+            if not self._deferred or self._catch_up(now_ns):
+                self._trap(event, now_ns)
         elif isinstance(event, FramesReceived):
             self._safe = event.safe
             if event.safe and self._deferred:
@@ -192,8 +191,8 @@ class GuestCore:
         elif isinstance(event, SafePointReached):
             self._catch_up(now_ns)
         elif isinstance(event, SystemCallRaised):
-            self._catch_up(now_ns)
-            self._system_call(event, now_ns)
+            if self._catch_up(now_ns):
+                self._system_call(event, now_ns)
         elif isinstance(event, ProgramLoaded):
             process, name, break_start, map_top = event
             self._send(ProgramStarted(process, name[:MAX_TEXT], break_start, map_top), (), now_ns)
@@ -305,10 +304,11 @@ class GuestCore:
             self._actions.append(SeekSafePoint())
         self._deferred.put(body, payload)
 
-    def _catch_up(self, now_ns: int) -> None:
-        """The CPU rests: take what waited."""
+    def _catch_up(self, now_ns: int) -> bool:
+        """The CPU rests: take what waited; False if its power changes, which voids what the CPU wants now."""
         while self._deferred:
             self._message(*self._deferred.take(), now_ns)
+        return not any(isinstance(action, PowerOn | PowerOff) for action in self._actions)
 
     def _message(self, body: Message, payload: Sequence[Buffer], now_ns: int) -> None:
         if isinstance(body, TrapReply):

@@ -161,8 +161,8 @@ class GuestChannel:
 
     def _post(self, event: guest_core.Event) -> None:
         """Raise what nobody answers. Waits only while the session's window is nearly full."""
-        self._check_alive()
         with self._lock:
+            self._check_alive()  # the loop's thread may have held the lock because power changes
             self._handle(event)
             self._drain(safe=True)  # a send may have consumed the socket's edge
             crowded = self._crowded()
@@ -172,9 +172,8 @@ class GuestChannel:
 
     def _ask(self, event: TrapRaised | SystemCallRaised) -> guest_core.CompleteTrap | SystemCallOutcome:
         """Raise what is answered and wait. The message leaves first; the rest is done while it travels."""
-        if self.interrupted:
-            raise BusClosedError
         with self._lock:
+            self._check_alive()
             self._completion = None
             asserted = self._lines
             self._handle(event)

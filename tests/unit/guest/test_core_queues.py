@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
+
 from iovirt_dist.guest.bus import IoPrivilege
 from iovirt_dist.guest.core import (
     Action,
     CompleteTrap,
+    Event,
     PowerOn,
     SafePointReached,
     SeekSafePoint,
     SetLines,
+    SystemCallRaised,
     TrapRaised,
 )
 from iovirt_dist.guest.deferral import MAX_DEFERRED
@@ -177,6 +181,23 @@ def test_trap_is_a_safe_point() -> None:
 
     assert told == [SetLines(1)]
     assert armed.guest.data(0, 3) == b"one"
+
+
+@pytest.mark.parametrize("event", [raised(TrapKind.MMIO_LOAD), SystemCallRaised(1, 3, (), (), b"")])
+def test_trap_behind_a_reset_that_waited_is_void(event: Event) -> None:
+    """The CPU that raised it starts over, and the devices are new: they must not see it."""
+    armed = Armed()
+    head = armed.guest.add_read(0)
+    armed.store()
+    armed.complete(head, b"one", safe=False)
+    armed.bench.say(Power(PowerAction.RESET, "port 92h"), safe=False)
+    sent = len(armed.bench.messages)
+
+    told = armed.bench.do(event)
+
+    assert told == [SetLines(0), PowerOn("reset by port 92h")]
+    assert len(armed.bench.messages) == sent
+    assert sum(armed.bench.core.counts.traps) == 1
 
 
 def test_message_at_a_safe_point_comes_after_what_waited() -> None:

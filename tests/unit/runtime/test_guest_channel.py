@@ -13,7 +13,7 @@ import pytest
 
 from iovirt_dist.errors import GuestFault
 from iovirt_dist.guest.bus import BusClosedError, IoPrivilege, SystemCallOutcome
-from iovirt_dist.guest.core import GuestCore, StateChanged
+from iovirt_dist.guest.core import GuestCore, PowerOn, StateChanged
 from iovirt_dist.guest.deferral import MAX_DEFERRED
 from iovirt_dist.runtime.guest_channel import GuestChannel
 from iovirt_dist.wire.acceptor import Acceptor
@@ -313,6 +313,42 @@ async def test_channel_power_off_voids_the_trap_that_waits(make: Callable[..., B
         bench.channel.store(0x10_0000, 4, 0, SYSTEM)
 
     assert bench.channel.take_power_off() == "powered off by test device"
+
+
+class ResetMeanwhile:
+    """A lock that the loop's thread held, because the machine is reset, when the vCPU thread came for it."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    def __enter__(self) -> None:
+        self._bench.channel._power(PowerOn("reset by port 92h"))
+
+    def __exit__(self, *_: object) -> None:
+        """Release."""
+
+
+@pytest.mark.parametrize(
+    "access",
+    [
+        lambda channel: channel.load(0x10_0000, 4, SYSTEM),
+        lambda channel: channel.store(0x10_0000, 4, 0, SYSTEM),
+        lambda channel: channel.program_started(1, "cat", 0, 0),
+        lambda channel: channel.system_call(1, 3, (), (), b""),
+    ],
+)
+async def test_channel_power_that_changes_before_a_trap_voids_it(
+    make: Callable[..., Bench], access: Callable[[GuestChannel], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new machine's devices must not see what the old one's CPU wanted."""
+    bench = make()
+    monkeypatch.setattr(bench.channel, "_lock", ResetMeanwhile(bench))
+
+    with pytest.raises(BusClosedError):
+        access(bench.channel)
+
+    monkeypatch.undo()
+    assert (bench.port.traps, bench.port.others) == ([], [])
 
 
 async def test_channel_that_closes_frees_a_trap_that_nobody_answers(make: Callable[..., Bench]) -> None:
