@@ -37,7 +37,7 @@ from iovirt_dist.hypervisor.vdev.ata import AtaChannel
 from iovirt_dist.hypervisor.vdev.ata_device import AtaDevice
 from iovirt_dist.hypervisor.vdev.i8259 import Pic8259, Pic8259Pair
 from iovirt_dist.hypervisor.virtual_machine import VirtualMachine
-from iovirt_dist.mux.fifo import Fifo
+from iovirt_dist.mux.flow import Flow
 from iovirt_dist.testing.guest import RigGuest
 from iovirt_dist.testing.rig import Rig
 from iovirt_dist.testing.storage import MemoryStorage
@@ -90,7 +90,7 @@ WAY_OUT: list[Callable[..., Any]] = [
     AtaDevice.command,           # 13   READ SECTORS: now port values have become a disk request
     DiskDriver.submit,           # 14   host-side driver: request id (guest, queue, sequence), bytes instead of sectors
     DeviceQueue.submit,          # 15   the disk's queue at the controller that has the extent; numbers its requests
-    Fifo.push,                   # 16   mux: waits for its turn and for credit
+    Flow.push,                   # 16   mux: the guest's own queue; waits for its turn and for credit
     Acceptor.send,               # 17 TrapReply: OUT completes before the disk does, and Status says BSY meanwhile
     QueuePair.take_batch,        # 18 end of the step: all that devices asked for is one batch
     Opener.send,                 # 19 Submit goes to the controller, and leaves before the reply does

@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from iovirt_dist.drivers.request import NOBODY, DeviceQueue, Request, Requester, Unit
 from iovirt_dist.errors import DecodeError
 from iovirt_dist.ids import RequestId
-from iovirt_dist.mux.fifo import Fifo
-from iovirt_dist.mux.queue import RequestQueue
+from iovirt_dist.mux.multiqueue import MultiQueue
 from iovirt_dist.wire.codec import MAX_PAYLOAD_BYTES, Buffer
 from iovirt_dist.wire.commands import (
     LOST_WITH_CONTROLLER,
@@ -52,16 +51,17 @@ class QueuePair:
 
     Args:
         controller: Its name, for messages.
-        bound: Most requests that wait before credits allow them out.
-        waiting: The queue where they wait, which decides whose goes first; a `Fifo` if None.
+        queue: Where requests wait, which decides whose goes first; a `MultiQueue` of equal guests if None.
 
     Attributes:
+        queue: That queue.
         refused: Requests that ended without reaching the controller; `settle` tells their requesters.
         notes: Lines for the log, until somebody takes them.
     """
 
-    def __init__(self, controller: str, bound: int = 4096, waiting: RequestQueue[Request] | None = None) -> None:
+    def __init__(self, controller: str, queue: MultiQueue[Request] | None = None) -> None:
         self.controller = controller
+        self.queue: MultiQueue[Request] = MultiQueue() if queue is None else queue
         self.connected = False
         self.units: dict[str, Unit] = {}
         self.submitted = 0
@@ -71,10 +71,7 @@ class QueuePair:
         self.interrupts = 0
         self.refused: list[tuple[Request, Status]] = []
         self.notes: list[str] = []
-        self._bound = bound
-        self._parked = 0
         self._credits = 0
-        self._waiting: RequestQueue[Request] = Fifo(bound) if waiting is None else waiting
         self._in_flight: dict[bytes, Request] = {}
         self._queues: list[DeviceQueue] = []
         self._own_sequence = 0
@@ -103,14 +100,14 @@ class QueuePair:
             number: Number of the queue within the guest; its requests' ids begin with these two.
             requester: Who hears how they end.
         """
-        queue = DeviceQueue(guest, number, self._unit(unit), requester, self._push, self._refuse)
+        queue = DeviceQueue(guest, number, self._unit(unit), requester, self.queue.entry(guest), self._refuse)
         self._queues.append(queue)
         return queue
 
     @property
     def pending(self) -> bool:
         """Whether `take_batch` or `settle` may have something to do."""
-        return len(self._waiting) > 0 or bool(self.refused) or bool(self._to_identify)
+        return bool(self.queue or self.refused or self._to_identify)
 
     def settle(self, now_ns: int) -> None:
         """Tell the requesters of refused requests."""
@@ -127,25 +124,31 @@ class QueuePair:
         again = [request for request in self._in_flight.values() if request.opcode not in LOST_WITH_CONTROLLER]
         for request in self._in_flight.values():
             if request.opcode in LOST_WITH_CONTROLLER:
-                self._refuse(request, Status.ABORTED)
+                self._end(request, Status.ABORTED)
         self._in_flight.clear()
         self._identifying.clear()
         self.resubmitted += len(again)
         for unit in self.units.values():
             unit.number, unit.problem = None, ""
             self._unpark(unit)
-        self._waiting.push_front(again)
+        self.queue.push_front(again)
         self._to_identify = [name for name, unit in self.units.items() if unit.used]
 
     def lost(self) -> None:
         """The controller is out of reach; requests wait."""
         self.connected = False
 
-    def take_batch(self) -> tuple[Submit, list[Buffer]] | None:
-        """Return the next batch to submit, None while there is nothing or no credit."""
+    def ready_ns(self) -> int | None:
+        """When `take_batch` will have more for the passing of time alone; None for never."""
+        return self.queue.ready_ns() if self.connected else None
+
+    def take_batch(self, now_ns: int) -> tuple[Submit, list[Buffer]] | None:
+        """Return the next batch to submit, None while there is nothing, or nothing that may go now."""
         if not self.connected:
             return None
-        room = min(self._credits - self.in_flight, MAX_BATCH)
+        queue = self.queue
+        queue.arrived(now_ns)
+        room = min(min(self._credits, queue.window(now_ns)) - self.in_flight, MAX_BATCH)
         if room <= 0:
             return None
         commands: list[CommandFields] = []
@@ -153,8 +156,8 @@ class QueuePair:
         if self._to_identify:
             self._identify(room, commands, data)
         asked = len(commands)
-        while len(commands) == asked < room and len(self._waiting):  # again if all of them were set aside
-            self._start(self._waiting.take(room - asked), commands, data)
+        while len(commands) == asked < room and (taken := queue.take(room - asked, now_ns)):
+            self._start(taken, commands, data)  # again if all of them were set aside
         if not commands:
             return None
         self.submitted += len(commands)
@@ -180,7 +183,9 @@ class QueuePair:
                 self._identified(completion, data)
             else:
                 self.completed += 1
-                request.queue.requester.completed(request, completion[1], data, now_ns)
+                queue = request.queue
+                queue.entry.in_flight -= 1
+                queue.requester.completed(request, completion[1], data, now_ns)
 
     def _complete_at_once(self, completions: list[Completion], payload: Sequence[Buffer], now_ns: int) -> bool:
         """Take a batch as one if all of it is good and for one requester; otherwise do nothing and return False."""
@@ -202,6 +207,7 @@ class QueuePair:
         for id_ in requests:
             del known[id_]
         self.completed += len(requests)
+        queue.entry.in_flight -= len(requests)
         first.queue.batches.succeeded_many(list(requests.values()), lengths, payload, now_ns)
         return True
 
@@ -211,12 +217,12 @@ class QueuePair:
             if queue.guest == guest:
                 queue.requester, queue.batches = NOBODY, None
         self._queues = [queue for queue in self._queues if queue.guest != guest]
-        self._waiting.drop(guest)
+        self.queue.drop(guest)
         self.refused = [entry for entry in self.refused if entry[0].guest != guest]
         for unit in self.units.values():
-            kept = [request for request in unit.parked if request.guest != guest]
-            self._parked -= len(unit.parked) - len(kept)
-            unit.parked = kept
+            for request in unit.parked:
+                request.queue.entry.in_flight -= request.guest == guest
+            unit.parked = [request for request in unit.parked if request.guest != guest]
 
     def _unit(self, name: str) -> Unit:
         unit = self.units.get(name)
@@ -224,12 +230,13 @@ class QueuePair:
             unit = self.units[name] = Unit()
         return unit
 
-    def _push(self, request: Request) -> bool:
-        """Queue a request; False when the bound is reached."""
-        return len(self._waiting) + self._parked < self._bound and self._waiting.push(request)
-
     def _refuse(self, request: Request, status: Status) -> None:
-        """End a request that was not submitted; its requester hears of it from `settle`."""
+        """End a request that was not queued; its requester hears of it from `settle`."""
+        self.refused.append((request, status))
+
+    def _end(self, request: Request, status: Status) -> None:
+        """End a request that was taken from the queue and was not submitted, or is void; else as `_refuse`."""
+        request.queue.entry.in_flight -= 1
         self.refused.append((request, status))
 
     def _identify(self, room: int, commands: list[CommandFields], data: list[Buffer]) -> None:
@@ -256,11 +263,11 @@ class QueuePair:
             if opcode in WITH_DATA_OUT:
                 length = len(request.data)
                 if length > MAX_DATA_BYTES:
-                    self._refuse(request, Status.BAD_LENGTH)
+                    self._end(request, Status.BAD_LENGTH)
                     continue
                 room_bytes -= length
                 if room_bytes < 0:
-                    self._waiting.push_front(taken[at:])
+                    self.queue.push_front(taken[at:])
                     return
                 data.append(request.data)
             commands.append((id_, opcode, number, request.offset, length))
@@ -270,15 +277,18 @@ class QueuePair:
         """Set a request aside until its unit is identified; a unit that has a problem takes none."""
         unit = request.queue.unit
         if unit.problem:
-            self._refuse(request, Status.UNKNOWN_UNIT)
-            return
-        unit.parked.append(request)
-        self._parked += 1
+            self._end(request, Status.UNKNOWN_UNIT)
+        elif request.queue.parked >= self.queue.bound:
+            self._end(request, Status.QUEUE_FULL)
+        else:
+            request.queue.parked += 1
+            unit.parked.append(request)
 
     def _unpark(self, unit: Unit) -> None:
         """Queue what was set aside, before everything else."""
-        self._parked -= len(unit.parked)
-        self._waiting.push_front(unit.parked)
+        for request in unit.parked:
+            request.queue.parked = 0
+        self.queue.push_front(unit.parked)
         unit.parked = []
 
     def _identified(self, completion: Completion, data: Buffer) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from iovirt_dist.drivers.backend import DiskRequest
 from iovirt_dist.ids import RequestId
+from iovirt_dist.mux.queue import Entry
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import Opcode, Status, UnitIdentity
 
@@ -93,6 +94,11 @@ class Request(msgspec.Struct, frozen=True, eq=False):
         """Instance number of the guest that asked."""
         return self.queue.guest
 
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of data that travel; a discarded range is not one of them."""
+        return 0 if self.opcode is Opcode.DISCARD else self.length
+
 
 class DeviceQueue:
     """A queue of a guest's device: numbers its requests and says who hears of them. `QueuePair.device_queue` makes it.
@@ -102,14 +108,15 @@ class DeviceQueue:
         number: Number of the queue within the guest.
         unit: What its requests are for.
         requester: Who hears how they end.
-        push: Queues a request; False if there is no room.
+        entry: Where its requests go in.
         refuse: Ends a request that was not queued.
 
     Attributes:
         batches: The requester, if it takes batches.
+        parked: How many of its requests wait for the unit's number.
     """
 
-    __slots__ = ("_prefix", "_push", "_refuse", "_sequence", "batches", "guest", "requester", "unit")
+    __slots__ = ("_prefix", "_push", "_refuse", "_sequence", "batches", "entry", "guest", "parked", "requester", "unit")
 
     def __init__(
         self,
@@ -117,14 +124,16 @@ class DeviceQueue:
         number: int,
         unit: Unit,
         requester: Requester,
-        push: Callable[[Request], bool],
+        entry: Entry[Request],
         refuse: Callable[[Request, Status], None],
     ) -> None:
         self.guest = guest
         self.unit = unit
         self.requester = requester
         self.batches: BatchRequester | None = None
-        self._push = push
+        self.entry = entry
+        self.parked = 0
+        self._push = entry.push
         self._refuse = refuse
         self._prefix = RequestId(guest, number, 0).pack()[:-_SEQUENCE_BYTES]
         self._sequence = 0
@@ -139,13 +148,14 @@ class DeviceQueue:
 
     def submit_many(self, requests: Sequence[DiskRequest]) -> None:
         """Queue requests in their order, as `submit` does each."""
-        prefix, push, new, first = self._prefix, self._push, Request, self._sequence + 1
+        prefix, new, first = self._prefix, Request, self._sequence + 1
         self._sequence += len(requests)
-        for sequence, (tag, opcode, offset, length, data) in enumerate(requests, first):
-            id_ = prefix + sequence.to_bytes(_SEQUENCE_BYTES, "little")
-            request = new(self, tag, id_, opcode, offset, length, data)
-            if not push(request):
-                self._refuse(request, Status.QUEUE_FULL)
+        numbered = [
+            new(self, tag, prefix + sequence.to_bytes(_SEQUENCE_BYTES, "little"), opcode, offset, length, data)
+            for sequence, (tag, opcode, offset, length, data) in enumerate(requests, first)
+        ]
+        for request in numbered[self.entry.push_many(numbered) :]:
+            self._refuse(request, Status.QUEUE_FULL)
 
     def offer(self, tag: int, opcode: Opcode, offset: int = 0, length: int = 0, data: Buffer = b"") -> bool:
         """Queue a request; where the queue is full nothing happens, and the answer is False."""

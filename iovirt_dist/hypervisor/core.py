@@ -347,12 +347,15 @@ class Hypervisor:
                 continue
             opener = self.openers[name]
             while opener.open and opener.stream.unacknowledged() < SUBMITS_UNACKNOWLEDGED:
-                batch = queue_pair.take_batch()
+                batch = queue_pair.take_batch(now_ns)
                 if batch is None:
                     break
                 submits.append(SendToController(name, opener.send(*batch, now_ns).frames))
                 if self._tracing:
                     self._actions += submit_points(name, batch[0], self._owners())
+            ready_ns = queue_pair.ready_ns()
+            if ready_ns is not None and ready_ns > now_ns:  # else it waits for credit, which comes with a message
+                self._lower_deadline(ready_ns)
             if queue_pair.refused:
                 queue_pair.settle(now_ns)
                 self._completed(now_ns)

@@ -84,7 +84,7 @@ class Controller:
     def take(self) -> list[int]:
         """Take all batches, answer identifications; returns the sizes of the batches."""
         sizes: list[int] = []
-        while (batch := self.pair.take_batch()) is not None:
+        while (batch := self.pair.take_batch(0)) is not None:
             commands = unpack_commands(batch[0].commands)
             sizes.append(len(commands))
             self.commands += commands

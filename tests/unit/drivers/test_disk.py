@@ -10,6 +10,7 @@ from iovirt_dist.drivers.backend import DiskRequest
 from iovirt_dist.drivers.disk import DiskDriver
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.ids import RequestId
+from iovirt_dist.mux.multiqueue import MultiQueue
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import MAX_DATA_BYTES, Command, Completion, Opcode, Status, UnitIdentity
 from tests.unit.drivers.support import Controller
@@ -45,7 +46,7 @@ class Bench:
     """A driver between a device and a controller."""
 
     def __init__(self, bound: int = 16, device: Device | None = None) -> None:
-        self.pair = QueuePair("disk0", bound)
+        self.pair = QueuePair("disk0", MultiQueue(bound=bound))
         self.pair.use("root")
         self.controller = Controller(self.pair, {"root": IDENTITY})
         self.controller.open()

@@ -7,6 +7,7 @@ import pytest
 from iovirt_dist.drivers.entropy import RETRIES, EntropyDriver
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.ids import RequestId
+from iovirt_dist.mux.multiqueue import MultiQueue
 from iovirt_dist.wire.commands import Command, Opcode, Status, UnitIdentity
 from tests.unit.drivers.support import Controller
 
@@ -29,7 +30,7 @@ class Bench:
     """A driver between a device and a controller."""
 
     def __init__(self, bound: int = 16) -> None:
-        self.pair = QueuePair("rng0", bound)
+        self.pair = QueuePair("rng0", MultiQueue(bound=bound))
         self.pair.use("")
         self.controller = Controller(self.pair, {"": SOURCE})
         self.controller.open()

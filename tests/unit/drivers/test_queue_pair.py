@@ -7,10 +7,12 @@ import pytest
 from iovirt_dist.drivers.queue_pair import MAX_IN_FLIGHT, QueuePair
 from iovirt_dist.errors import DecodeError
 from iovirt_dist.ids import RequestId
+from iovirt_dist.mux.multiqueue import MultiQueue
 from iovirt_dist.wire.codec import MAX_PAYLOAD_BYTES
 from iovirt_dist.wire.commands import (
     COMMAND_BYTES,
     MAX_BATCH,
+    MAX_DATA_BYTES,
     Command,
     Completion,
     Opcode,
@@ -33,7 +35,7 @@ def sequence(command: Command) -> int:
 
 def opened(credits: int = 8, bound: int = 4096) -> tuple[QueuePair, Controller, Outcomes]:  # noqa: A002 - the protocol's word
     """A queue pair with a unit that is identified."""
-    pair = QueuePair("disk0", bound)
+    pair = QueuePair("disk0", MultiQueue(bound=bound))
     pair.use("root")
     controller = Controller(pair, {"root": DISK}, credits)
     controller.open()
@@ -100,21 +102,21 @@ def test_batch_has_at_most_as_many_bytes_as_a_message_may() -> None:
 
 
 def test_full_queue_refuses() -> None:
-    """The bound counts what waits, also what waits for an identification."""
-    pair = QueuePair("disk0", bound=2)
+    """What waits for an identification is bounded, and so is what waits for its turn."""
+    pair = QueuePair("disk0", MultiQueue(bound=2))
     pair.use("root")
     controller = Controller(pair, {"root": DISK})
     pair.opened(8, resumed=False)
     outcomes = Outcomes()
 
-    first = pair.take_batch()  # IDENTIFY is under way
+    first = pair.take_batch(0)  # IDENTIFY is under way
     queued = [outcomes.offer(pair, 0), outcomes.offer(pair, 1)]
-    parked = pair.take_batch()
+    parked = pair.take_batch(0)
 
     assert first is not None
     assert queued == [True, True]
     assert parked is None
-    assert not outcomes.offer(pair, 2)
+    assert [outcomes.offer(pair, 2), outcomes.offer(pair, 3), outcomes.offer(pair, 4)] == [True, True, False]
     assert controller.commands == []
 
 
@@ -143,7 +145,7 @@ def test_restarted_controller_gets_everything_in_flight_again_under_the_same_ids
     ids = [command.id for command in controller.commands]
 
     pair.lost()
-    while_lost = pair.take_batch()
+    while_lost = pair.take_batch(0)
     again = Controller(pair, {"new": DISK, "root": DISK}, credits=3)
     again.open()
 
@@ -187,7 +189,7 @@ def test_unit_that_vanished_ends_requests_with_unknown_unit() -> None:
     Controller(pair, {}).open()
     pair.settle(0)
     outcomes.offer(pair, 2)
-    pair.take_batch()
+    pair.take_batch(0)
     pair.settle(0)
 
     assert outcomes.told == [(1, Status.UNKNOWN_UNIT, b""), (2, Status.UNKNOWN_UNIT, b"")]
@@ -215,7 +217,7 @@ def test_request_during_identification_waits_for_the_answer_whatever_the_last_li
     pair.opened(8, resumed=False)
     outcomes.offer(pair, 1)
 
-    batch = pair.take_batch()
+    batch = pair.take_batch(0)
 
     assert batch is not None
     assert len(batch[0].commands) == COMMAND_BYTES  # the question
@@ -226,12 +228,12 @@ def test_unit_that_is_not_identified_yet_holds_nobody_else_up() -> None:
     """Its requests wait beside the queue and keep their order."""
     pair, _, outcomes = opened(credits=4)
     pair.use("slow")
-    pair.take_batch()  # IDENTIFY of slow, which is not answered
+    pair.take_batch(0)  # IDENTIFY of slow, which is not answered
     for tag in range(10):
         outcomes.offer(pair, tag, unit="slow")
     outcomes.offer(pair, 100)
 
-    batch = pair.take_batch()
+    batch = pair.take_batch(0)
 
     assert batch is not None
     assert len(batch[0].commands) == COMMAND_BYTES
@@ -250,7 +252,7 @@ def test_identity_that_makes_no_sense_is_a_problem(answer: bytes, problem: str) 
     pair = QueuePair("disk0")
     unit = pair.use("root")
     pair.opened(8, resumed=False)
-    batch = pair.take_batch()
+    batch = pair.take_batch(0)
     assert batch is not None
 
     id_ = unpack_commands(batch[0].commands)[0].id
@@ -307,28 +309,52 @@ def test_forgotten_guest_is_told_nothing_and_others_everything() -> None:
     outcomes.offer(pair, 3, guest=5)
     outcomes.queue(pair, 5).submit(4, Opcode.READ, 0, 512)
     outcomes.queue(pair, 6).submit(5, Opcode.READ, 0, 512)
+    outcomes.queue(pair, 6).submit(6, Opcode.READ, 0, 512)
 
     pair.forget(5)
     pair.settle(0)
     for command in list(controller.commands):
         controller.complete(command)
 
-    assert outcomes.told == [(5, Status.QUEUE_FULL, b""), (2, Status.OK, b"")]
-    assert controller.take() == []
-    assert pair.in_flight == 0
+    assert outcomes.told == [(6, Status.QUEUE_FULL, b""), (2, Status.OK, b"")]
+    assert controller.take() == [1]
+    assert pair.in_flight == 1
 
 
-def test_forgotten_guest_frees_the_queue_of_what_was_parked() -> None:
-    """The bound is not eaten up by guests that are gone."""
-    pair = QueuePair("disk0", bound=1)
+def test_guest_fills_its_own_queue_only() -> None:
+    """One that floods is refused, parked requests included; another one is not."""
+    pair = QueuePair("disk0", MultiQueue(bound=1))
     pair.use("root")
     pair.opened(8, resumed=False)
-    pair.take_batch()
-    Outcomes().offer(pair, 1, guest=5)
-    pair.take_batch()
-    full = Outcomes().offer(pair, 2, guest=6)
+    pair.take_batch(0)
+    outcomes = Outcomes()
 
+    flood = []
+    for tag in range(4):
+        flood.append(outcomes.offer(pair, tag, guest=5))
+        pair.take_batch(0)
+    pair.settle(0)
+    other = outcomes.offer(pair, 9, guest=6)
+
+    assert flood == [True] * 4
+    assert outcomes.told == [(tag, Status.QUEUE_FULL, b"") for tag in (1, 2, 3)]
+    assert other
+
+
+def test_requests_of_a_guest_in_flight_are_counted_until_they_end() -> None:
+    """Taken, parked, refused for their length, completed, forgotten."""
+    pair, controller, outcomes = opened()
+    entry = pair.queue.entry(5)
+    seen = []
+
+    outcomes.offer(pair, 1)
+    outcomes.offer(pair, 2, unit="unknown")
+    outcomes.offer(pair, 3, Opcode.WRITE, data=bytes(MAX_DATA_BYTES + 1))
+    controller.take()
+    seen.append(entry.in_flight)
+    controller.complete(controller.commands[0], data=bytes(512))
+    seen.append(entry.in_flight)
     pair.forget(5)
+    seen.append(entry.in_flight)
 
-    assert not full
-    assert Outcomes().offer(pair, 2, guest=6)
+    assert seen == [2, 1, 0]

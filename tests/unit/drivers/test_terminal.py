@@ -7,6 +7,7 @@ import pytest
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.drivers.terminal import BUFFER_BYTES, RECEIVE_BYTES, RETRY_NS, TerminalDriver
 from iovirt_dist.ids import RequestId
+from iovirt_dist.mux.multiqueue import MultiQueue
 from iovirt_dist.wire.commands import Command, Opcode, Status, UnitIdentity
 from tests.unit.drivers.support import Controller, Outcomes
 
@@ -37,7 +38,7 @@ class Bench:
     """A driver between a UART and a controller."""
 
     def __init__(self, bound: int = 16) -> None:
-        self.pair = QueuePair("tty0", bound)
+        self.pair = QueuePair("tty0", MultiQueue(bound=bound))
         self.pair.use("alice")
         self.controller = Controller(self.pair, {"alice": TERMINAL})
         self.controller.open()

@@ -64,7 +64,7 @@ class Hypervisor:
         """Exchange messages until everything has completed."""
         async with asyncio.timeout(PATIENCE_S):
             while not self._opener.open or self.pair.pending or self.pair.in_flight:
-                if self._opener.open and (batch := self.pair.take_batch()) is not None:
+                if self._opener.open and (batch := self.pair.take_batch(0)) is not None:
                     self._take([self._opener.send(*batch, time.monotonic_ns())])
                 while (message := self._port.receive()) is not None:
                     self._take(self._opener.receive(message[1], time.monotonic_ns()))
