@@ -8,7 +8,7 @@ from typing import Final
 from iovirt_dist.errors import IovirtError
 
 _MAX_TEXT: Final = 500
-_OURS: Final = ("/iovirt_dist/guest/script/", "/iovirt_dist/runtime/", "<frozen importlib")
+_OURS: Final = ("/iovirt_dist/guest/script/", "/iovirt_dist/runtime/", "/importlib/", "<frozen importlib")
 """Parts of the file names of what runs scripts and of the drivers that they use."""
 
 _TOLD: Final = (IovirtError, SyntaxError, ImportError)
