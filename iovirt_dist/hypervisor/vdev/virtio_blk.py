@@ -63,7 +63,7 @@ class VirtioBlk:
 
     Args:
         disk: The backend.
-        most_bytes: Most data in flight; a request beyond it ends in IOERR. Honest drivers have no more than their
+        most_bytes: Most data that is kept, in flight or done; a request beyond it ends in IOERR. Honest drivers have no more than their
             memory in flight.
         tracer: Sees every request with all that is known of it: type, where, how much.
 
@@ -132,7 +132,8 @@ class VirtioBlk:
         if self._tracer.on:
             self._trace(batch)
         unpack, new, in_flight, plain_writes = HEADER.unpack, tuple.__new__, self._in_flight, self._plain_writes
-        end, most, life = self._end, self._most_bytes, self._queue.generation << 16
+        end, life = self._end, self._queue.generation << 16
+        most = self._most_bytes - self._queue.piece_bytes
         gathered: list[DiskRequest] = []
         reads = writes = flushes = 0
         data: Buffer
@@ -200,8 +201,8 @@ class VirtioBlk:
             self._tracer.point("block", device=device, type=name, offset=offset, length=length, head=head)
 
     def _room(self, length: int) -> bool:
-        """Whether so much data may come into flight."""
-        return self._bytes + length <= self._most_bytes
+        """Whether so much data may come into flight: what is done and has not left yet counts, too."""
+        return self._bytes + self._queue.piece_bytes + length <= self._most_bytes
 
     def _valid(self, offset: int, length: int) -> bool:
         """Whether a range is whole sectors of the disk, and small enough to be asked for at once."""

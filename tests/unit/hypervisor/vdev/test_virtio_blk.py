@@ -373,11 +373,30 @@ def test_blk_data_in_flight_is_bounded() -> None:
 
 def test_blk_data_in_flight_may_be_as_much_as_the_guest_has_memory() -> None:
     """128 MiB here."""
-    blk = VirtioBlk(Disk(), 128 * MIB)
-    small = VirtioBlk(Disk(), 1 * MIB)
+    blk, small = VirtioBlk(Disk(), 128 * MIB), VirtioBlk(Disk(), 1 * MIB)
+    Bench(blk)
+    Bench(small)
 
     assert (blk._room(128 * MIB), blk._room(128 * MIB + 1)) == (True, False)
     assert small._room(64 * MIB)
+
+
+def test_blk_data_that_waits_for_the_guest_is_bounded_with_that_in_flight() -> None:
+    """While the guest acknowledges nothing, what was read is kept here."""
+    bench = BlockBench()
+    for head in range(16):
+        bench.ask(IN, writable=4 * MIB + 1, head=head)
+    bench.host.hold = True
+    held = bench.complete()
+
+    bench.ask(IN, writable=513, head=20)
+    bench.ask(IN, writable=5 * MIB + 1, head=21)
+    bench.host.hold = False
+    returned = bench.returned()
+
+    assert held == []
+    assert [one.tail for one in returned] == [OK] * 16 + [IOERR, IOERR]
+    assert bench.ask(IN, writable=513, head=20) == []
 
 
 # --- write-through, section 5.2.6.2
