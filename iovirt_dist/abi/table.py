@@ -141,6 +141,12 @@ class Call:
         return self.variants.get(registers[self.selector] & 0xFFFF_FFFF, self.arguments)
 
 
+MAX_NUMBER = 1024
+"""Numbers below this that no table has are names of their own; no ABI here has half as many calls."""
+OTHER = "other"
+"""Name of all others: who makes up numbers does not make up names, which are counted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Abi:
     """The system-call interface of one OS on one architecture.
@@ -160,6 +166,8 @@ class Abi:
     names: Mapping[int, str]
 
     def call_name(self, number: int) -> str:
-        """Return the name of a call, or its number as text where the table has none."""
+        """Return the name of a call; where the table has none, its number as text, or `OTHER` from `MAX_NUMBER` on."""
         call = self.calls.get(number)
-        return call.name if call else self.names.get(number, str(number))
+        if call:
+            return call.name
+        return self.names.get(number) or (str(number) if number < MAX_NUMBER else OTHER)

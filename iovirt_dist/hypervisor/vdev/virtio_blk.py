@@ -63,8 +63,8 @@ class VirtioBlk:
 
     Args:
         disk: The backend.
-        most_bytes: Most data that is kept, in flight or done; a request beyond it ends in IOERR. Honest drivers have no more than their
-            memory in flight.
+        most_bytes: Most data that is kept, in flight or done; a request beyond it ends in IOERR. Honest drivers have
+            no more than their memory in flight.
         tracer: Sees every request with all that is known of it: type, where, how much.
 
     Attributes:

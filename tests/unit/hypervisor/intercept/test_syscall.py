@@ -56,6 +56,19 @@ def test_call_of_unknown_number_fails_and_is_counted_by_name() -> None:
     assert program.interception.unknown == {"vfork": 1}
 
 
+@pytest.mark.parametrize("mode", [Mode.PROGRAM, Mode.MACHINE])
+def test_numbers_that_a_program_makes_up_share_a_name(mode: Mode) -> None:
+    """It cannot make the counters grow for ever."""
+    program = Program("linux_i386", disk=Disk(), mode=mode)
+
+    for number in range(100_000, 110_000):
+        program.interception.message(SystemCall(1, 1, number, (0,) * 6), (), 0)
+
+    counted = program.interception.calls
+    assert counted == {"other": 10_000}
+    assert len(program.interception.unknown) + len(program.interception.passed) == 1
+
+
 def test_calls_are_counted_by_name() -> None:
     """Each call counts once, whatever becomes of it."""
     program = Program()
