@@ -1,8 +1,9 @@
 """``iovirt compare``: one job at the operation, driver and system-call level, and what each costs and knows.
 
-Every number is that of the job alone. The same guest is run once more with the same command line but a job of no bytes:
-it boots, finds its disk, opens and closes it, and prints as many lines. What it counts is subtracted. The guest's clock
-ticks twenty times a second while anything runs, so a job that takes longer has more interrupts; these are its own.
+Every number is that of the job alone. The guest boots, and then rests until the job is let go: what was counted until
+then is subtracted. So is what the same guest counts in a run of its own, from there on, for a job of no bytes, which
+opens and closes the disk and prints as many lines. The guest's clock ticks twenty times a second while anything runs,
+so a job that takes longer has more interrupts; these are its own.
 
 What the hypervisor knows of a request is measured in a third run with tracing on, of a few requests by two processes:
 so tracing costs the measured run nothing.
@@ -15,7 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from iovirt_dist.cli.compare_plot import check_plot, draw_plot
 from iovirt_dist.cli.compare_run import Run, run_together
@@ -32,11 +33,6 @@ from iovirt_dist.errors import ConfigError
 from iovirt_dist.hypervisor.linux.cost import abi_cost
 from iovirt_dist.topology.units import parse_size
 
-DEFAULT_KIB: Final = 128
-"""The row with one IN for each word takes about 8 s for it."""
-
-DEFAULT_BLOCK: Final = "64KiB"
-
 
 @dataclass(slots=True)
 class _Measured:
@@ -44,6 +40,7 @@ class _Measured:
 
     row: Row
     idle: Counts = field(default_factory=Counts)
+    job: Counts = field(default_factory=Counts)
     total: Counts = field(default_factory=Counts)
     seconds: float = 0.0
     sha256: str = ""
@@ -119,9 +116,9 @@ def _count_idle(job: Job, measured: dict[str, _Measured], base: Path, say: Say) 
 
     def count(run: Run) -> None:
         run.finish()
-        measured[run.row.name].idle = run.settled()
+        measured[run.row.name].idle = run.settled() - run.before
 
-    run_together([Run(item.row, idle, base / f"i{n}") for n, item in enumerate(measured.values())], count, at_once=True)
+    run_together([Run(item.row, idle, base / f"i{n}") for n, item in enumerate(measured.values())], count)
 
 
 def _trace(job: Job, measured: dict[str, _Measured], base: Path, say: Say) -> None:
@@ -157,6 +154,7 @@ def _measure(job: Job, measured: dict[str, _Measured], base: Path, say: Say) -> 
         times = run.finish()
         item.seconds = times.hashed - times.begun
         item.total = run.settled()
+        item.job = item.total - run.before
         item.sha256 = run.sha256()
         item.drivers, item.calls = _drivers(run), _calls(run)
         if item.sha256 != expected:
@@ -203,7 +201,7 @@ def _drivers(run: Run) -> Drivers:
 def _result(item: _Measured) -> RowResult:
     assert item.drivers is not None, "every row was measured"
     return RowResult(
-        counts=item.total - item.idle,
+        counts=item.job - item.idle,
         total=item.total,
         seconds=item.seconds,
         sha256=item.sha256,

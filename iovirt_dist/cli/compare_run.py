@@ -61,6 +61,7 @@ class Run:
         traced: Whether its trace points are wanted.
         topology: What runs.
         final: What its processes said of themselves when `settled` was done.
+        before: What they had counted when the job began.
     """
 
     row: Row
@@ -69,7 +70,8 @@ class Run:
     traced: bool = False
     topology: Topology = field(init=False)
     final: Statuses = field(init=False, default_factory=dict)
-    _ended_ns: int = field(init=False, default=0)
+    before: Counts = field(init=False, default_factory=Counts)
+    _since_ns: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.base.mkdir(mode=0o700)
@@ -90,12 +92,13 @@ class Run:
             self.run_dir.trace_switch.touch()
 
     def wait_ready(self) -> None:
-        """Wait until the guest's program waits for a line, and nobody counts any more.
+        """Wait until the guest's program waits for a line.
 
         Raises:
             LocalError: It does not get so far.
         """
         self._wait_for(_READY, time.monotonic() + START_S, _SLOW_POLL_S)
+        self._since_ns = time.time_ns()
 
     def release(self) -> None:
         """Let the job run."""
@@ -111,18 +114,20 @@ class Run:
         begun = self._wait_for(_BEGUN, deadline, _POLL_S)
         hashed = self._wait_for(_HASHED, deadline, _POLL_S)
         self._wait_for(_ENDED, deadline, _SLOW_POLL_S)
-        self._ended_ns = time.time_ns()
+        self._since_ns = time.time_ns()
         return Times(begun, hashed)
 
     def settled(self) -> Counts:
-        """Wait until both ends of each session tell the same of the time behind the job; return what they counted.
+        """Wait until nobody counts and both ends of each session tell the same, and return what they counted.
+
+        What was said before the guest got ready, or its job ended, does not hold any more.
 
         Raises:
             LocalError: They do not agree.
         """
         deadline = time.monotonic() + SETTLE_S
         while True:
-            self.final = self.statuses(self._ended_ns)
+            self.final = self.statuses(self._since_ns)
             if (counts := counts_of(self.final)) is not None:
                 return counts
             if time.monotonic() > deadline:
@@ -200,7 +205,7 @@ class Run:
 
 
 def run_together(runs: Sequence[Run], each: Callable[[Run], None], *, at_once: bool = False) -> None:
-    """Start runs at once, wait until all their guests are ready, call `each` in their order, and end them.
+    """Start runs at once, wait until all their guests are ready and rest, call `each` in their order, and end them.
 
     Args:
         runs: Different ones; processes of all of them exist at the same time.
@@ -215,6 +220,8 @@ def run_together(runs: Sequence[Run], each: Callable[[Run], None], *, at_once: b
             run.start()
         for run in runs:
             run.wait_ready()
+        for run in runs:
+            run.before = run.settled()
         if at_once:
             for run in runs:
                 run.release()

@@ -23,7 +23,7 @@ def demo(*, json: Json = False) -> int:
 @app.command(help_epilogue="Example: iovirt compare --size 256 --json")
 def compare(
     *,
-    size: Annotated[int, Parameter(help="KiB that each row reads. One IN a word takes 60 s for 1024.")] = 128,
+    size: Annotated[int, Parameter(help="KiB that each row reads. One IN a word takes a minute for 1024.")] = 64,
     block_size: Annotated[str, Parameter(help="What the job asks for at once, up to 1MiB.")] = "64KiB",
     write: Annotated[int, Parameter(help="Per cent of the blocks that are written back.")] = 0,
     level: Annotated[
