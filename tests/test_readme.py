@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.guests.support import BUSYBOX
+
 README = Path(__file__).parents[1] / "README.md"
 BLOCK = re.compile(r"(?:<!-- (file|needs): (\S+) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 
@@ -30,12 +32,18 @@ def blocks() -> list[Block]:
 
 
 def commands(block: Block) -> list[str]:
-    """The lines that a reader would type."""
-    return [line[2:] for line in block.text.splitlines() if line.startswith("$ ")]
+    """The lines that a reader would type; a backslash at the end continues one."""
+    return [line[2:] for line in block.text.replace("\\\n", "").splitlines() if line.startswith("$ ")]
 
 
 def play(tmp_path: Path, chosen: list[Block]) -> None:
-    """Write the files and run the commands; the first that fails fails the test with its output."""
+    """Write the files and run the commands; the first that fails fails the test with its output.
+
+    The folder is the home folder too, with the third-party programs where `.ci/fetch-programs` puts them.
+    """
+    programs = tmp_path / ".cache" / "iovirt" / "programs"
+    programs.parent.mkdir(parents=True)
+    programs.symlink_to(BUSYBOX["amd64"].parents[1])
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environ = {**os.environ, "PATH": path, "HOME": str(tmp_path), "COLUMNS": "80", "PYTEST_ADDOPTS": ""}
     try:
@@ -69,13 +77,12 @@ def test_readme_commands_and_files_work_in_order(tmp_path: Path) -> None:
 
 @pytest.mark.firmware
 @pytest.mark.timeout(240)
-def test_readme_firmware_boots(tmp_path: Path) -> None:
-    """What needs a Debian package."""
-    chosen = [block for block in blocks() if block.word == "needs"]
-    missing = [block.value for block in chosen if not Path(block.value).exists()]
-    if missing:
-        pytest.skip(f"{missing[0]} is absent: install package u-boot-qemu")
-    play(tmp_path, chosen)
+@pytest.mark.parametrize("block", [block for block in blocks() if block.word == "needs"], ids=lambda block: block.value)
+def test_readme_third_party_software_runs(tmp_path: Path, block: Block) -> None:
+    """What needs a Debian package, or a program from one."""
+    if not Path(block.value).expanduser().exists():
+        pytest.skip(f"{block.value} is absent: install package u-boot-qemu, or run .ci/fetch-programs")
+    play(tmp_path, [block])
 
 
 def test_readme_has_exactly_two_set_up_commands() -> None:
