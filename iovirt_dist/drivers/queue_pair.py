@@ -51,7 +51,7 @@ class QueuePair:
 
     Args:
         controller: Its name, for messages.
-        queue: Where requests wait, which decides whose goes first; a `MultiQueue` of equal guests if None.
+        queue: Where requests wait, which decides whose goes first; if None, guests take turns as far as credits go.
 
     Attributes:
         queue: That queue.
@@ -61,7 +61,7 @@ class QueuePair:
 
     def __init__(self, controller: str, queue: MultiQueue[Request] | None = None) -> None:
         self.controller = controller
-        self.queue: MultiQueue[Request] = MultiQueue() if queue is None else queue
+        self.queue: MultiQueue[Request] = MultiQueue(depth=0) if queue is None else queue
         self.connected = False
         self.units: dict[str, Unit] = {}
         self.submitted = 0

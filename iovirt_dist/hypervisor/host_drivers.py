@@ -27,6 +27,8 @@ class HostDrivers:
     """
 
     def __init__(self, plan: GuestPlan, instance: int) -> None:
+        for attachment in plan.attachments():
+            attachment.enroll(instance, plan.name)
         self.disk: DiskDriver | None = None
         self.entropy: EntropyDriver | None = None
         self.terminal = _terminal(plan.console, instance, TERMINAL_QUEUE)
@@ -58,6 +60,9 @@ class HostDrivers:
             instance: Number for the request ids of this life.
         """
         disk, rng = self._plan.disk, self._plan.rng
+        for attachment in (disk, rng):
+            if attachment is not None:
+                attachment.enroll(instance, self._plan.name)
         if disk is not None:
             identity = disk.use().identity
             assert identity is not None, "units are identified before power-on"

@@ -27,6 +27,10 @@ class Attachment:
         """The unit's state with the controller; asks for its identification the first time."""
         return self.queue_pair.use(self.unit)
 
+    def enroll(self, instance: int, guest: str) -> None:
+        """Say that requests of this instance are the guest's, before a driver makes a queue for them."""
+        self.queue_pair.queue.enroll(instance, guest)
+
 
 @dataclass(frozen=True, slots=True)
 class Card:

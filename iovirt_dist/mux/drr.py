@@ -13,8 +13,8 @@ from typing import Final, Generic
 from iovirt_dist.mux.flow import UNLIMITED, Flow
 from iovirt_dist.mux.queue import Q
 
-QUANTUM: Final = 16384
-"""What the flow with the largest weight may have in a turn: four small requests."""
+QUANTUM: Final = 32768
+"""What the flow with the largest weight may have in a turn: eight small requests."""
 
 
 class DeficitRoundRobin(Generic[Q]):

@@ -106,7 +106,10 @@ class Flow(Generic[Q]):
     def head_cost(self) -> int:
         """What the first item costs; there must be one."""
         head = self.items[0]
-        return MIN_COST if head.length <= MIN_COST else max(MIN_COST, head.data_bytes)
+        cost = head.length
+        if cost <= MIN_COST or (cost := head.data_bytes) < MIN_COST:
+            return MIN_COST
+        return cost
 
     def ready_ns(self, now_ns: int) -> int:
         """When its limits let it have the next request, `now_ns` for at once."""
@@ -157,28 +160,33 @@ class Flow(Generic[Q]):
             taken += [take() for _ in range(most)]
 
     def _serve_counted(self, most: int, budget: int, taken: list[Q]) -> int:
-        items, spent, count = self.items, 0, 0
-        for item in items:
-            length = item.length
-            cost = MIN_COST if length <= MIN_COST else max(MIN_COST, item.data_bytes)
-            if count == most or (spent + cost > budget and count):
+        spent = count = 0
+        for item in self.items:
+            cost = item.length
+            if cost <= MIN_COST or (cost := item.data_bytes) < MIN_COST:
+                cost = MIN_COST
+            if spent + cost > budget and count:
                 break
             spent += cost
             count += 1
+            if count == most:
+                break
         self._serve_all(count, taken)
         return spent
 
     def _serve_limited(self, bucket: TokenBucket, most: int, budget: int, now_ns: int, taken: list[Q]) -> int:
-        items, spent, count, moved = self.items, 0, 0, 0
+        spent = count = moved = 0
         spendable = bucket.spendable(now_ns)
-        for item in items:
+        for item in self.items:
             data_bytes = item.data_bytes
-            cost = max(MIN_COST, data_bytes)
-            if count == most or moved >= spendable or (spent + cost > budget and count):
+            cost = data_bytes if data_bytes > MIN_COST else MIN_COST
+            if moved >= spendable or (spent + cost > budget and count):
                 break
             spent += cost
             moved += data_bytes
             count += 1
+            if count == most:
+                break
         bucket.pay(moved)
         self._serve_all(count, taken)
         return spent

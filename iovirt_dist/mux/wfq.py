@@ -12,6 +12,9 @@ from typing import Final, Generic
 from iovirt_dist.mux.flow import UNLIMITED, Flow
 from iovirt_dist.mux.queue import Q
 
+TURN_COST: Final = 12288
+"""What a flow may have beyond its turn, at once: three small requests. It pays for them before its next turn."""
+
 SCALE_BITS: Final = 20
 """Virtual time is in millionths of a byte at weight 1, so that division by a weight loses nothing that matters."""
 
@@ -44,7 +47,7 @@ class WeightedFairQueueing(Generic[Q]):
         if len(heap) == 1:
             return flow, UNLIMITED, UNLIMITED
         rival = heap[1][0] if len(heap) == 2 else min(heap[1][0], heap[2][0])
-        return flow, UNLIMITED, (rival - flow.start) * flow.qos.weight >> SCALE_BITS
+        return flow, UNLIMITED, TURN_COST + ((rival - flow.start) * flow.qos.weight >> SCALE_BITS)
 
     def served(self, flow: Flow[Q], count: int, cost: int, stays: bool, now_ns: int) -> None:  # noqa: ARG002 - as above
         """Move the flow's and the common virtual time on; what a flow had alone is free."""

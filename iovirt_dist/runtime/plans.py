@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from iovirt_dist.drivers.queue_pair import QueuePair
+from iovirt_dist.drivers.request import Request
 from iovirt_dist.hypervisor.events import HypervisorConfig
 from iovirt_dist.hypervisor.machines.registry import NO_MACHINE
 from iovirt_dist.hypervisor.plan import Attachment, Card, GuestPlan
+from iovirt_dist.mux.multiqueue import MultiQueue
 from iovirt_dist.runtime.files import read_files
 from iovirt_dist.topology.guest_specs import GuestSpec, MachineSpec, ProgramSpec
-from iovirt_dist.topology.specs import HypervisorSpec, Topology
+from iovirt_dist.topology.specs import BlockSpec, ControllerSpec, HypervisorSpec, RngSpec, Topology
 
 ENTROPY_UNIT = ""
 """An entropy controller has one unit, without a name."""
@@ -22,10 +24,12 @@ MACHINE_ABI = "linux_i386"
 
 def hypervisor_config(topology: Topology, spec: HypervisorSpec, epoch: int) -> HypervisorConfig:
     """Translate a topology for one of its hypervisors, in its life `epoch`."""
+    guests = topology.guests_of(spec.name)
     pairs: dict[str, QueuePair] = {
-        controller.name: QueuePair(controller.name) for controller in topology.controllers_of(spec.name)
+        controller.name: QueuePair(controller.name, _queue(controller, guests))
+        for controller in topology.controllers_of(spec.name)
     }
-    plans: dict[str, GuestPlan] = {guest.name: _plan(guest, pairs) for guest in topology.guests_of(spec.name)}
+    plans: dict[str, GuestPlan] = {guest.name: _plan(guest, pairs) for guest in guests}
     return HypervisorConfig(
         name=spec.name,
         epoch=epoch,
@@ -34,6 +38,15 @@ def hypervisor_config(topology: Topology, spec: HypervisorSpec, epoch: int) -> H
         plans=plans,
         controllers=pairs,
     )
+
+
+def _queue(controller: ControllerSpec, guests: Sequence[GuestSpec]) -> MultiQueue[Request]:
+    """The queue in front of a controller; only where commands end by themselves can they wait for each other."""
+    if not isinstance(controller, (BlockSpec, RngSpec)):
+        return MultiQueue(depth=0)
+    device = "disk" if isinstance(controller, BlockSpec) else "rng"
+    shares = {str(guest.name): guest.qos[device] for guest in guests if guest.controller_of(device) == controller.name}
+    return MultiQueue(controller.scheduler, depth=controller.depth, qos=shares)
 
 
 def _plan(guest: GuestSpec, pairs: Mapping[str, QueuePair]) -> GuestPlan:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from iovirt_dist.errors import ImageError
 from iovirt_dist.ids import GuestName, ProcessName
 from iovirt_dist.platform.level import Level
+from iovirt_dist.platform.qos import Qos
 from iovirt_dist.topology.extent import ExtentSpec
 
 Restart = Literal["on-failure", "always", "never"]
@@ -83,6 +84,7 @@ class GuestBase:
         virtio_console: What stands behind its virtio console; None for no such device.
         rng: What stands behind its entropy device; None for no such device.
         net: What stands behind its network card; None for no such device.
+        qos: What it may have of its ``disk`` and ``rng``, those that it has.
     """
 
     kind: ClassVar[Literal["guest"]] = "guest"
@@ -95,6 +97,7 @@ class GuestBase:
     virtio_console: ConsoleAttachment | None = None
     rng: RngAttachment | None = None
     net: NetAttachment | None = None
+    qos: Mapping[str, Qos] = field(default_factory=dict)
 
     @property
     def terminals(self) -> tuple[ConsoleAttachment, ...]:
@@ -106,6 +109,11 @@ class GuestBase:
         """The controllers that this guest's requests reach, each once."""
         attached = (self.disk, self.console, self.virtio_console, self.rng, self.net)
         return tuple(dict.fromkeys(attachment.controller for attachment in attached if attachment is not None))
+
+    def controller_of(self, device: str) -> ProcessName | None:
+        """The controller behind its ``disk`` or ``rng``; None if it has no such device."""
+        attachment = {"disk": self.disk, "rng": self.rng}[device]
+        return attachment.controller if attachment is not None else None
 
     def missing_files(self) -> list[ImageError]:
         """Name every file that it needs and that is not there."""

@@ -9,6 +9,7 @@ from typing import Final
 
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.ids import ProcessName
+from iovirt_dist.platform.qos import SchedulerKind
 from iovirt_dist.topology import schema, units
 from iovirt_dist.topology.resolve_net import NetResolver
 from iovirt_dist.topology.scope import NAME, Scope
@@ -44,7 +45,8 @@ class ControllerResolver:
         if isinstance(table, schema.ConsoleTable):
             return ConsoleSpec(name=ProcessName(name), endpoint=endpoint)
         if isinstance(table, schema.RngTable):
-            return RngSpec(name=ProcessName(name), endpoint=endpoint)
+            scheduler = SchedulerKind(table.scheduler)
+            return RngSpec(name=ProcessName(name), endpoint=endpoint, scheduler=scheduler, depth=table.depth)
         if isinstance(table, schema.NetTable):
             return NetResolver(self._scope, name).resolve(table, endpoint)
         image = self._scope.path(table.image)
@@ -56,6 +58,8 @@ class ControllerResolver:
             size_bytes=size_bytes,
             write_through=table.durability == "write-through",
             read_only=table.read_only,
+            scheduler=SchedulerKind(table.scheduler),
+            depth=table.depth,
             extents=self._extents(table, size_bytes, name),
         )
 

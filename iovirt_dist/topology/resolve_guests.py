@@ -13,10 +13,12 @@ from iovirt_dist.errors import ConfigError
 from iovirt_dist.ids import GuestName, ProcessName
 from iovirt_dist.platform import pc
 from iovirt_dist.platform.level import Level
+from iovirt_dist.platform.qos import Qos
 from iovirt_dist.platform.slots import VirtioSlot
 from iovirt_dist.topology import schema, units
 from iovirt_dist.topology.parse import suggestion
 from iovirt_dist.topology.program_abi import PROGRAM_ABIS, program_abi
+from iovirt_dist.topology.qos import DEVICES, resolve_qos
 from iovirt_dist.topology.resolve_net import derived_mac, parse_mac
 from iovirt_dist.topology.scope import Scope
 from iovirt_dist.topology.specs import (
@@ -102,6 +104,7 @@ class _Common(TypedDict):
     console: ConsoleAttachment | None
     virtio_console: ConsoleAttachment | None
     rng: RngAttachment | None
+    qos: Mapping[str, Qos]
     net: NetAttachment | None
 
 
@@ -169,7 +172,22 @@ class GuestResolver:
             ),
             rng=self._rng(devices.rng, self._device_key(group, "rng")),
             net=self._net(devices, replica) if isinstance(devices, schema.MachineDevicesTable) else None,
+            qos=self._qos(table, group),
         )
+
+    def _qos(self, table: schema.AnyGuestTable, group: str) -> dict[str, Qos]:
+        """What it may have of each device that it has."""
+        found: dict[str, Qos] = {}
+        for device in DEVICES:
+            written: schema.QosTable = getattr(table.qos, device)
+            controller = getattr(table.devices, device).partition("/")[0]
+            spec = self._controllers.get(ProcessName(controller))
+            if isinstance(spec, (BlockSpec, RngSpec)):
+                found[device] = resolve_qos(self._scope, group, device, written, spec.scheduler)
+            elif written != schema.QosTable():
+                where = self._scope.where("guest", group, "qos", device)
+                raise ConfigError(f"the guest has no device '{device}'", where, f"set devices.{device}, or remove this")
+        return found
 
     def _device_key(self, group: str, device: str) -> str:
         return self._scope.where("guest", group, "devices", device)

@@ -12,6 +12,11 @@ import msgspec
 
 Size = Annotated[int | str, msgspec.Meta(description='a size such as 512, "64KiB" or "1GiB"')]
 Duration = Annotated[str, msgspec.Meta(description='a duration such as "500ms" or "2s"')]
+Weight = Annotated[int, msgspec.Meta(description="an integer from 1 to 1000")]
+Rate = Annotated[int, msgspec.Meta(description="an integer, operations a second")]
+Bandwidth = Annotated[int | str, msgspec.Meta(description='bytes a second, such as "10MiB"')]
+Depth = Annotated[int, msgspec.Meta(ge=1, le=1024, description="an integer from 1 to 1024")]
+Scheduling = Literal["fifo", "drr", "wfq", "priority", "deadline"]
 Replicas = Annotated[int, msgspec.Meta(ge=1, le=1024, description="an integer from 1 to 1024")]
 Vlan = Annotated[int, msgspec.Meta(ge=1, le=4094, description="a VLAN's number from 1 to 4094")]
 MacLimit = Annotated[int, msgspec.Meta(ge=1, le=4096, description="an integer from 1 to 4096")]
@@ -61,6 +66,11 @@ class BlockTable(Table, frozen=True, kw_only=True):
     durability: Literal["write-through", "write-back"] = "write-through"
     """When a write is acknowledged: once on stable storage, or once in the page cache (flush makes it stable)."""
     read_only: bool = False
+    scheduler: Scheduling = "drr"
+    """Order of requests that different guests have waiting for it: in order of arrival, deficit round robin or weighted
+    fair queueing by weight, strict priority with aging, or earliest deadline first."""
+    depth: Depth = 64
+    """Small requests that a hypervisor has in flight here while its guests compete; the others can be put in order."""
     extents: dict[str, ExtentTable] = {}
     """Virtual disks by name; without any there is one, ``all``, over the whole image."""
 
@@ -77,6 +87,10 @@ class RngTable(Table, frozen=True, kw_only=True):
 
     kind: Literal["rng"]
     endpoint: str = ""
+    scheduler: Scheduling = "drr"
+    """As of a block controller."""
+    depth: Depth = 64
+    """As of a block controller."""
 
 
 class PortTable(Table, frozen=True, kw_only=True):
@@ -148,6 +162,30 @@ class MachineDevicesTable(DevicesTable, frozen=True, kw_only=True):
     """Ethernet address of its network card, ``02:00:00:00:00:01``; empty for one that follows from the guest's name."""
 
 
+class QosTable(Table, frozen=True, kw_only=True):
+    """``guest.NAME.qos.DEVICE``: what the guest may have of a device that it shares."""
+
+    weight: Weight | None = None
+    """Share in relation to other guests' weights (schedulers ``drr`` and ``wfq``); 1 if not given."""
+    priority: Literal["urgent", "high", "medium", "low"] | None = None
+    """Class (scheduler ``priority``); ``medium`` if not given."""
+    latency: Duration | None = None
+    """Target by which its requests are ordered (scheduler ``deadline``); 50 ms if not given."""
+    iops: Rate | None = None
+    """Most operations a second; 0 or nothing for no limit."""
+    bandwidth: Bandwidth | None = None
+    """Most data a second; 0 or nothing for no limit."""
+    burst: Duration | None = None
+    """For so long an unused rate is saved up, to be spent at once; 20 ms if not given."""
+
+
+class GuestQosTable(Table, frozen=True, kw_only=True):
+    """``guest.NAME.qos``: a table for each device whose requests wait for their turn."""
+
+    disk: QosTable = QosTable()
+    rng: QosTable = QosTable()
+
+
 class GuestTable(Table, frozen=True, kw_only=True):
     """Keys of ``[guest.NAME]`` that every kind has."""
 
@@ -155,6 +193,7 @@ class GuestTable(Table, frozen=True, kw_only=True):
     memory: Size = "32MiB"
     count: Replicas = 1
     restart: Literal["on-failure", "always", "never"] = "on-failure"
+    qos: GuestQosTable = GuestQosTable()
 
 
 class MachineTable(GuestTable, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from typing import ClassVar, Final, Literal, NamedTuple
 
 from iovirt_dist.errors import ConfigError, ImageError
 from iovirt_dist.ids import GuestName, ProcessName
+from iovirt_dist.platform.qos import SchedulerKind
 from iovirt_dist.topology.extent import ExtentSpec
 from iovirt_dist.topology.guest_specs import (
     ConsoleAttachment,
@@ -102,6 +103,8 @@ class BlockSpec:
         size_bytes: Size of the image; the file is created sparse if absent and must be at least this long otherwise.
         write_through: An acknowledged write is on stable storage.
         read_only: The whole image is opened read-only.
+        scheduler: Order among the guests of a hypervisor.
+        depth: Small requests that a hypervisor has in flight while its guests compete.
         extents: Virtual disks, at least one, by ascending offset.
     """
 
@@ -113,6 +116,8 @@ class BlockSpec:
     write_through: bool
     read_only: bool
     extents: tuple[ExtentSpec, ...]
+    scheduler: SchedulerKind = SchedulerKind.DRR
+    depth: int = 64
 
     def extent(self, name: str) -> ExtentSpec:
         """Return the extent of that name; the topology's references are checked, so it exists."""
@@ -130,11 +135,13 @@ class ConsoleSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RngSpec:
-    """One entropy controller process: random bytes for any guest."""
+    """One entropy controller process: random bytes for any guest; `scheduler` and `depth` as of a `BlockSpec`."""
 
     kind: ClassVar[Kind] = "rng"
     name: ProcessName
     endpoint: str
+    scheduler: SchedulerKind = SchedulerKind.DRR
+    depth: int = 64
 
 
 ControllerSpec = BlockSpec | ConsoleSpec | RngSpec | NetSpec

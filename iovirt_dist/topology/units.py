@@ -60,6 +60,14 @@ def parse_duration_ns(text: str) -> int:
     return _parse(text, _DURATION_UNITS, 'a duration such as "500ms" or "2s"')
 
 
+def format_duration(duration_ns: int) -> str:
+    """Write nanoseconds with the largest unit that divides them: ``2s``, ``1500ms``, ``7ns``."""
+    for unit in ("s", "ms", "us"):
+        if duration_ns and duration_ns % _DURATION_UNITS[unit] == 0:
+            return f"{duration_ns // _DURATION_UNITS[unit]}{unit}"
+    return f"{duration_ns}ns"
+
+
 def format_size(size_bytes: int) -> str:
     """Write bytes with the largest unit that divides them: ``16MiB``, ``1536KiB``, ``513B``."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
