@@ -17,7 +17,10 @@ life they are sent, when it comes back in a new one (``resumed=False``) everythi
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import Final
 
 from iovirt_dist.controllers.peer_queues import CompletionBatch, OutstandingCommand, PeerQueues, Remembered
@@ -35,6 +38,8 @@ MAX_CLOSED_PAIRS: Final = 64
 """Closed queue pairs whose state is kept; beyond it the one that opened first is forgotten."""
 
 NO_LIMIT: Final = 1 << 62
+
+_queues_of = attrgetter("queues")
 
 _new = tuple.__new__
 """Makes a NamedTuple in a third of the time."""
@@ -182,13 +187,12 @@ class QueuePairs:
         if queues is None:
             self.counts.strays += len(event.commands)
             return
-        data = iter(event.payload)
-        new = [
-            OutstandingCommand(
-                id_, opcode, unit, offset, length, next(data, b"") if opcode in WITH_DATA_OUT else b"", queues
-            )
-            for id_, opcode, unit, offset, length in event.commands
-        ]
+        new = [OutstandingCommand(*command, b"", queues) for command in event.commands]
+        if event.payload:
+            data = iter(event.payload)
+            for command in new:
+                if command.opcode in WITH_DATA_OUT:
+                    command.data = next(data, b"")
         by_id = {command.id: command for command in new}
         outstanding = queues.outstanding
         if (
@@ -263,6 +267,21 @@ class QueuePairs:
         length = sum([command.length for command in commands])
         self.counts.completions += len(completions)
         self._batch(queues, len(completions), length).add(completions, buffer, end - length, end)
+
+    def complete_plain(self, commands: Sequence[OutstandingCommand]) -> None:
+        """End commands that succeeded, bring nothing back, and may be done again when their ids come again.
+
+        Args:
+            commands: At most as many as one message completes.
+        """
+        for queues, group in groupby(commands, _queues_of):
+            row = list(group)
+            for command in row:
+                queues.outstanding.pop(command.id, None)
+            if not queues.abandoned:
+                self.counts.completions += len(row)
+                completions = [_new(Completion, (command.id, Status.OK, 0, 0)) for command in row]
+                self._batch(queues, len(row), 0).add(completions, b"", 0, 0)
 
     def collect(self) -> list[CompleteCommands]:
         """Return what is to be sent, one batch per open pair (more where a batch would exceed the wire's bounds)."""

@@ -44,6 +44,7 @@ ROUND_BYTES: Final = 4 << 20
 
 _ACCESSES: Final = frozenset({Opcode.READ, Opcode.WRITE, Opcode.DISCARD})
 _READ: Final = Opcode.READ  # an attribute of an enumeration costs as much as a call
+_FLUSH: Final = Opcode.FLUSH
 _BLOCK_MASK: Final = BLOCK_BYTES - 1
 
 
@@ -137,6 +138,8 @@ class BlockController:
         """Something was written since the last sync began."""
         self._unsynced: list[OutstandingCommand] = []
         """Requests that the next sync will let complete."""
+        self._flushed: list[OutstandingCommand] = []
+        """Flushes of this round that had nothing to wait for."""
         self._covered: list[OutstandingCommand] | None = None
         """Requests that the running sync will let complete, None while none runs."""
 
@@ -167,11 +170,17 @@ class BlockController:
             if not taken:
                 return
             entering = [operation for command in taken if (operation := self._start(command)) is not None]
+            if self._flushed:
+                self.pairs.complete_plain(self._flushed)
+                self._flushed = []
             self._operations += self._order.enter(entering)
 
     def _start(self, command: OutstandingCommand) -> Operation | None:
         """Return the access that a command makes, if it makes one; otherwise end it or let it wait for a sync."""
         opcode = command.opcode
+        if opcode is _FLUSH:
+            self._start_flush(command)
+            return None
         if opcode not in _ACCESSES:
             self._start_other(command)
             return None
@@ -192,9 +201,7 @@ class BlockController:
         return Operation(token, opcode, unit.start_bytes + offset, length, command.data)
 
     def _start_other(self, command: OutstandingCommand) -> None:
-        if command.opcode is Opcode.FLUSH:
-            self._start_flush(command)
-        elif command.opcode is Opcode.IDENTIFY:
+        if command.opcode is Opcode.IDENTIFY:
             self._identify(command)
         else:
             self.pairs.complete(command, Status.UNKNOWN_OPCODE)
@@ -231,7 +238,7 @@ class BlockController:
         elif self._covered is not None:
             self._covered.append(command)
         else:
-            self._end(command, Status.OK)
+            self._flushed.append(command)
 
     def _storage_done(self, event: StorageDone) -> None:
         """End what the storage has done. Reads of one peer whose data lies in a row end together."""

@@ -35,8 +35,10 @@ from iovirt_dist.virtio.memory import ByteMemory
 from iovirt_dist.virtio.ring import RingSetup
 
 _WANTED = mask(BlockFeature.SEG_MAX, BlockFeature.RO, BlockFeature.BLK_SIZE, BlockFeature.FLUSH, BlockFeature.DISCARD)
-_IN = int(BlockRequest.IN)
-_DATA_IN = (_IN, int(BlockRequest.GET_ID))
+_IN = BlockRequest.IN
+_FORM_BITS = SECTOR_BYTES.bit_length()
+"""From sectors to a slot's `format`: the bytes, and one bit more."""
+_DATA_IN = (int(_IN), int(BlockRequest.GET_ID))
 """Requests whose data the device writes."""
 _UNANSWERED = 0xFF
 """Status byte before the device writes it: no `BlockStatus`."""
@@ -82,7 +84,7 @@ class BlockDone(Record, frozen=True):
 class _Slot:
     """Memory of one request; offsets are from the start of RAM."""
 
-    __slots__ = ("buffer", "format", "header_offset", "index", "length", "number", "shape", "status_offset")
+    __slots__ = ("buffer", "data_in", "format", "header_offset", "index", "number", "shape", "status_offset")
 
     def __init__(self, index: int, guest: GuestAccess, io_bytes: int) -> None:
         header = guest.allocate(HEADER_BYTES + STATUS_BYTES)
@@ -94,8 +96,8 @@ class _Slot:
         self.status_offset = self.header_offset + HEADER_BYTES
         self.format = 0
         """Length of the data and, lowest bit, whether the device writes it: as the ring knows it."""
-        self.length = 0
-        """Bytes that the device writes."""
+        self.data_in = self.buffer[:0]
+        """What the device writes besides the status."""
         self.number = 0
 
 
@@ -160,13 +162,24 @@ class Disk:
         Raises:
             DiskError: They are more, or larger. Those in front of it are submitted.
         """
-        first = self.submitted
+        first = number = self.submitted
         slots: list[int] = []
-        fill = self._fill
+        free, memory, most = self._free, self._memory, self._io_bytes
         try:
             for kind, sector, sectors, data in requests:
-                slots.append(fill(kind, sector, sectors, data).index)
+                form = sectors << _FORM_BITS | 1 if kind == _IN else 0
+                if not free or data or form >> 1 > most or free[-1].format != form:
+                    self.submitted = number
+                    slots.append(self._fill(kind, sector, sectors, data).index)
+                else:  # as the slot's last request: all but the header is in place
+                    slot = free.pop()
+                    _pack_header(memory, slot.header_offset, kind, 0, sector)
+                    memory[slot.status_offset] = _UNANSWERED
+                    slot.number = number
+                    slots.append(slot.index)
+                number += 1
         finally:
+            self.submitted = number
             self.queue.ring.offer(slots)
             self.queue.notify()
         return first
@@ -203,14 +216,12 @@ class Disk:
         slot = self._free.pop()
         _pack_header(self._memory, slot.header_offset, kind, 0, sector)
         self._memory[slot.status_offset] = _UNANSWERED
-        if reads:
-            slot.length = length
-        else:
-            slot.length = 0
+        if not reads:
             slot.buffer[:length] = data
         form = length << 1 | reads
         if slot.format != form:
             slot.format = form
+            slot.data_in = slot.buffer[: length if reads else 0]
             self.queue.ring.describe(slot.index, length, writable=reads)
         slot.number = self.submitted
         self.submitted += 1
@@ -226,7 +237,7 @@ class Disk:
         for index in used:
             slot = slots[index]
             free.append(slot)
-            done = BlockDone(slot.number, memory[slot.status_offset], slot.buffer[: slot.length])
+            done = BlockDone(slot.number, memory[slot.status_offset], slot.data_in)
             if awaited and slot.number in awaited:
                 awaited[slot.number] = done
             else:

@@ -107,6 +107,24 @@ def test_collect_after_completions_gives_one_batch_in_order() -> None:
     assert pairs.collect() == []
 
 
+def test_plain_completions_of_several_pairs_go_to_each_in_order() -> None:
+    """One batch for each, whoever lies between; one that was abandoned gets none."""
+    pairs = _pairs("a", "b", "c", burst=1)
+    for pair, sequences in ((1, (1, 2)), (2, (11, 12)), (3, (21,))):
+        flushes = [Command(_id(sequence), Opcode.FLUSH) for sequence in sequences]
+        pairs.submit(CommandsSubmitted(pair, flushes, []))
+    taken = pairs.take(10)
+
+    pairs.opened(QueuePairOpened(3, "c", resumed=False))
+    pairs.complete_plain(taken)
+
+    assert pairs.collect() == [
+        CompleteCommands(1, [Completion(_id(1), Status.OK), Completion(_id(2), Status.OK)], []),
+        CompleteCommands(2, [Completion(_id(11), Status.OK), Completion(_id(12), Status.OK)], []),
+    ]
+    assert pairs.counts.completions == 4
+
+
 def test_submit_of_an_id_in_flight_is_ignored() -> None:
     """A resubmitted request that is still being done is not done twice, and completes once."""
     pairs = _pairs("a")
