@@ -237,8 +237,12 @@ def _is_whole(aspect: str, item: _Evidence) -> bool:
     """Whether claims, each right as far as it goes, together say everything."""
     if aspect != "sector_range":
         return True
-    ranges = [claim.range for claim in item.claims if claim.range]
-    return sum(end - start for start, end in ranges) == item.request.length
+    at = item.request.offset
+    for start, end in sorted(claim.range for claim in item.claims if claim.range):
+        if start != at:
+            return False
+        at = end
+    return at == item.request.end
 
 
 def _is_reconstructed(aspect: str, item: _Evidence) -> bool:

@@ -96,6 +96,15 @@ def test_selection_gives_a_controllers_points_to_the_guest_of_the_submit() -> No
     assert chosen[-1]["guest"] == "alice"
 
 
+def test_selection_tells_instances_of_two_hypervisors_apart() -> None:
+    """Each counts its own."""
+    theirs = point(22, "hv1", "submit", "bob", 1, instance=3)
+
+    chosen = [dict(each) for each in (SUBMIT, theirs, COMMAND, OTHER)]
+
+    assert [each["guest"] for each in Selection().take(chosen)] == ["alice", "bob", "alice", "bob"]
+
+
 def test_trace_shows_all_points_in_the_order_of_time(topology: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One line each: process, guest, number, event."""
     lines = shown(topology, capsys)

@@ -88,6 +88,15 @@ def test_driver_level_request_in_two_parts_is_known_but_for_its_boundary() -> No
     assert known["request_boundary"] == Known(1, 0, 0, 2, 0)
 
 
+def test_driver_level_that_tells_one_half_twice_does_not_know_the_range() -> None:
+    """Each point is right alone, and together they leave something out."""
+    points = [submit(0, 512), block(0, 512), submit(512, 512), block(0, 512)]
+
+    known = knowledge_of(Level.DRIVER, points, READS[:1], 0, "disk0")
+
+    assert known["sector_range"] == Known(1, 0, 1, 2, 2)
+
+
 def test_driver_level_point_that_is_wrong_is_not_known() -> None:
     """Another device, the other direction, another place: the commands are right, the points are not."""
     points = [submit(0), block(0, device=1), submit(1024), block(2048, type_="out")]
