@@ -166,14 +166,16 @@ class ArmedQueue:
         return out + last
 
     def complete(self, message: Completions, payload: Sequence[Buffer]) -> list[Outgoing]:
-        """Write a batch of completions to guest memory and to the used ring.
+        """Write a batch of completions to guest memory and to the used ring; without any look at the ring again.
 
         Returns:
             `QueueInterrupt` if an interrupt is due that the hypervisor did not raise, requests that waited for the
-            load to fall, or `QueueBroken`.
+            load to fall or that no doorbell told of, or `QueueBroken`.
         """
         if self.broken:
             return []
+        if not message.completions:
+            return self.gather(0)
         try:
             self._write(message.completions, payload)
             due = self._ring.publish()

@@ -7,13 +7,12 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from iovirt_dist.controllers.base import PairEvent
 from iovirt_dist.controllers.front import DeviceCore
-from iovirt_dist.controllers.net.config import QUEUE_CREDITS, NetConfig, PortConfig
-from iovirt_dist.controllers.net.core import NetAccess, NetController
+from iovirt_dist.controllers.net.config import QUEUE_CREDITS, NetConfig, PortConfig, ResponderConfig
+from iovirt_dist.controllers.net.core import NetAccess, NetController, NetOutcome
 from iovirt_dist.controllers.net.runner import NetRunner
 from iovirt_dist.runtime.controller_process import ControllerProcess
-from iovirt_dist.topology.specs import NetSpec, SwitchPort, Topology
+from iovirt_dist.topology.specs import NetSpec, ResponderSpec, SwitchPort, Topology
 
 
 class NetProcess:
@@ -27,15 +26,16 @@ class NetProcess:
     def __init__(self, topology: Topology, spec: NetSpec) -> None:
         self._process = ControllerProcess(topology, spec, QUEUE_CREDITS)
         self._core = NetController(net_config(topology, spec))
+        self._folder = spec.responder.tftp if spec.responder else None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set."""
-        core: DeviceCore[PairEvent, NetAccess] = self._core
+        core: DeviceCore[NetOutcome, NetAccess] = self._core
         wall_minus_monotonic_ns = time.time_ns() - time.monotonic_ns()
-        await self._process.serve(stop, core, lambda _: NetRunner(wall_minus_monotonic_ns), self._status)
+        await self._process.serve(stop, core, lambda _: NetRunner(wall_minus_monotonic_ns, self._folder), self._status)
 
     def _status(self) -> dict[str, Any]:
-        return {**asdict(self._core.pairs.counts), "ports": self._core.status()}
+        return {**asdict(self._core.pairs.counts), **self._core.status()}
 
 
 def net_config(topology: Topology, spec: NetSpec) -> NetConfig:
@@ -43,7 +43,19 @@ def net_config(topology: Topology, spec: NetSpec) -> NetConfig:
     return NetConfig(
         ports=tuple(map(_port, topology.ports_of(spec))),
         storm_frames_per_s=spec.storm_frames_per_s,
+        responder=_responder(spec.responder, spec.mtu) if spec.responder else None,
         tap=spec.tap,
+    )
+
+
+def _responder(responder: ResponderSpec, mtu: int) -> ResponderConfig:
+    return ResponderConfig(
+        interface=responder.interface,
+        mac=responder.mac,
+        vlan=responder.vlan,
+        dhcp=responder.dhcp,
+        tftp=responder.tftp is not None,
+        mtu=mtu,
     )
 
 

@@ -22,6 +22,9 @@ MAX_PORTS: Final = 128
 LOCAL: Final = 0x02
 """First byte of a derived address: locally administered, of one station (IEEE 802-2014, section 8.2)."""
 
+MAX_LEASES: Final = 4096
+"""Addresses of a DHCP server, more than there are ports."""
+
 MAX_RATE_BYTES: Final = 1 << 40
 
 _MAC: Final = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
@@ -117,6 +120,8 @@ class NetResolver:
             raise ConfigError(what, where, 'such as "10.0.0.100-10.0.0.199"') from None
         if first > last or not _is_host(first, interface) or not _is_host(last, interface):
             raise ConfigError(f"{written} is no range of hosts in {interface.network}", where)
+        if int(last) - int(first) >= MAX_LEASES:
+            raise ConfigError(f"{written} is more than {MAX_LEASES} addresses", where, "take fewer")
         if first <= interface.ip <= last:
             raise ConfigError(f"{written} holds the built-in host's own address, {interface.ip}", where)
         return first, last

@@ -94,7 +94,8 @@ class Completions(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
     Attributes:
         device: As in `ArmQueue`, as are `queue` and `generation`.
         interrupt: The hypervisor raised the device's interrupt for this batch.
-        completions: Packed entries.
+        completions: Packed entries; none if the device has run out of requests and wants the ring looked at: there
+            are drivers that put back receive buffers and ring no doorbell.
         lines: Interrupt inputs that changed, as in `TrapReply`; they take effect once the used ring is written.
     """
 
@@ -102,7 +103,7 @@ class Completions(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
     queue: U16
     generation: U32
     interrupt: bool
-    completions: Annotated[bytes, Meta(min_length=1, max_length=100_000)]
+    completions: Annotated[bytes, Meta(max_length=100_000)]
     lines: Annotated[tuple[U63, ...], Meta(max_length=16)] = ()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ from iovirt_dist.controllers.net.pcap import FILE_HEADER, MAGIC_NANOSECONDS, REC
 from iovirt_dist.testing.live import LiveTopology, TopologyFactory
 from iovirt_dist.topology.net_specs import NetSpec
 from iovirt_dist.topology.resolve_net import derived_mac
-from tests.guests.support import UBOOT_RISCV_M, machine, needs
+from tests.guests.support import KIB, UBOOT_RISCV_M, machine, needs, pattern
 
 pytestmark = needs(UBOOT_RISCV_M)
 
 BOOT_S = 30.0
+LOAD_S = 60.0
+ADDRESS = 0x8400_0000
+FILE = pattern(300 * KIB + 77)
 NOBODY = "10.0.0.99"
 CONTROL_C = b"\x03"
 BROADCAST = b"\xff" * 6
@@ -103,3 +107,31 @@ async def test_two_uboots_ping_each_other_over_the_switch(iovirt: TopologyFactor
         (bob, alice, ECHO_REPLY),
     ]
     assert (bob, BROADCAST, ARP) in [(f[6:12], f[:6], f[12:14]) for f in frames]
+
+
+async def test_uboot_gets_an_address_pings_and_loads_a_file_from_the_built_in_host(
+    iovirt: TopologyFactory, tmp_path: Path
+) -> None:
+    """`dhcp`, `ping` and `tftpboot` of a lone guest; what it loaded is what the host has."""
+    (tmp_path / "boot").mkdir()
+    (tmp_path / "boot" / "data.bin").write_bytes(FILE)
+    responder = {"address": "10.0.0.1/24", "dhcp": "10.0.0.100-10.0.0.199", "tftp": str(tmp_path)}
+    topology = await at_prompt(iovirt, tables({"responder": responder}, "alice"))
+    await run(topology, "alice", "setenv autoload no")
+
+    leased = await run(topology, "alice", "dhcp")
+    pinged = await run(topology, "alice", "ping 10.0.0.1")
+    loaded = await run(topology, "alice", f"tftpboot {ADDRESS:x} boot/data.bin", LOAD_S)
+    summed = await run(topology, "alice", f"crc32 {ADDRESS:x} {len(FILE):x}")
+    missing = await run(topology, "alice", f"tftpboot {ADDRESS:x} ../etc/passwd", LOAD_S)
+    status = await topology.controller("sw0").wait_status(lambda s: s.content["responder"]["tftp"]["failed"] == 1)
+
+    assert "DHCP client bound to address 10.0.0.100" in leased
+    assert "host 10.0.0.1 is alive" in pinged
+    assert f"Bytes transferred = {len(FILE)} " in loaded
+    assert f"==> {zlib.crc32(FILE):08x}" in summed
+    assert "TFTP error" in missing
+    assert status.content["responder"]["dhcp"]["leases"] == {"10.0.0.100": derived_mac("alice").hex(":")}
+    assert status.content["responder"]["tftp"] == {"started": 2, "finished": 1, "failed": 1}
+    assert status.content["ports"]["alice"]["spoofed"] == 0
+    assert sum(len(frame) for frame in captured(tap(topology))) > len(FILE)

@@ -62,7 +62,7 @@ class ResponderConfig:
         mac: Its Ethernet address, 6 bytes.
         vlan: The VLAN that it is in.
         dhcp: First and last address to lease, None for no DHCP server.
-        tftp: Folder of files to read, None for no TFTP server.
+        tftp: Whether there is a TFTP server.
         mtu: Largest payload of a frame, bytes.
     """
 
@@ -70,7 +70,7 @@ class ResponderConfig:
     mac: bytes
     vlan: int = 1
     dhcp: tuple[IPv4Address, IPv4Address] | None = None
-    tftp: Path | None = None
+    tftp: bool = False
     mtu: int = 1500
 
 

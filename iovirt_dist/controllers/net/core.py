@@ -22,9 +22,12 @@ from iovirt_dist.controllers.base import (
     QueuePairClosed,
     QueuePairOpened,
     QueuePairs,
+    TimerFired,
 )
-from iovirt_dist.controllers.net.config import QUEUE_CREDITS, NetConfig
+from iovirt_dist.controllers.net.config import QUEUE_CREDITS, NetConfig, PortConfig, ResponderConfig
+from iovirt_dist.controllers.net.responder import Responder
 from iovirt_dist.controllers.net.switch import Switch
+from iovirt_dist.controllers.net.tftp import FileAccess, FileOpened, FileOutcome, FileRead
 from iovirt_dist.controllers.peer_queues import OutstandingCommand
 from iovirt_dist.wire.commands import MAX_FRAME_BYTES, MIN_FRAME_BYTES, Opcode, Status, UnitIdentity
 
@@ -47,9 +50,13 @@ class CaptureFrames:
     at_ns: int
 
 
-NetAccess = CaptureFrames
+NetAccess = CaptureFrames | FileAccess
 NetAction = CompleteCommands | NetAccess
-NetEvent = PairEvent
+NetOutcome = FileOutcome
+NetEvent = PairEvent | NetOutcome
+
+RESPONDER: Final = "(responder)"
+"""Name of the built-in host's port: no guest's."""
 
 
 class NetController:
@@ -63,7 +70,13 @@ class NetController:
 
     def __init__(self, config: NetConfig, queue_credits: int = QUEUE_CREDITS, burst: int = 32) -> None:
         self.pairs = QueuePairs(queue_credits, burst)
-        self.switch = Switch(config.ports, config.storm_frames_per_s, config.aging_ns, config.queue_frames, config.tap)
+        responder = config.responder
+        ports = (*config.ports, _responder_port(responder)) if responder else config.ports
+        self.switch = Switch(ports, config.storm_frames_per_s, config.aging_ns, config.queue_frames, config.tap)
+        self.responder = Responder(responder) if responder else None
+        self._responder_number = len(config.ports)
+        if responder:
+            self.switch.set_up(self._responder_number, True)
         self._numbers = {port.name: number for number, port in enumerate(config.ports)}
         self._parked: list[deque[OutstandingCommand]] = [deque() for _ in config.ports]
         self._identified: dict[str, set[int]] = {}
@@ -72,11 +85,14 @@ class NetController:
             QueuePairOpened: self._pair_opened,
             QueuePairClosed: self._pair_closed,
             CommandsSubmitted: self.pairs.submit,
+            TimerFired: self._timer_fired,
+            FileOpened: self._file_event,
+            FileRead: self._file_event,
         }
         self._now_ns = 0
 
     def handle(self, event: NetEvent, now_ns: int) -> list[NetAction]:
-        """Take an event; return completions first, then captures."""
+        """Take an event; return completions first, then captures, then accesses to files."""
         self._now_ns = now_ns
         handler = self._handlers.get(type(event))
         if handler is not None:
@@ -84,22 +100,25 @@ class NetController:
         for command in self.pairs.take(NO_LIMIT):
             self._start(command)
         switch = self.switch
+        accesses = self._respond(self.responder) if self.responder is not None else ()
         for number in sorted(switch.touched):
-            self._serve(number)
+            if number != self._responder_number:
+                self._serve(number)
         switch.touched.clear()
         actions: list[NetAction] = [*self.pairs.collect()]
         if switch.captured:
             actions += [CaptureFrames(tap, frames, now_ns) for tap, frames in switch.captured.items()]
             switch.captured.clear()
+        actions += accesses
         return actions
 
     def deadline_ns(self) -> int | None:
-        """Nothing is timed."""
-        return None
+        """When the built-in host has something to send again."""
+        return self.responder.deadline_ns() if self.responder is not None else None
 
     def status(self) -> dict[str, Any]:
-        """What happened at each port."""
-        return {
+        """What happened at each port, and what the built-in host did."""
+        ports = {
             port.config.name: {
                 "up": port.up,
                 "vlan": port.config.vlan,
@@ -110,6 +129,27 @@ class NetController:
             }
             for port in self.switch.ports
         }
+        return {"ports": ports, "responder": self.responder.status() if self.responder is not None else {}}
+
+    # --- the built-in host
+
+    def _respond(self, responder: Responder) -> Sequence[FileAccess]:
+        """Give the host its frames and send what it says; returns what it wants of files."""
+        number, switch = self._responder_number, self.switch
+        while switch.ports[number].queue:
+            responder.receive(switch.take(number), self._now_ns)
+        for frame in responder.sent:
+            switch.accept(number, frame, self._now_ns)
+        responder.sent.clear()
+        return responder.take_accesses()
+
+    def _timer_fired(self, event: TimerFired) -> None:  # noqa: ARG002 - a handler takes its event
+        if self.responder is not None:
+            self.responder.tick(self._now_ns)
+
+    def _file_event(self, event: FileOutcome) -> None:
+        if self.responder is not None:
+            self.responder.file_event(event, self._now_ns)
 
     # --- queue pairs and ports
 
@@ -200,3 +240,7 @@ class NetController:
                 self.pairs.complete(command, Status.OK, frame)
             else:
                 self.pairs.complete(command, Status.BAD_LENGTH)
+
+
+def _responder_port(responder: ResponderConfig) -> PortConfig:
+    return PortConfig(name=RESPONDER, peer="", mac=responder.mac, vlan=responder.vlan)

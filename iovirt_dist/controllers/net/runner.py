@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from iovirt_dist.controllers.net.core import NetAccess
+from iovirt_dist.controllers.net.core import CaptureFrames, NetAccess, NetOutcome
+from iovirt_dist.controllers.net.files import FileFolder
 from iovirt_dist.controllers.net.pcap import PcapFile
 
 _log = logging.getLogger(__name__)
@@ -17,16 +18,31 @@ class NetRunner:
 
     Args:
         wall_minus_monotonic_ns: What makes wall clock times, ns since 1970 UTC, of the core's times.
+        folder: What the built-in host's files are read from, None for no files.
         open_tap: Makes a capture file; raises OSError.
     """
 
-    def __init__(self, wall_minus_monotonic_ns: int, open_tap: Callable[[Path], PcapFile] = PcapFile) -> None:
+    def __init__(
+        self,
+        wall_minus_monotonic_ns: int,
+        folder: Path | None = None,
+        open_tap: Callable[[Path], PcapFile] = PcapFile,
+    ) -> None:
         self._wall_minus_monotonic_ns = wall_minus_monotonic_ns
+        self._files = FileFolder(folder) if folder is not None else None
         self._open_tap = open_tap
         self._taps: dict[Path, PcapFile | None] = {}
 
-    def perform(self, action: NetAccess) -> None:
-        """Do an action. A capture file that cannot be written is given up; frames pass all the same."""
+    def perform(self, action: NetAccess) -> NetOutcome | None:
+        """Do an action; return its outcome if it has one."""
+        if isinstance(action, CaptureFrames):
+            self._capture(action)
+            return None
+        assert self._files is not None, "without a folder the core asks for no files"
+        return self._files.perform(action)
+
+    def _capture(self, action: CaptureFrames) -> None:
+        """Write frames. A capture file that cannot be written is given up; frames pass all the same."""
         tap = action.tap
         file = None
         try:
@@ -42,7 +58,9 @@ class NetRunner:
                 file.close()
 
     def close(self) -> None:
-        """Close the capture files."""
+        """Close all files."""
+        if self._files is not None:
+            self._files.close()
         for file in self._taps.values():
             if file is not None:
                 file.close()

@@ -172,11 +172,13 @@ class DriverInterception:
         for queue in touched:
             if queue.announced != queue.generation:
                 outgoing += self._announce(queue)
-            if queue.completions and self.hold:
+            if self.hold and (queue.completions or queue.wanting):
                 self._touched.append(queue)
                 continue
             if queue.completions:
                 outgoing += map(self._completed, _batches(queue))
+            if queue.wanting:
+                outgoing.append(Outgoing(Completions(queue.device, queue.number, queue.generation, False, b"")))
             queue.flushed()
         return outgoing
 

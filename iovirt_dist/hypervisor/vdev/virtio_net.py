@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from iovirt_dist.drivers.backend import NetworkBackend
 from iovirt_dist.hypervisor.vdev.device import State
 from iovirt_dist.hypervisor.vdev.virtio_function import FunctionPort
+from iovirt_dist.hypervisor.vdev.virtio_queue import NOT_ARMED
 from iovirt_dist.virtio.features import DeviceId, has, mask
 from iovirt_dist.virtio.network import (
     HEADER,
@@ -23,6 +24,10 @@ from iovirt_dist.wire.requests import QueueRequest
 
 QUEUE_SIZE = 256
 ETHERNET_HEADER_BYTES = 14
+HELD_FRAMES = 16
+"""Frames that wait for the driver's buffers; the newest ones stay."""
+WANT_NS = 10_000_000
+"""How soon the ring is looked at again for buffers if there were none."""
 MAX_FRAME_BYTES = 65535 + ETHERNET_HEADER_BYTES
 """Longest frame that is passed on; no MTU is greater than 65535 (section 5.1.4.1)."""
 _PLAIN_HEADER = HEADER.pack(0, 0, 0, 0, 0, 0, 1)
@@ -31,6 +36,9 @@ _PLAIN_HEADER = HEADER.pack(0, 0, 0, 0, 0, 0, 1)
 
 class VirtioNet:
     """A virtio-net function; a `VirtioFunction` and a `NetworkClient`.
+
+    Some drivers put buffers back and ring no doorbell (U-Boot's), as a device that shares their memory sees them all
+    the same. So a frame that finds no buffer is held while the ring is looked at.
 
     Transmitted frames are complete when the backend has them, whatever becomes of them there, as on any Ethernet.
 
@@ -43,7 +51,7 @@ class VirtioNet:
         frames_in: Frames that went to the driver.
         bytes_in: Their bytes.
         dropped_out: Frames that were too short, too long, or sent without a link.
-        dropped_in: Received frames for which the driver had no buffer, or too small a one.
+        dropped_in: Received frames for which the driver had no buffer for too long, or too small a one.
     """
 
     device_id = int(DeviceId.NETWORK)
@@ -56,6 +64,8 @@ class VirtioNet:
         self._link_up = backend.link_up
         self._negotiated = 0
         self._buffers: deque[tuple[int, int]] = deque()
+        self._held: deque[bytes] = deque()
+        self._wanted_ns = -WANT_NS
         self.frames_out = self.bytes_out = self.frames_in = self.bytes_in = self.dropped_out = self.dropped_in = 0
         self.config = self._pack()
 
@@ -77,9 +87,11 @@ class VirtioNet:
         self._negotiated = 0
 
     def stop(self, queue: int) -> None:
-        """Forget the driver's buffers."""
+        """Forget the driver's buffers, and what waits for some."""
         if queue == RECEIVE:
             self._buffers.clear()
+            self._held.clear()
+            self._wanted_ns = -WANT_NS
 
     def requests(self, queue: int, batch: list[QueueRequest], now_ns: int) -> None:
         """Take buffers for frames, or frames (sections 5.1.6.2 and 5.1.6.3)."""
@@ -88,6 +100,9 @@ class VirtioNet:
                 self._port.needs_reset("network-buffer")
                 return
             self._buffers += [(request.head, request.writable) for request in batch]
+            self._wanted_ns = -WANT_NS
+            while self._held and self._buffers:
+                self._deliver(self._held.popleft())
             return
         for request in batch:
             if request.readable < HEADER_BYTES:
@@ -95,6 +110,8 @@ class VirtioNet:
                 return
             self._transmit(request.data)
             self._output.complete(request.head)
+        if self._held:
+            self._want(now_ns)
 
     def _transmit(self, frame: Buffer) -> None:
         if not self._link_up or not ETHERNET_HEADER_BYTES <= len(frame) <= MAX_FRAME_BYTES:
@@ -105,8 +122,27 @@ class VirtioNet:
         self._backend.transmit(frame)
 
     def receive(self, frame: Buffer, now_ns: int) -> bool:
-        """Put a frame into the driver's next buffer; False if it was dropped, for want of one or of room in it."""
-        if not self._buffers or self._buffers[0][1] < HEADER_BYTES + len(frame) or not self._link_up:
+        """Put a frame into the driver's next buffer, or keep it until there is one; False if it was dropped."""
+        if not self._link_up or self._input.generation == NOT_ARMED:
+            self.dropped_in += 1
+            return False
+        if self._buffers:
+            return self._deliver(frame)
+        if len(self._held) == HELD_FRAMES:
+            self._held.popleft()
+            self.dropped_in += 1
+        self._held.append(bytes(frame))
+        self._want(now_ns)
+        return True
+
+    def _want(self, now_ns: int) -> None:
+        """Have the ring looked at for buffers, if that was not done just now."""
+        if now_ns - self._wanted_ns >= WANT_NS:
+            self._wanted_ns = now_ns
+            self._input.want()
+
+    def _deliver(self, frame: Buffer) -> bool:
+        if self._buffers[0][1] < HEADER_BYTES + len(frame):
             self.dropped_in += 1
             return False
         head, _ = self._buffers.popleft()
@@ -128,11 +164,12 @@ class VirtioNet:
         """No field can be written."""
 
     def state(self) -> State:
-        """Link, buffers of the driver, counts."""
+        """Link, buffers of the driver, frames that wait for some, counts."""
         return {
             "link_up": self._link_up,
             "negotiated": self._negotiated,
             "buffers": [list(buffer) for buffer in self._buffers],
+            "held": list(self._held),
             "out": [self.frames_out, self.bytes_out, self.dropped_out],
             "in": [self.frames_in, self.bytes_in, self.dropped_in],
         }
@@ -141,6 +178,8 @@ class VirtioNet:
         """Take over a state."""
         self._link_up, self._negotiated = state["link_up"], state["negotiated"]
         self._buffers = deque((head, room) for head, room in state["buffers"])
+        self._held = deque(state["held"])
+        self._wanted_ns = -WANT_NS
         self.frames_out, self.bytes_out, self.dropped_out = state["out"]
         self.frames_in, self.bytes_in, self.dropped_in = state["in"]
         self.config = self._pack()

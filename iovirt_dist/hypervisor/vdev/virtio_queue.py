@@ -61,6 +61,7 @@ class VirtioQueue:
         completed: Completions that left since the queue was armed.
         outstanding: Requests that came and did not leave again.
         completions: Packed entries that wait for the flush.
+        wanting: Whether the flush shall ask the guest's process for requests that no doorbell told of.
         pieces: Data of these entries, where they have any, in their order; each piece is the data of whole entries.
         piece_bytes: Sum of their lengths.
     """
@@ -85,6 +86,7 @@ class VirtioQueue:
         "pieces",
         "ready",
         "size",
+        "wanting",
     )
 
     def __init__(self, device: int, number: int, maximum: int, header_bytes: int, host: QueueHost) -> None:
@@ -93,7 +95,7 @@ class VirtioQueue:
         self.maximum = maximum
         self.header_bytes = header_bytes
         self._host = host
-        self._touched = False
+        self._touched = self.wanting = False
         self.generation = self.announced = NOT_ARMED
         self.completions: list[bytes] = []
         self.pieces: list[Buffer] = []
@@ -168,6 +170,12 @@ class VirtioQueue:
         if not self._touched:
             self.touch()
 
+    def want(self) -> None:
+        """Have the ring looked at for requests: there are drivers that ring no doorbell for them."""
+        if self.generation != NOT_ARMED:
+            self.wanting = True
+            self.touch()
+
     def touch(self) -> None:
         """Have the queue looked at in the next flush."""
         if not self._touched:
@@ -176,13 +184,14 @@ class VirtioQueue:
 
     def flushed(self) -> None:
         """The flush has looked at the queue and taken what there was."""
-        self._touched = False
+        self._touched = self.wanting = False
         self.completed += len(self.completions)
         self.outstanding -= len(self.completions)
         self.completions, self.pieces, self.piece_bytes = [], [], 0
 
     def _end_life(self) -> None:
         self.generation = NOT_ARMED
+        self.wanting = False
         self.completions, self.pieces, self.piece_bytes = [], [], 0
         self.completed = self.outstanding = 0
         self.interrupt_at = NEVER

@@ -167,6 +167,19 @@ def test_gathering_without_a_notification_tells_nothing_of_an_empty_ring() -> No
     assert Bench().queue.gather(0) == []
 
 
+def test_completions_of_nothing_look_at_the_ring() -> None:
+    """The device has run out of requests, and the driver may have offered some without a notification."""
+    bench = Bench()
+    before = bench.complete()
+    head = bench.add_read(0)
+
+    (rung,) = [bench.rung(outgoing) for outgoing in bench.complete()]
+
+    assert before == []
+    assert [request.head for request in rung.requests] == [head]
+    assert rung.notifications == 0
+
+
 def test_doorbell_says_with_which_completion_an_interrupt_is_due() -> None:
     """Event index: the second; suppressed: none."""
     bench = Bench()
