@@ -47,7 +47,7 @@ def table_rows(results: Mapping[str, RowResult], job: Job) -> list[tuple[str, ..
         "ABI routines": lambda row: str(row.drivers.abi_routines),
         "ABI code lines": lambda row: f"{row.drivers.abi_lines:,}",
         "guest's driver": lambda row: row.drivers.guest,
-        "virtual device": lambda row: row.drivers.virtual_device,
+        "virtual device": lambda row: row.drivers.virtual_device.removesuffix("Interception"),
         "host's driver": lambda row: row.drivers.host,
         "sha256": lambda row: row.sha256[:12] or "none",
     }
