@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from iovirt_dist.errors import ConfigError, ImageError, IovirtError
+from iovirt_dist.runtime.allocator import keep_memory
 from iovirt_dist.topology.selection import UnusedServiceError
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ def run_service(name: str, main: Main) -> int:
         level=os.environ.get("IOVIRT_LOG", "INFO").upper(), format=f"{name}: %(message)s", stream=sys.stderr
     )
     die_with_parent()
+    keep_memory()
     try:
         run_loop(_until_signalled(main))
     except IovirtError as error:
