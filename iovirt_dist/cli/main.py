@@ -83,6 +83,28 @@ def ps(*, file: RunningFile = None, json: Json = False) -> int:
     return show_processes(running_topology(file), as_json=json)
 
 
+_SET_EXAMPLES = """\
+Example: iovirt set guest.disk iops=1000 bandwidth=10MiB
+Example: iovirt set guest.disk weight=2 iops=none"""
+
+
+@app.command(name="set", help_epilogue=_SET_EXAMPLES)
+def set_(device: str, *settings: Text, file: RunningFile = None, json: Json = False) -> int:
+    """Change what a guest may have of a device, at once and until the topology goes down.
+
+    Parameters
+    ----------
+    device
+        GUEST.disk or GUEST.rng.
+    settings
+        KEY=VALUE as in a topology's guest.NAME.qos: weight, priority or latency, as the device's scheduler is; iops and
+        bandwidth a second, none for no limit; burst. Without any, what holds is shown.
+    """
+    from iovirt_dist.cli.qos import set_qos  # noqa: PLC0415 - keeps --help fast
+
+    return set_qos(running_topology(file), device, settings, as_json=json)
+
+
 @app.command(help_epilogue="Example: iovirt logs -f hv0 guest")
 def logs(
     *names: str,

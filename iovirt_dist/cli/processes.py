@@ -12,7 +12,7 @@ from iovirt_dist.cli.output import EXIT_DONE, format_age, print_json, print_tabl
 from iovirt_dist.cli.tail import LinePrinter, LineTail, clean_line, last_lines
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
-from iovirt_dist.runtime.status import read_status, read_status_file
+from iovirt_dist.runtime.status import ProcessStatus, read_status, read_status_file
 from iovirt_dist.topology import GuestBase, Topology
 
 _FOLLOW_INTERVAL_S = 0.05
@@ -35,6 +35,7 @@ def process_rows(topology: Topology, now_ns: int) -> list[dict[str, Any]]:
     if supervisor is not None and supervisor.alive:
         supervised = supervisor.content.get("processes", {})
     rows = []
+    qos = {name: held for status in statuses.values() if status.alive for name, held in _qos(status)}
     for spec in topology.specs():
         status, under = statuses.get(spec.name), supervised.get(spec.name, {})
         alive = status is not None and status.alive
@@ -44,6 +45,7 @@ def process_rows(topology: Topology, now_ns: int) -> list[dict[str, Any]]:
             row |= {"guest": spec.guest_kind, "level": spec.level.value, "where": f"on {spec.hypervisor}"}
         else:
             row |= {"guest": None, "level": None, "where": _short(spec.endpoint, topology)}
+        row["qos"] = qos.get(spec.name)
         if under.get("state") in ("backoff", "ended", "stopped"):
             row |= {"state": under["state"], "reason": under["exit"]}
         elif status is not None and alive:
@@ -55,6 +57,14 @@ def process_rows(topology: Topology, now_ns: int) -> list[dict[str, Any]]:
             row |= {"state": "dead", "reason": f"pid {status.pid} is gone"}
         rows.append(row)
     return rows
+
+
+def _qos(status: ProcessStatus) -> list[tuple[str, dict[str, Any]]]:
+    """What guests may have of their devices, and what waits, as their hypervisor says; nothing for other processes."""
+    guests = status.content.get("guests") if status.kind == "hypervisor" else None
+    if not isinstance(guests, dict):
+        return []
+    return [(name, guest["qos"]) for name, guest in guests.items() if isinstance(guest, dict) and "qos" in guest]
 
 
 def _short(endpoint: str, topology: Topology) -> str:

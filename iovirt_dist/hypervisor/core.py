@@ -20,6 +20,7 @@ from iovirt_dist.hypervisor.events import (
     GuestFramesReceived,
     HypervisorConfig,
     Note,
+    QosChanged,
     SendToController,
     Started,
     TimerFired,
@@ -97,6 +98,8 @@ class Hypervisor:
             self._controller_outputs(name, self.openers[name].receive(event.frames, now_ns), now_ns)
         elif isinstance(event, TimerFired):
             self._tick(now_ns)
+        elif isinstance(event, QosChanged):
+            self._qos_changed(event, now_ns)
         elif isinstance(event, Started):
             for name, opener in self.openers.items():
                 self._controller_outputs(name, opener.start(now_ns), now_ns)
@@ -129,6 +132,16 @@ class Hypervisor:
             guest.vm.tracer.on = on
 
     # --- guests
+
+    def _qos_changed(self, event: QosChanged, now_ns: int) -> None:
+        """Let a guest have more or less of a device; what waits for the old limit is looked at in this step."""
+        guest = self.guests.get(event.guest)
+        attachment = guest.vm.plan.shared(event.device) if guest is not None else None
+        if attachment is None:
+            self._note(f"guest {event.guest}: no device '{event.device}' to set anything for")
+            return
+        attachment.queue_pair.queue.set_qos(event.guest, event.qos, now_ns)
+        self._note(f"guest {event.guest}: {event.device} has {event.qos}")
 
     def _refusal(self, hello: Hello) -> str | None:
         if hello.role is not Role.GUEST:

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeAlias
 
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.hypervisor.plan import GuestPlan
+from iovirt_dist.platform.qos import Qos
 from iovirt_dist.step import Record, TracePoint
 from iovirt_dist.wire.codec import Buffer, Frames
 from iovirt_dist.wire.session import SendFrames
@@ -35,13 +36,21 @@ class TimerFired(NamedTuple):
     """The deadline that the core gave has come, or any earlier time."""
 
 
+class QosChanged(NamedTuple):
+    """Somebody has set what a guest may have of a device."""
+
+    guest: str
+    device: str
+    qos: Qos
+
+
 class StopRequested(NamedTuple):
     """The process is about to end."""
 
     reason: str
 
 
-Event: TypeAlias = Started | GuestFramesReceived | ControllerFramesReceived | TimerFired | StopRequested
+Event: TypeAlias = Started | GuestFramesReceived | ControllerFramesReceived | TimerFired | QosChanged | StopRequested
 
 
 SendToGuest = SendFrames

@@ -79,6 +79,10 @@ class GuestPlan:
     files: Mapping[str, Buffer] = field(default_factory=dict)
     net: Card | None = None
 
+    def shared(self, device: str) -> Attachment | None:
+        """What is behind ``disk`` or ``rng``, whose requests wait for their turn; None if there is no such device."""
+        return {"disk": self.disk, "rng": self.rng}.get(device)
+
     def attachments(self) -> list[Attachment]:
         """Everything that must be identified before the guest can have power."""
         net = self.net.attachment if self.net is not None else None

@@ -11,6 +11,9 @@ from typing import Final
 
 SECOND_NS: Final = 1_000_000_000
 
+REST_NS: Final = 500_000
+"""Whoever was in debt waits until so much time's tokens are there, or half of the burst, so that timers are few."""
+
 
 class TokenBucket:
     """A limit of operations or bytes a second.
@@ -41,10 +44,11 @@ class TokenBucket:
         self._level -= tokens * SECOND_NS
 
     def ready_ns(self, now_ns: int) -> int:
-        """Return the earliest time, `now_ns` or later, at which something can be paid."""
+        """Return the time, `now_ns` or later, at which something can be paid and waiting was worth it."""
         if self.spendable(now_ns) > 0:
             return now_ns
-        return now_ns + -(-(1 - self._level) // self._rate)
+        wanted = max(1, min(self._full // 2, self._rate * REST_NS))
+        return now_ns + -(-(wanted - self._level) // self._rate)
 
     def change(self, rate: int, burst_ns: int, now_ns: int) -> None:
         """Set another rate and burst from now on; debt stays, savings as far as the new burst goes."""

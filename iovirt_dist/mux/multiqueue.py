@@ -30,8 +30,8 @@ from iovirt_dist.platform.qos import DEFAULT_QOS, Qos, SchedulerKind
 BOUND: Final = 4096
 """Most requests of one guest that wait: more than all its rings hold."""
 
-DEPTH: Final = 64
-"""Small requests in flight while guests compete: enough for a controller's batches, less than the rings hold."""
+DEPTH: Final = 32
+"""Small requests in flight while guests compete: enough for a batch, and much less than their rings hold."""
 
 LEAST_IN_FLIGHT: Final = 4
 """So many of the largest requests may be in flight for each guest that competes, however large they are."""

@@ -11,8 +11,10 @@ from typing import Any
 
 from iovirt_dist.hypervisor import events as hv
 from iovirt_dist.hypervisor.core import Hypervisor
+from iovirt_dist.platform.qos import Qos
 from iovirt_dist.runtime.hypervisor_status import guest_status, pair_status
 from iovirt_dist.runtime.plans import hypervisor_config
+from iovirt_dist.runtime.qos_file import QosFile
 from iovirt_dist.runtime.reactor import Reactor
 from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.runtime.telemetry import Telemetry
@@ -42,6 +44,7 @@ class HypervisorProcess:
         self._spec = spec
         self._epoch = time.time_ns()
         self.core = Hypervisor(hypervisor_config(topology, spec, self._epoch))
+        self._qos: QosFile | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then say goodbye and close every socket.
@@ -53,16 +56,23 @@ class HypervisorProcess:
         controllers = {name: self._topology.controller(name).endpoint for name in self.core.openers}
         sockets = _Sockets(self.core, self._spec.endpoint, controllers, trace)
         log.info("listening at %s", self._spec.endpoint)
+        self._qos = QosFile(RunDir(self._topology.run_dir).qos(self._spec.name), sockets.set_qos)
         sockets.start()
         async with Telemetry(self._topology, self._spec, self._epoch, self.status, trace):
             await stop.wait()
         sockets.close("shutting down")
 
     def status(self) -> dict[str, Any]:
-        """What the status file tells: guests with both sides' counts, controllers with their queue pairs."""
+        """What the status file tells: guests with both sides' counts, controllers with their queue pairs.
+
+        What ``iovirt set`` has written is followed first, so that the file tells what is in force.
+        """
         core = self.core
+        if self._qos is not None:
+            self._qos.poll()
         return {
             "state": "running",
+            "qos_revision": self._qos.revision if self._qos is not None else 0,
             "guests": {name: guest_status(guest, core.acceptor.stream(name)) for name, guest in core.guests.items()},
             "controllers": {
                 name: pair_status(pair, core.openers[name].stream) for name, pair in core.config.controllers.items()
@@ -101,6 +111,11 @@ class _Sockets:
     def start(self) -> None:
         """Begin the sessions with the controllers."""
         self._reactor.handle(hv.Started())
+        self._settle()
+
+    def set_qos(self, guest: str, device: str, qos: Qos) -> None:
+        """Let a guest have more or less of a device."""
+        self._reactor.handle(hv.QosChanged(guest, device, qos))
         self._settle()
 
     def close(self, reason: str) -> None:

@@ -13,6 +13,7 @@ from iovirt_dist.hypervisor.linux.tree import DISK_PATH
 from iovirt_dist.hypervisor.machines.machine import Machine
 from iovirt_dist.hypervisor.virtual_machine import VirtualMachine
 from iovirt_dist.runtime.session_status import session_status
+from iovirt_dist.topology.qos import DEVICES, describe_qos
 from iovirt_dist.wire.messages import GuestState, TrapKind
 from iovirt_dist.wire.stream import Stream
 
@@ -42,6 +43,7 @@ def guest_status(guest: Guest, stream: Stream | None) -> dict[str, Any]:
         "interrupts_taken": report.interrupts if report else 0,
         "faults_taken": report.faults if report else 0,
         "disk": _disk_status(vm),
+        "qos": {device: words for device in DEVICES if (words := _qos_status(vm, device))},
         "disk_requests": disk.requests if disk else 0,
         "disk_bytes_read": disk.bytes_read if disk else 0,
         "disk_bytes_written": disk.bytes_written if disk else 0,
@@ -67,6 +69,23 @@ def _network_status(driver: NetworkDriver | None) -> dict[str, Any]:
         "dropped_out": driver.dropped_out,
         "dropped_in": driver.dropped_in,
         "errors": driver.errors,
+    }
+
+
+def _qos_status(vm: VirtualMachine, device: str) -> dict[str, Any]:
+    """What the guest may have of a device, and what it has had; {} without such a device."""
+    attachment = vm.plan.shared(device)
+    if attachment is None:
+        return {}
+    queue = attachment.queue_pair.queue
+    flow = queue.flow(vm.plan.name)
+    return {
+        "scheduler": queue.kind.value,
+        **describe_qos(queue.qos(vm.plan.name), queue.kind),
+        "requests": flow.requests if flow else 0,
+        "waiting": len(flow.items) if flow else 0,
+        "in_flight": flow.in_flight if flow else 0,
+        "throttled": flow.throttled if flow else 0,
     }
 
 

@@ -7,8 +7,9 @@
       console/GUEST.tty link to the terminal's PTY
       status/NAME.json  what the process says about itself
       trace/NAME.jsonl  its trace points, while trace/_on exists; stays
+      qos/NAME.json     what `iovirt set` has set for the guests of hypervisor NAME
 
-Sockets, locks, links, status files and the trace's switch go when the topology goes; logs and disk images stay.
+Sockets, locks, links, status files, settings and the trace's switch go when the topology goes; logs and images stay.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Final
 from iovirt_dist.errors import EndpointError, LocalError
 from iovirt_dist.topology.endpoint import check_socket_path
 
-FOLDERS: Final = ("sock", "log", "console", "status", "trace")
+FOLDERS: Final = ("sock", "log", "console", "status", "trace", "qos")
 
 SUPERVISOR: Final = "_up"
 """Name of the supervisor's own files; no process name starts with an underscore."""
@@ -91,6 +92,10 @@ class RunDir:
     def trace_file(self, name: str) -> Path:
         """Path of a process's trace points, a JSON object a line."""
         return self.path / "trace" / f"{name}.jsonl"
+
+    def qos(self, hypervisor: str) -> Path:
+        """Path of what was set for a hypervisor's guests since the topology came up."""
+        return self.path / "qos" / f"{hypervisor}.json"
 
     def open_log(self, name: str) -> int:
         """Open a log for appending; one that has grown too long is put aside first.
@@ -170,7 +175,7 @@ class RunDir:
 
     def leftovers(self) -> list[Path]:
         """Everything that `clean` would remove."""
-        patterns = ("sock/*", "status/*", "console/*.tty", "trace/_on")
+        patterns = ("sock/*", "status/*", "console/*.tty", "trace/_on", "qos/*")
         return sorted(path for pattern in patterns for path in self.path.glob(pattern))
 
 

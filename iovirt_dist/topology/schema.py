@@ -69,7 +69,7 @@ class BlockTable(Table, frozen=True, kw_only=True):
     scheduler: Scheduling = "drr"
     """Order of requests that different guests have waiting for it: in order of arrival, deficit round robin or weighted
     fair queueing by weight, strict priority with aging, or earliest deadline first."""
-    depth: Depth = 64
+    depth: Depth = 32
     """Small requests that a hypervisor has in flight here while its guests compete; the others can be put in order."""
     extents: dict[str, ExtentTable] = {}
     """Virtual disks by name; without any there is one, ``all``, over the whole image."""
@@ -89,7 +89,7 @@ class RngTable(Table, frozen=True, kw_only=True):
     endpoint: str = ""
     scheduler: Scheduling = "drr"
     """As of a block controller."""
-    depth: Depth = 64
+    depth: Depth = 32
     """As of a block controller."""
 
 

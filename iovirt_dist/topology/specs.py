@@ -117,7 +117,7 @@ class BlockSpec:
     read_only: bool
     extents: tuple[ExtentSpec, ...]
     scheduler: SchedulerKind = SchedulerKind.DRR
-    depth: int = 64
+    depth: int = 32
 
     def extent(self, name: str) -> ExtentSpec:
         """Return the extent of that name; the topology's references are checked, so it exists."""
@@ -141,7 +141,7 @@ class RngSpec:
     name: ProcessName
     endpoint: str
     scheduler: SchedulerKind = SchedulerKind.DRR
-    depth: int = 64
+    depth: int = 32
 
 
 ControllerSpec = BlockSpec | ConsoleSpec | RngSpec | NetSpec

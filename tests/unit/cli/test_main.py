@@ -41,7 +41,7 @@ def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
         (
             ["xyzzy"],
             "iovirt: error: unknown command 'xyzzy'; "
-            "known: bench, compare, config, console, demo, doctor, down, logs, ps, run, trace, up;",
+            "known: bench, compare, config, console, demo, doctor, down, logs, ps, run, set, trace, up;",
         ),
         (["run", "--timeout", "-1"], 'iovirt: error: Invalid value "-1.0" for --timeout. Must be >= 0'),
         (["console", "guest", "--timeout=-0.5"], "iovirt: error: Invalid value"),
