@@ -1,0 +1,66 @@
+"""The topologies that ship do what their first lines say."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iovirt_dist.testing.live import TopologyFactory
+from tests.guests.support import BUSYBOX, UBOOT_RISCV_M, typed
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+RESULT = r"^job: result sha256=([0-9a-f]{64}) "
+
+
+def tables(name: str) -> dict[str, Any]:
+    """What a file says; its disk images are made anew in the test's folder."""
+    return tomllib.loads((DEPLOY / name).read_text("utf-8"))
+
+
+async def test_levels_do_one_job_three_times(iovirt: TopologyFactory) -> None:
+    """The three disks are equal, so the checksums are."""
+    topology = await iovirt.up(tables("levels.toml"))
+    found = {name: await topology.console(name).expect(RESULT, 60.0) for name in ("operation", "driver", "syscall")}
+    assert len({match[1] for match in found.values()}) == 1
+
+
+async def test_two_guests_do_their_jobs_side_by_side(iovirt: TopologyFactory) -> None:
+    """And both are refused what user programs may not."""
+    topology = await iovirt.up(tables("two-guests.toml"))
+    for name in ("alice", "bob"):
+        await topology.console(name).expect(r"^poke: 9 of 9 refused$", 60.0)
+
+
+async def test_load_says_what_it_reached(iovirt: TopologyFactory) -> None:
+    """For a shorter time."""
+    parameters = {"seconds": 0.2, "warm_up_seconds": 0.0}
+    topology = await iovirt.up(tables("load.toml"), guest={"load": {"parameters": parameters}})
+    status = await topology.guest().wait_state("stopped")
+    assert status.reason == "script ended"
+    assert status.content["results"]["requests"] > 0
+    assert "script: requests=" in topology.guest().log
+
+
+@pytest.mark.firmware
+@pytest.mark.skipif(not BUSYBOX["amd64"].is_file(), reason="no busybox: run .ci/fetch-programs")
+async def test_busybox_sums_disk_and_file(iovirt: TopologyFactory) -> None:
+    """Both files that the topology gives it."""
+    topology = iovirt.prepare(tables("busybox.toml"), guest={"hash": {"image": str(BUSYBOX["amd64"])}})
+    (topology.run_dir.path / "busybox.toml").write_bytes((DEPLOY / "busybox.toml").read_bytes())
+    await topology.start()
+    await topology.console().expect(r"^[0-9a-f]{64}  /dev/vda$\n^[0-9a-f]{64}  /etc/topology.toml$", 60.0)
+
+
+@pytest.mark.firmware
+@pytest.mark.skipif(not UBOOT_RISCV_M.is_file(), reason="no U-Boot: install the Debian package u-boot-qemu")
+async def test_uboot_finds_its_virtio_disk(iovirt: TopologyFactory) -> None:
+    """As the file's first lines promise."""
+    topology = iovirt.prepare(tables("uboot-virt.toml"))
+    await topology.start("disk0", "tty0", "hv0", "uboot")
+    await topology.console("uboot").expect(r"Hit any key to stop autoboot", 30.0)
+    await typed(topology, "uboot", "\r", r"^=> ")
+    read = await typed(topology, "uboot", "virtio read 84000000 0 100\r", r"blocks read: \w+\s+=> ")
+    assert "256 blocks read: OK" in read
