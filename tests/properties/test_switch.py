@@ -87,6 +87,12 @@ class SwitchMachine(RuleBasedStateMachine):
         """Whatever addresses guests make up."""
         assert all(len(port.learned) <= port.config.mac_limit for port in self.switch.ports)
 
+    @invariant()
+    def stations_are_where_they_were_last(self) -> None:
+        """Each address at one port."""
+        for number, port in enumerate(self.switch.ports):
+            assert set(port.learned) == {mac for (_, mac), seen in self.seen.items() if seen.port == number}
+
     def _owner(self, vlan: int, mac: bytes) -> int | None:
         """The port to which an address is tied by configuration."""
         owners = [n for n, p in enumerate(PORTS) if p.vlan == vlan and p.anti_spoofing and p.mac == mac]

@@ -31,7 +31,7 @@ class FileFolder:
                 if fd is not None:
                     os.close(fd)
                 return None
-            return FileRead(action.file, os.pread(self._files[action.file], action.length, action.offset))
+            return FileRead(action.file, os.pread(self._files.get(action.file, -1), action.length, action.offset))
         except OSError as error:
             number = error.errno or errno.EIO
             opening = isinstance(action, OpenFile)
