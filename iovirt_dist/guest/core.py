@@ -207,7 +207,7 @@ class GuestCore:
     def deadline_ns(self) -> int | None:
         """When a `TimerFired` is due."""
         due = self.opener.deadline_ns()
-        if not self._changed:
+        if not self._changed or not self.opener.open:
             return due
         return self._report_due_ns if due is None else min(due, self._report_due_ns)
 

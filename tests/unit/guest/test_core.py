@@ -242,3 +242,18 @@ def test_garbage_is_refused_and_noted() -> None:
 
     assert told == [Note("message refused: not-msgpack")]
     assert bench.core.opener.rejects["not-msgpack"] == 1
+
+
+def test_report_that_cannot_leave_is_not_due() -> None:
+    """While there is no hypervisor the timer is the session's: an overdue report would fire it without end."""
+    core = GuestCore(SessionConfig(Role.GUEST, "alice", 3), "hv")
+    core.handle(Started(), 0)
+    core.handle(StateChanged(GuestState.RUNNING, "", 0, 0), 0)
+
+    due_ns = core.deadline_ns()
+    core.handle(TimerFired(), due_ns or 0)
+    again_ns = core.deadline_ns()
+
+    assert due_ns is not None
+    assert again_ns is not None
+    assert 0 < due_ns < again_ns
