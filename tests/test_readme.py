@@ -63,20 +63,20 @@ def _play(tmp_path: Path, chosen: list[Block], environ: dict[str, str]) -> None:
                 env=environ,
                 capture_output=True,
                 text=True,
-                timeout=100,
+                timeout=150,
                 check=False,
             )
             assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_readme_commands_and_files_work_in_order(tmp_path: Path) -> None:
     """What needs nothing but the package: topologies, commands, tests."""
     play(tmp_path, [block for block in blocks() if block.word != "needs"])
 
 
 @pytest.mark.firmware
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("block", [block for block in blocks() if block.word == "needs"], ids=lambda block: block.value)
 def test_readme_third_party_software_runs(tmp_path: Path, block: Block) -> None:
     """What needs a Debian package, or a program from one."""
