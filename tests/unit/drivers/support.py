@@ -8,6 +8,7 @@ from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.drivers.request import DeviceQueue, Request
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import (
+    WITH_DATA_OUT,
     Command,
     Completion,
     Opcode,
@@ -88,7 +89,7 @@ class Controller:
             commands = unpack_commands(batch[0].commands)
             sizes.append(len(commands))
             self.commands += commands
-            carrying = [c for c in commands if c.opcode in (Opcode.IDENTIFY, Opcode.WRITE, Opcode.CONSOLE_TRANSMIT)]
+            carrying = [c for c in commands if c.opcode in WITH_DATA_OUT]
             pieces = command_data(commands, batch[1])
             self.data |= {c.id: bytes(piece) for c, piece in zip(carrying, pieces, strict=True)}
             for command in [c for c in self.commands if c.opcode is Opcode.IDENTIFY]:
