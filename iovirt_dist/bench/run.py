@@ -24,7 +24,7 @@ class Plan(NamedTuple):
     uboot: Effort
 
 
-FULL = Plan(Effort(20, 200, 400), Effort(5, 1), Effort(10, 1, 1), Effort(3, 1))
+FULL = Plan(Effort(20, 200, 400), Effort(3, 1), Effort(10, 1, 1), Effort(3, 1))
 QUICK = Plan(Effort(5, 100, 200), Effort(1, 1), Effort(3, 1, 1), Effort(1, 1))
 
 
