@@ -12,6 +12,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable
+from types import UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -103,6 +104,8 @@ class _Walker:
         return struct(**{fields[key].name: self._value(raw[key], hints[key], join_key(path, key)) for key in raw})
 
     def _value(self, raw: object, hint: Any, path: str) -> object:
+        if get_origin(hint) is UnionType:  # a table that may be absent
+            hint = get_args(hint)[0]
         if isinstance(hint, type) and issubclass(hint, schema.Table):
             return self.table(raw, hint, path)
         if get_origin(hint) is dict:

@@ -109,6 +109,23 @@ async def test_two_uboots_ping_each_other_over_the_switch(iovirt: TopologyFactor
     assert (bob, BROADCAST, ARP) in [(f[6:12], f[:6], f[12:14]) for f in frames]
 
 
+async def test_uboot_pings_on_after_the_switch_was_killed(iovirt: TopologyFactory) -> None:
+    """The supervisor's part is the test's: the link goes down and up again, and frames cross as before."""
+    topology = await at_prompt(iovirt, tables({"responder": {"address": "10.0.0.1/24"}}, "alice"))
+    switch, hypervisor = topology.controller("sw0"), topology.hypervisor()
+    await run(topology, "alice", "setenv ipaddr 10.0.0.2")
+    before = await run(topology, "alice", "ping 10.0.0.1")
+
+    switch.kill()
+    await hypervisor.wait_status(lambda s: not s.content["guests"]["alice"]["network"]["link_up"])
+    await switch.restart()
+    await hypervisor.wait_status(lambda s: s.content["guests"]["alice"]["network"]["link_up"])
+    after = await run(topology, "alice", "ping 10.0.0.1")
+
+    assert "host 10.0.0.1 is alive" in before
+    assert "host 10.0.0.1 is alive" in after
+
+
 async def test_uboot_gets_an_address_pings_and_loads_a_file_from_the_built_in_host(
     iovirt: TopologyFactory, tmp_path: Path
 ) -> None:
