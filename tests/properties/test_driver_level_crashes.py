@@ -85,10 +85,9 @@ class Story:
     def end(self) -> None:
         """Let everything come to rest."""
         self.disk.notify()
-        self.rig.settle()
-        self.take_used()
         self.rig.run_for(2000 * MS)
         self.rig.settle()
+        self.take_used()
 
     def wait_power_on(self) -> None:
         """The machine starts over."""
