@@ -13,6 +13,7 @@ from iovirt_dist.topology import (
     GuestSpec,
     HypervisorSpec,
     MachineSpec,
+    NetSpec,
     ProgramSpec,
     Topology,
 )
@@ -21,10 +22,15 @@ from iovirt_dist.topology.units import format_size
 
 
 def topology_json(topology: Topology) -> dict[str, Any]:
-    """The whole topology as JSON values; paths are text, sizes bytes, times nanoseconds."""
-    document = asdict(topology)
+    """The whole topology as JSON values; paths and addresses are text, sizes bytes, times nanoseconds."""
+    document = asdict(topology, dict_factory=_readable)
     document["missing_images"] = [str(error) for error in topology.missing_images()]
     return document
+
+
+def _readable(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The attributes of a spec; Ethernet addresses as people write them."""
+    return {name: value.hex(":") if isinstance(value, bytes) else value for name, value in items}
 
 
 def summary(spec: AnySpec) -> str:
@@ -34,6 +40,9 @@ def summary(spec: AnySpec) -> str:
     if isinstance(spec, BlockSpec):
         mode = "read-only" if spec.read_only else "write-through" if spec.write_through else "write-back"
         return f"{spec.image.name} {format_size(spec.size_bytes)} {mode}: {', '.join(map(_extent, spec.extents))}"
+    if isinstance(spec, NetSpec):
+        host = f" host {spec.responder.interface}" if spec.responder else ""
+        return f"mtu {spec.mtu}{host}"
     if isinstance(spec, GuestBase):
         return f"{_guest(spec)} on {spec.hypervisor}{_devices(spec)}"
     return ""

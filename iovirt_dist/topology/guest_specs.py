@@ -54,7 +54,8 @@ class RngAttachment(NamedTuple):
     controller: ProcessName
 
 
-class NetAttachment(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class NetAttachment:
     """The switch port behind a guest's network card.
 
     Attributes:

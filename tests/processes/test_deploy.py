@@ -64,3 +64,20 @@ async def test_uboot_finds_its_virtio_disk(iovirt: TopologyFactory) -> None:
     await typed(topology, "uboot", "\r", r"^=> ")
     read = await typed(topology, "uboot", "virtio read 84000000 0 100\r", r"blocks read: \w+\s+=> ")
     assert "256 blocks read: OK" in read
+
+
+@pytest.mark.firmware
+@pytest.mark.skipif(not UBOOT_RISCV_M.is_file(), reason="no U-Boot: install the Debian package u-boot-qemu")
+async def test_network_leases_an_address_and_serves_its_own_file(iovirt: TopologyFactory) -> None:
+    """As the file's first lines promise."""
+    content = tables("network.toml")
+    content["controller"]["sw0"]["responder"]["tftp"] = str(DEPLOY)
+    content["controller"]["sw0"]["tap"] = "sw0.pcap"
+    content["controller"]["sw0"]["ports"]["bob"]["tap"] = "bob.pcap"
+    topology = await iovirt.up(content)
+    await topology.console("alice").expect(r"Hit any key to stop autoboot", 60.0)
+    await typed(topology, "alice", "\r", r"^=> ")
+    await typed(topology, "alice", "setenv autoload no\r", r"^=> ")
+    await typed(topology, "alice", "dhcp\r", r"bound to address 10\.0\.0\.100[^=]*^=> ")
+    size = len((DEPLOY / "network.toml").read_bytes())
+    await typed(topology, "alice", "tftpboot 84000000 network.toml\r", rf"Bytes transferred = {size} [^=]*^=> ")

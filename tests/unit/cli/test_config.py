@@ -53,6 +53,32 @@ def test_config_json_is_the_whole_topology(tmp_path: Path, capsys: pytest.Captur
     assert document["missing_images"] == []
 
 
+NETWORK = """
+[hypervisor.hv0]
+[controller.sw0]
+kind = "net"
+responder = { address = "10.0.0.1/24" }
+[guest.alice]
+kind = "machine"
+hypervisor = "hv0"
+image = "bundled:guestos"
+devices = { net = "sw0", mac = "02:00:00:00:00:0A" }
+"""
+
+
+def test_config_shows_a_switch_and_who_is_plugged_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Addresses as people write them, also in JSON."""
+    topology = topology_from_text(NETWORK, Origin("t.toml", tmp_path / "t.toml", tmp_path))
+    show_config(topology, as_json=False)
+    printed = capsys.readouterr().out
+    show_config(topology, as_json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert "mtu 1500 host 10.0.0.1/24" in printed
+    assert "operation on hv0 net=sw0" in printed
+    assert document["guests"]["alice"]["net"]["mac"] == "02:00:00:00:00:0a"
+    assert document["controllers"]["sw0"]["responder"]["interface"] == "10.0.0.1/24"
+
+
 @pytest.mark.parametrize("command", ["config", "up"])
 def test_missing_image_is_one_line_and_exit_2(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The check finds what the start would find, in the same words."""

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import pytest
 
+from iovirt_dist.drivers.network import RECEIVES
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.errors import ConfigError
-from iovirt_dist.hypervisor.plan import Attachment, GuestPlan
+from iovirt_dist.hypervisor.plan import Attachment, Card, GuestPlan
 from iovirt_dist.hypervisor.virtual_machine import VirtualMachine
-from iovirt_dist.wire.commands import UnitIdentity
+from iovirt_dist.platform.slots import VirtioSlot
+from iovirt_dist.platform.virt import VIRTIO_BASE, VIRTIO_STRIDE
+from iovirt_dist.virtio.mmio import Register
+from iovirt_dist.wire.commands import MAX_FRAME_BYTES, Opcode, UnitIdentity
 from iovirt_dist.wire.messages import GuestState, Power, PowerAction, Trap, TrapKind, TrapReply
 from tests.unit.drivers.support import Controller
 from tests.unit.hypervisor.support import DISK, SECOND, TERMINAL, report, trap
 
 IN, OUT = TrapKind.PORT_IN, TrapKind.PORT_OUT
+CARD_STATUS = VIRTIO_BASE + VirtioSlot.NETWORK * VIRTIO_STRIDE + Register.CONFIG + 6
 
 
 class Bench:
@@ -199,3 +204,62 @@ def test_vm_time_begins_at_power_on() -> None:
     assert reply is not None
     assert reply.value == 10
     assert vm.deadline_ns() == SECOND + 1_000_000
+
+
+class NetworkBench:
+    """A `virt` machine with a network card that is plugged into a switch."""
+
+    def __init__(self) -> None:
+        self.pair = QueuePair("sw0")
+        self.switch = Controller(self.pair, {"alice": UnitIdentity(MAX_FRAME_BYTES, 1, False, "alice")}, credits=64)
+        card = Card(Attachment(self.pair, "alice"), bytes((2, 0, 0, 0, 0, 1)), 1500)
+        self.vm = VirtualMachine(GuestPlan("alice", "virt", 32 << 20, None, None, net=card), 1)
+        self.waited = self.vm.drivers.waiting_for()
+        self.switch.open()
+        self.vm.power_on(5, SECOND, SECOND)
+
+    def link(self) -> int:
+        """What the card says of its link (VIRTIO 1.2, section 5.1.4)."""
+        reply, _ = self.vm.trap(trap(TrapKind.MMIO_LOAD, CARD_STATUS, 2), (), SECOND)
+        assert reply is not None
+        return reply.value
+
+    def parked(self) -> int:
+        """Receives that the switch has."""
+        self.switch.take()
+        return sum(command.opcode is Opcode.NET_RECEIVE for command in self.switch.commands)
+
+
+def test_vm_network_card_waits_for_its_port_and_has_a_link_then() -> None:
+    """Receives are parked before the driver asks for anything."""
+    bench = NetworkBench()
+
+    assert bench.waited == "waiting for controller sw0"
+    assert bench.link() == 1
+    assert bench.parked() == RECEIVES
+
+
+def test_vm_network_link_follows_the_switch() -> None:
+    """Down while it is out of reach, up when it is back."""
+    bench = NetworkBench()
+
+    bench.pair.lost()
+    bench.vm.drivers.flush(SECOND)
+    down = bench.link()
+    bench.switch.commands.clear()
+    bench.switch.open()
+    bench.vm.drivers.flush(SECOND)
+
+    assert (down, bench.link()) == (0, 1)
+
+
+def test_vm_that_is_rebuilt_uses_the_receives_that_are_parked() -> None:
+    """Otherwise those of a machine that is gone would swallow the frames of the new one."""
+    bench = NetworkBench()
+    before = bench.parked()
+
+    bench.vm.power_off()
+    bench.vm.power_on(6, 2 * SECOND, 2 * SECOND)
+
+    assert (before, bench.parked()) == (RECEIVES, RECEIVES)
+    assert bench.link() == 1

@@ -9,8 +9,18 @@ import pytest
 
 from iovirt_dist.controllers.net import config
 from iovirt_dist.errors import ConfigError
+from iovirt_dist.ids import ProcessName
 from iovirt_dist.runtime.net_process import net_config
-from iovirt_dist.topology import MachineSpec, NetSpec, Origin, PortSpec, Topology, resolve_net, topology_from_text
+from iovirt_dist.topology import (
+    MachineSpec,
+    NetAttachment,
+    NetSpec,
+    Origin,
+    PortSpec,
+    Topology,
+    resolve_net,
+    topology_from_text,
+)
 from iovirt_dist.topology.resolve_net import derived_mac
 from iovirt_dist.wire.commands import MAX_FRAME_BYTES
 
@@ -70,7 +80,7 @@ def test_guest_has_the_address_that_is_written() -> None:
     guest = resolve(SWITCH + ALICE + 'devices.mac = "52:54:00:Ab:cd:eF"\n').guest("alice")
 
     assert guest.net is not None
-    assert guest.net == ("sw0", "alice", bytes.fromhex("525400abcdef"), 1500)
+    assert guest.net == NetAttachment(ProcessName("sw0"), "alice", bytes.fromhex("525400abcdef"), 1500)
 
 
 def test_pc_network_card_is_told_on_the_command_line() -> None:
@@ -99,7 +109,7 @@ def test_switch_settings_of_a_port_are_for_a_guest_or_for_all_of_a_group() -> No
     assert ports == {"node-1": shared, "node-2": own, "node-3": shared}
     made = net_config(topology, switch(topology))
     assert (made.storm_frames_per_s, made.tap) == (50, Path("/base/all.pcap"))
-    assert topology.guest("node-1").net == ("sw0", "node-1", derived_mac("node-1"), 9000)
+    assert topology.guest("node-1").net == NetAttachment(ProcessName("sw0"), "node-1", derived_mac("node-1"), 9000)
 
 
 def test_switch_has_the_built_in_host_that_is_written() -> None:
