@@ -90,9 +90,15 @@ class ZeromqPort:
                 return False
             if len(frames) > 1:
                 for frame in frames[:-1]:
-                    send(frame, _DONT_WAIT_MORE, len(frame) < ZERO_COPY_BYTES)
+                    if len(frame) < ZERO_COPY_BYTES:
+                        send(frame, _DONT_WAIT_MORE)
+                    else:
+                        send(uncopied(frame), _DONT_WAIT_MORE, _NO_COPY)
             last = frames[-1]
-            send(last, _DONT_WAIT, len(last) < ZERO_COPY_BYTES)
+            if len(last) < ZERO_COPY_BYTES:
+                send(last, _DONT_WAIT)
+            else:
+                send(uncopied(last), _DONT_WAIT, _NO_COPY)
         except zmq.ZMQError:
             return False
         return True
@@ -153,6 +159,19 @@ class ZeromqPort:
             self._socket.close(LINGER_MS)
         if self._claim is not None:
             self._claim.release()
+
+
+def uncopied(frame: Buffer) -> Buffer | zmq.Frame:
+    """What to send for a large frame: one that came from ZeroMQ goes back to it as it is.
+
+    ZeroMQ counts references of its own messages. To lend it other memory takes pyzmq's thread, which learns of each
+    frame when it is sent and when it is free, and wants the interpreter for both.
+    """
+    if isinstance(frame, memoryview):
+        owner = frame.obj
+        if isinstance(owner, zmq.Frame) and len(owner) == len(frame):
+            return owner
+    return frame
 
 
 def listen(endpoint: str, context: zmq.Context[zmq.Socket[bytes]] | None = None) -> ZeromqPort:

@@ -14,7 +14,7 @@ import zmq
 from iovirt_dist.errors import EndpointError
 from iovirt_dist.transport import zeromq
 from iovirt_dist.transport.port import ONLY_PEER
-from iovirt_dist.transport.zeromq import ZERO_COPY_BYTES, ZeromqPort
+from iovirt_dist.transport.zeromq import ZERO_COPY_BYTES, ZeromqPort, uncopied
 from iovirt_dist.wire.codec import MAX_PAYLOAD_BYTES, MAX_PAYLOAD_FRAMES
 
 PATIENCE_MS = 10_000
@@ -155,3 +155,22 @@ def test_tcp_address_of_another_host_is_an_error() -> None:
     """One can only listen at one's own addresses (192.0.2.0/24 is for documentation, RFC 5737)."""
     with pytest.raises(EndpointError, match="not on this host"):
         zeromq.listen("tcp://192.0.2.1:5555")
+
+
+def test_large_frame_that_came_from_zeromq_goes_on_as_it_is(ports: tuple[ZeromqPort, ZeromqPort]) -> None:
+    """More than once; a part of one, and other memory, are lent."""
+    listening, dialling = ports
+    large = bytes(range(256)) * (ZERO_COPY_BYTES // 256)
+    dialling.send(ONLY_PEER, [b"head", large])
+    received = listening.receive_wait(PATIENCE_MS)
+    assert received is not None
+    peer, (_, frame) = received
+
+    for payload in (frame, frame, memoryview(large)):
+        listening.send(peer, [b"head", payload])
+    back = [dialling.receive_wait(PATIENCE_MS) for _ in range(3)]
+
+    assert [message and bytes(message[1][1]) for message in back] == [large] * 3
+    assert isinstance(uncopied(frame), zmq.Frame)
+    assert uncopied(large) is large
+    assert not isinstance(uncopied(memoryview(frame)[1:]), zmq.Frame)
