@@ -6,7 +6,8 @@ import hashlib
 import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Interface
-from typing import Final
+from pathlib import Path
+from typing import Final, TypeGuard
 
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.ids import GuestName, ProcessName
@@ -14,7 +15,7 @@ from iovirt_dist.topology import schema, units
 from iovirt_dist.topology.net_specs import NetSpec, PortSpec, ResponderSpec
 from iovirt_dist.topology.parse import suggestion
 from iovirt_dist.topology.scope import Scope
-from iovirt_dist.topology.specs import ControllerSpec, GuestSpec
+from iovirt_dist.topology.specs import BlockSpec, ControllerSpec, GuestSpec
 
 MAX_PORTS: Final = 128
 """Ports of a switch."""
@@ -141,11 +142,28 @@ def check_networks(
     """Check what switches and guests say of each other.
 
     Raises:
-        ConfigError: A port is nobody's, an address is there twice, or there are too many ports.
+        ConfigError: A port is nobody's, an address is there twice, there are too many ports, or a capture would
+            overwrite a disk image or another switch's.
     """
+    taken = {spec.image.resolve(): f"the image of '{spec.name}'" for spec in controllers.values() if _is_block(spec)}
     for switch in controllers.values():
         if isinstance(switch, NetSpec):
             _check_switch(scope, switch, guests, groups)
+            _check_taps(scope, switch, taken)
+
+
+def _is_block(spec: ControllerSpec) -> TypeGuard[BlockSpec]:
+    return isinstance(spec, BlockSpec)
+
+
+def _check_taps(scope: Scope, switch: NetSpec, taken: dict[Path, str]) -> None:
+    """Refuse a capture file that is something else already; one switch may write several captures to one file."""
+    taps = [(("tap",), switch.tap), *((("ports", name, "tap"), port.tap) for name, port in switch.ports.items())]
+    owner = f"a capture of '{switch.name}'"
+    for keys, tap in taps:
+        if tap is not None and taken.setdefault(tap.resolve(), owner) != owner:
+            where = scope.where("controller", switch.name, *keys)
+            raise ConfigError(f"{tap} is {taken[tap.resolve()]}", where, "name another file")
 
 
 def _check_switch(

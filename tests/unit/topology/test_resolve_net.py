@@ -213,6 +213,17 @@ def test_longest_packet_of_a_switch_fits_a_frame_with_a_tag() -> None:
             RESPONDER.replace("/24", "/8") + 'dhcp = "10.1.0.0-10.1.16.0"\n',
             "t.toml: controller.sw0.responder.dhcp: 10.1.0.0-10.1.16.0 is more than 4096 addresses; take fewer",
         ),
+        (
+            SWITCH + 'tap = "d.img"\n[controller.disk0]\nkind = "block"\nimage = "x/../d.img"\nsize = "1MiB"\n',
+            "t.toml: controller.sw0.tap: /base/d.img is the image of 'disk0'; name another file",
+        ),
+        (
+            SWITCH
+            + 'tap = "x.pcap"\n[controller.sw0.ports.alice]\ntap = "x.pcap"\n[controller.sw1]\nkind = "net"\n'
+            + 'tap = "x.pcap"\n'
+            + ALICE,
+            "t.toml: controller.sw1.tap: /base/x.pcap is a capture of 'sw0'; name another file",
+        ),
         (RESPONDER.replace("address", "adress"), "t.toml: controller.sw0.responder.adress: unknown key; did you mean"),
     ],
 )
