@@ -44,18 +44,13 @@ from iovirt_dist.wire.messages import (
 )
 from iovirt_dist.wire.opener import Opener
 from iovirt_dist.wire.session import Delivered, Lost, Opened, Rejected, SendFrames, SessionConfig, SessionOutput
+from iovirt_dist.wire.syscall_messages import SystemCall
 
 GUEST_CREDITS = 64
 
 GUEST_WINDOW = 1024
 """Unacknowledged messages kept for a guest: `COMPLETIONS_UNACKNOWLEDGED`, and what may come on top: replies, changes of
 lines, queues that are armed, and the completions that left together."""
-
-COMPLETIONS_UNACKNOWLEDGED = 512
-"""Unacknowledged messages at which completions of queues wait: more than requests fit into a disk's ring."""
-
-COMPLETIONS_UNACKNOWLEDGED_BYTES = 64 << 20
-"""The same for bytes of payload."""
 
 LINES_UNACKNOWLEDGED = 128
 """Unacknowledged messages at which changes of interrupt lines wait: they are counts, so the next one says it all."""
@@ -205,7 +200,7 @@ class Hypervisor:
 
     def _guest_message(self, guest: Guest, body: Message, payload: Sequence[Buffer], now_ns: int) -> None:
         vm = guest.vm
-        if guest.reset_by and self._left_before_reset(guest) and not isinstance(body, Report):
+        if guest.reset_by and guest.is_old(self.acceptor.stream(vm.plan.name)) and not isinstance(body, Report):
             vm.void(body)
         elif vm.machine is None and not guest.off:
             if not guest.backlog.add(body, payload):
@@ -220,19 +215,14 @@ class Hypervisor:
         elif isinstance(body, Report):
             vm.reported(body)
             self._touched.append(guest)
+        elif guest.crowded and isinstance(body, SystemCall) and not self._look_for_room(guest, now_ns):
+            vm.counts.malformed += 1  # a call acknowledges the reply to the last one, whose data need not be kept
+            vm.void(body)
         else:
             vm.message(body, payload, now_ns)
             self._touched.append(guest)
             self._send_outgoing(guest, now_ns)
             self._send_lines(guest, now_ns)
-
-    def _left_before_reset(self, guest: Guest) -> bool:
-        """Whether the message that came last left before the guest knew of its reset: it is none to the new machine."""
-        stream = self.acceptor.stream(guest.vm.plan.name)
-        if stream is not None and stream.acknowledged < guest.reset_by:
-            return True
-        guest.reset_by = 0
-        return False
 
     def _trap(self, guest: Guest, trap: Trap, payload: Sequence[Buffer], now_ns: int) -> None:
         vm = guest.vm
@@ -274,16 +264,16 @@ class Hypervisor:
         if messages:
             self._look_for_room(guest, now_ns)
 
-    def _look_for_room(self, guest: Guest, now_ns: int) -> None:
-        """Note whether completions must wait; while the guest is away they wait for it, else they are tried again."""
-        stream = self.acceptor.stream(guest.vm.plan.name)
-        guest.crowded = stream is not None and (
-            stream.unacknowledged() >= COMPLETIONS_UNACKNOWLEDGED
-            or stream.unacknowledged_bytes() >= COMPLETIONS_UNACKNOWLEDGED_BYTES
-        )
-        guest.vm.hold_completions(guest.crowded)
+    def _look_for_room(self, guest: Guest, now_ns: int) -> bool:
+        """Note whether completions must wait: while the guest is away they wait for it, else they are tried again.
+
+        Returns:
+            Whether there is room for more.
+        """
+        guest.look_for_room(self.acceptor.stream(guest.vm.plan.name))
         if guest.crowded and guest.connected:
             self._lower_deadline(now_ns + RETRY_NS)
+        return not guest.crowded
 
     def _send_lines(self, guest: Guest, now_ns: int) -> None:
         """Send the interrupt lines that changed with no reply to ride on; they wait while the guest is away."""

@@ -6,6 +6,13 @@ from dataclasses import dataclass, field
 
 from iovirt_dist.hypervisor.backlog import Backlog
 from iovirt_dist.hypervisor.virtual_machine import VirtualMachine
+from iovirt_dist.wire.stream import Stream
+
+COMPLETIONS_UNACKNOWLEDGED = 512
+"""Unacknowledged messages at which completions of queues wait: more than requests fit into a disk's ring."""
+
+COMPLETIONS_UNACKNOWLEDGED_BYTES = 64 << 20
+"""The same for bytes of payload."""
 
 
 @dataclass(slots=True)
@@ -35,3 +42,18 @@ class Guest:
     crowded: bool = False
     deaf: bool = False
     backlog: Backlog = field(default_factory=Backlog)
+
+    def is_old(self, stream: Stream | None) -> bool:
+        """Whether the message that came last left before the guest knew of its reset: it is none to the new machine."""
+        if stream is not None and stream.acknowledged < self.reset_by:
+            return True
+        self.reset_by = 0
+        return False
+
+    def look_for_room(self, stream: Stream | None) -> None:
+        """Note whether the guest has so much to acknowledge that completions must wait."""
+        self.crowded = stream is not None and (
+            stream.unacknowledged() >= COMPLETIONS_UNACKNOWLEDGED
+            or stream.unacknowledged_bytes() >= COMPLETIONS_UNACKNOWLEDGED_BYTES
+        )
+        self.vm.hold_completions(self.crowded)

@@ -85,7 +85,7 @@ class Story:
     def end(self) -> None:
         """Let everything come to rest."""
         self.disk.notify()
-        self.rig.run_for(2000 * MS)
+        self.rig.run_for(5000 * MS)  # who is lost is asked again every two seconds
         self.rig.settle()
         self.take_used()
 

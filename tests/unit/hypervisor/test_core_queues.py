@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from iovirt_dist.hypervisor.core import COMPLETIONS_UNACKNOWLEDGED_BYTES
+from iovirt_dist.hypervisor.guest import COMPLETIONS_UNACKNOWLEDGED_BYTES
+from iovirt_dist.hypervisor.intercept.syscall_parts import FIRST_MACHINE_FD
 from iovirt_dist.platform import virt
 from iovirt_dist.platform.level import Level
 from iovirt_dist.testing.rig import MESSAGE_NS, Rig
@@ -13,6 +14,7 @@ from iovirt_dist.wire.commands import Opcode, UnitIdentity
 from iovirt_dist.wire.messages import Message, Power, PowerAction, TrapKind
 from iovirt_dist.wire.queue_messages import NEVER, ArmQueue, Doorbell, QueueInterrupt
 from iovirt_dist.wire.requests import REQUEST
+from iovirt_dist.wire.syscall_messages import SystemCall
 from tests.unit.hypervisor.support import SECOND, Bench, GuestPeer, trap
 from tests.unit.testing.virtio_driver import SECTOR_BYTES, VirtioDisk
 
@@ -36,6 +38,10 @@ def test_interrupt_that_the_guests_process_asks_for_leaves_at_once() -> None:
 
 
 MIB = 1 << 20
+OPEN, PREAD64 = 5, 180
+"""System calls of Linux on i386."""
+PLACE = 0x1000
+"""Somewhere in a program's memory."""
 SCRATCH = 7
 """Scratch register of a 16550."""
 LIVE = Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK
@@ -142,3 +148,24 @@ def test_doorbell_of_a_machine_that_waits_for_its_disk_counts() -> None:
     guest.send(doorbell(arm, 1, SECTOR_BYTES))
 
     assert bench.core.guests["alice"].vm.counts.traps[TrapKind.DOORBELL] == 2
+
+
+def test_replies_to_a_program_that_does_not_listen_are_bounded() -> None:
+    """A guest's process that goes on calling without taking what it read is not served."""
+    bench = Bench(level=Level.SYSCALL)
+    bench.controller("disk0", {"alice": UnitIdentity(4 * MIB, 512, False, "DISK")})
+    bench.controller("tty0")
+    guest = bench.guest()
+    guest.send(SystemCall(1, 1, OPEN, (PLACE, 0, 0), (8,)), b"/dev/vda")
+    del bench.guests[guest.address]
+
+    for number in range(2, 32):
+        guest.send(SystemCall(number, 1, PREAD64, (FIRST_MACHINE_FD, PLACE, 4 * MIB, 0, 0), (4 * MIB,)))
+        complete_all(bench, bytes(4 * MIB))
+
+    stream = bench.core.acceptor.stream("alice")
+    counts = bench.core.guests["alice"].vm.counts
+    assert stream is not None
+    assert stream.unacknowledged_bytes() <= COMPLETIONS_UNACKNOWLEDGED_BYTES + 4096
+    assert counts.malformed == 30 - 16
+    assert counts.traps[TrapKind.SYSTEM_CALL] == 31
