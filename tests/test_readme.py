@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import pytest
 
+from iovirt_dist.cli.compare_table import table_rows
+from iovirt_dist.compare.job import Job
 from tests.guests.support import BUSYBOX
 
 README = Path(__file__).parents[1] / "README.md"
@@ -91,3 +93,14 @@ def test_readme_has_exactly_two_set_up_commands() -> None:
     first = re.search(r"(?:^    .+\n)+", text, re.MULTILINE)
     assert first is not None
     assert len(first.group().strip().splitlines()) == 2
+
+
+def test_readme_comparison_has_rows_of_the_command() -> None:
+    """The table that the README shortens and explains is the one that ``iovirt compare`` prints."""
+    text = README.read_text("utf-8").split("## Comparing the levels")[1].split("\n## ")[0]
+    shown = re.findall(r"^    (\S.*?)  +", text, re.MULTILINE)
+    explained = [name for line in re.findall(r"^- ([^:]+):", text, re.MULTILINE) for name in line.split(", ")]
+    printed = {row[0] for row in table_rows({}, Job(kib=64))}
+    assert len(shown) >= 7
+    assert len(explained) >= 6
+    assert {*shown, *(name.strip("*") for name in explained)} <= printed
