@@ -11,13 +11,6 @@ GuestName = NewType("GuestName", str)
 ProcessName = NewType("ProcessName", str)
 """Any process of the topology: guest, hypervisor or controller."""
 
-Epoch = NewType("Epoch", int)
-"""Which life of a process this is: the wall clock at its start in ns, 1..2**63-1. An older epoch is fenced, so a clock
-that is set back between two lives of a process keeps the later one out."""
-
-TrapNumber = NewType("TrapNumber", int)
-"""Monotone count of one guest's traps in one epoch, from 1: the causal id of everything the trap leads to."""
-
 
 class RequestId(NamedTuple):
     """Identity of one device request from the guest's register write to the controller's completion.

@@ -13,6 +13,3 @@ ABIS: dict[str, Abi] = {module.ABI.name: module.ABI for module in _MODULES}
 
 LAYOUTS: dict[str, Layouts] = {module.ABI.name: module.LAYOUTS for module in _MODULES}
 """Structures of the same."""
-
-BY_MACHINE: dict[int, Abi] = {abi.machine: abi for abi in ABIS.values()}
-"""Tables by ELF ``e_machine``."""

@@ -12,8 +12,6 @@ MAGIC = 0x7472_6976
 VERSION = 2
 VENDOR = 0x5649_4F49
 """What our devices say in VendorID: the characters "IOIV", little-endian. Its meaning is left to the implementation."""
-WINDOW_BYTES = 0x200
-"""Registers and 256 bytes of configuration space; platforms give a device a whole page."""
 ABSENT_REGION = 0xFFFF_FFFF_FFFF_FFFF
 """Length and base address of a shared memory region that does not exist."""
 

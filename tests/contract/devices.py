@@ -22,7 +22,7 @@ from iovirt_dist.hypervisor.vdev.device import Device, IrqLine, Quiet, State
 from iovirt_dist.hypervisor.vdev.goldfish_rtc import GoldfishRtc
 from iovirt_dist.hypervisor.vdev.i8254 import Pit8254
 from iovirt_dist.hypervisor.vdev.i8259 import Pic8259Pair
-from iovirt_dist.hypervisor.vdev.pc_misc import A20Gate, KeyboardController, PostPort, SystemControlA, Unassigned
+from iovirt_dist.hypervisor.vdev.pc_misc import A20Gate, KeyboardController, PostPort, SystemControlA
 from iovirt_dist.hypervisor.vdev.pci import PciConfiguration
 from iovirt_dist.hypervisor.vdev.plic import PLIC_BYTES, Plic
 from iovirt_dist.hypervisor.vdev.syscon import SYSCON_BYTES, Syscon
@@ -31,9 +31,10 @@ from iovirt_dist.hypervisor.vdev.virtio_blk import VirtioBlk
 from iovirt_dist.hypervisor.vdev.virtio_console import VirtioConsole
 from iovirt_dist.hypervisor.vdev.virtio_function import VirtioFunction
 from iovirt_dist.hypervisor.vdev.virtio_mmio import VirtioMmio
-from iovirt_dist.hypervisor.vdev.virtio_mmio_slot import VIRTIO_MMIO_BYTES, VirtioMmioEmptySlot
+from iovirt_dist.hypervisor.vdev.virtio_mmio_slot import VirtioMmioEmptySlot
 from iovirt_dist.hypervisor.vdev.virtio_net import VirtioNet
 from iovirt_dist.hypervisor.vdev.virtio_rng import VirtioRng
+from iovirt_dist.platform import virt
 from iovirt_dist.virtio.block import HEADER, RANGE
 from iovirt_dist.virtio.mmio import Register
 from iovirt_dist.wire.codec import Buffer
@@ -128,11 +129,6 @@ class DeviceCase(NamedTuple):
 
     name: str
     build: Callable[[Lines], Rig]
-
-
-def unassigned(_lines: Lines) -> Rig:
-    """A range that nothing decodes."""
-    return Rig((Block(Unassigned(), 16),))
 
 
 def system_control_a(lines: Lines) -> Rig:
@@ -488,11 +484,10 @@ def virtio_net(backend: VirtioBackend) -> tuple[VirtioFunction, VirtioStimulus]:
 
 def virtio_mmio_slot(_lines: Lines) -> Rig:
     """A virtio-mmio slot with nothing in it."""
-    return Rig((Block(VirtioMmioEmptySlot(), VIRTIO_MMIO_BYTES),))
+    return Rig((Block(VirtioMmioEmptySlot(), virt.VIRTIO_STRIDE),))
 
 
 CASES: tuple[DeviceCase, ...] = (
-    DeviceCase("unassigned", unassigned),
     DeviceCase("port 92h", system_control_a),
     DeviceCase("port 80h", post_port),
     DeviceCase("8259 pair", pic),

@@ -25,7 +25,6 @@ from iovirt_dist.abi.table import (
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.syscall_messages import BAD_POINTER, NULL_POINTER
 
-MAX_ARGUMENTS: Final = 6
 _STRING_STEP: Final = 256
 _VECTORS: Final = frozenset({ArgumentKind.VECTOR_IN, ArgumentKind.VECTOR_OUT})
 

@@ -19,9 +19,6 @@ from iovirt_dist.hypervisor.vdev.ata_taskfile import EXECUTE_DEVICE_DIAGNOSTIC, 
 from iovirt_dist.hypervisor.vdev.device import IrqLine, Quiet, State
 from iovirt_dist.wire.commands import Status
 
-COMMAND_BLOCK_PORTS = 8
-CONTROL_BLOCK_PORTS = 1
-
 _DATA, _ERROR, _STATUS = 0, 1, 7
 """Offsets in the command block as read; 1 is written as Features and 7 as Command."""
 _NIEN, _SRST, _HOB = 0x02, 0x04, 0x80

@@ -161,29 +161,6 @@ class PostPort(Quiet):
         self.written = state["written"]
 
 
-class Unassigned(Quiet):
-    """What nobody decodes: reads float to all ones, writes go nowhere.
-
-    Also stands for a device that this machine lacks, such as QEMU's fw_cfg at 510h: no signature, so no device.
-    """
-
-    max_width = 8
-
-    def read(self, offset: int, width: int, now_ns: int) -> int:
-        """Return all ones."""
-        return (1 << 8 * width) - 1
-
-    def write(self, offset: int, width: int, value: int, now_ns: int) -> None:
-        """Ignore the write."""
-
-    def state(self) -> State:
-        """There is none."""
-        return {}
-
-    def restore(self, state: State) -> None:
-        """There is none."""
-
-
 class KeyboardController:
     """The 8042 at ports 60h and 64h of a machine without keyboard and mouse.
 

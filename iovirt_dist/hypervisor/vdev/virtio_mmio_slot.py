@@ -8,7 +8,6 @@ from iovirt_dist.hypervisor.vdev.device import Quiet, State
 from iovirt_dist.virtio import mmio
 from iovirt_dist.virtio.features import DeviceId
 
-VIRTIO_MMIO_BYTES = 0x1000
 _HEADER = struct.pack("<4I", mmio.MAGIC, mmio.VERSION, DeviceId.NONE, 0)
 """MagicValue, Version, DeviceID, VendorID. A driver ignores a device whose DeviceID is 0 (section 4.2.2.2)."""
 

@@ -1,10 +1,10 @@
-"""A20, port 92h, POST port, keyboard controller, unassigned ports."""
+"""A20, port 92h, POST port, keyboard controller."""
 
 from __future__ import annotations
 
 import pytest
 
-from iovirt_dist.hypervisor.vdev.pc_misc import A20Gate, KeyboardController, PostPort, SystemControlA, Unassigned
+from iovirt_dist.hypervisor.vdev.pc_misc import A20Gate, KeyboardController, PostPort, SystemControlA
 
 OUTPUT_FULL, SYSTEM, COMMAND, AUXILIARY, TIMEOUT = 0x01, 0x04, 0x08, 0x20, 0x40
 
@@ -90,16 +90,6 @@ def test_post_port_keeps_the_last_codes() -> None:
 def test_post_port_before_the_first_code_reads_zero() -> None:
     """Nothing has been written."""
     assert PostPort().read(0, 1, 0) == 0
-
-
-@pytest.mark.parametrize(("width", "ones"), [(1, 0xFF), (2, 0xFFFF), (4, 0xFFFFFFFF), (8, 0xFFFFFFFFFFFFFFFF)])
-def test_unassigned_floats_high(width: int, ones: int) -> None:
-    """A write leaves no trace."""
-    unassigned = Unassigned()
-
-    unassigned.write(0, width, 0, 0)
-
-    assert unassigned.read(0, width, 0) == ones
 
 
 def test_keyboard_status_at_power_on_is_idle(bench: Bench) -> None:

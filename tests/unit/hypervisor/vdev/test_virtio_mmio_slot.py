@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from iovirt_dist.hypervisor.vdev.virtio_mmio_slot import VIRTIO_MMIO_BYTES, VirtioMmioEmptySlot
+from iovirt_dist.hypervisor.vdev.virtio_mmio_slot import VirtioMmioEmptySlot
+from iovirt_dist.platform import virt
 
 
 def test_empty_slot_identifies_itself_with_device_id_zero() -> None:
@@ -17,10 +18,10 @@ def test_empty_slot_takes_nothing_and_reads_zero() -> None:
     """Status, queues and configuration space are not there."""
     slot = VirtioMmioEmptySlot()
 
-    for offset in range(0, VIRTIO_MMIO_BYTES, 4):
+    for offset in range(0, virt.VIRTIO_STRIDE, 4):
         slot.write(offset, 4, 0xFFFF_FFFF, 0)
 
-    assert {slot.read(offset, 4, 0) for offset in range(16, VIRTIO_MMIO_BYTES, 4)} == {0}
+    assert {slot.read(offset, 4, 0) for offset in range(16, virt.VIRTIO_STRIDE, 4)} == {0}
 
 
 def test_empty_slot_answers_bytes_of_its_header() -> None:
