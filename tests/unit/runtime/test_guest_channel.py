@@ -1,38 +1,25 @@
-"""The guest's socket between two threads, against a hypervisor's end that answers from a script."""
+"""The guest's socket between two threads: traps, interrupts, power, system calls."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
-import threading
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
 from iovirt_dist.errors import GuestFault
 from iovirt_dist.guest.bus import BusClosedError, IoPrivilege, SystemCallOutcome
-from iovirt_dist.guest.core import GuestCore, PowerOn, StateChanged
-from iovirt_dist.guest.deferral import MAX_DEFERRED
+from iovirt_dist.guest.core import PowerOn, StateChanged
 from iovirt_dist.runtime.guest_channel import GuestChannel
-from iovirt_dist.wire.acceptor import Acceptor
-from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.messages import (
     GuestState,
     Interrupt,
-    Message,
     Power,
     PowerAction,
-    Report,
-    Role,
     Trap,
     TrapKind,
     TrapReply,
 )
-from iovirt_dist.wire.queue_messages import ArmQueue, Completions, Doorbell
-from iovirt_dist.wire.requests import QueueCompletion, pack_completions
-from iovirt_dist.wire.session import Delivered, SendFrames, SessionConfig
 from iovirt_dist.wire.syscall_messages import (
     Disposition,
     InterceptCalls,
@@ -40,157 +27,7 @@ from iovirt_dist.wire.syscall_messages import (
     SystemCall,
     SystemCallReply,
 )
-from tests.unit.guest.queue_bench import NOTIFY, DriverBench
-
-SYSTEM = IoPrivilege(0)
-PATIENCE_S = 5.0
-PEER = b"alice"
-
-Answer = Callable[[Any, Sequence[Buffer]], Sequence[tuple[Message, tuple[bytes, ...]]]]
-"""What is said to a `Trap`, a `SystemCall` or a `Doorbell` with its payload."""
-
-
-def answer_all(trap: Any, payload: Sequence[Buffer]) -> Sequence[tuple[Message, tuple[bytes, ...]]]:
-    """Reads return the trap's number; string reads as many bytes as were asked; stores need nothing."""
-    if not isinstance(trap, Trap) or trap.kind is TrapKind.MMIO_STORE:
-        return ()
-    string = trap.kind is TrapKind.PORT_IN and trap.count > 1
-    return ((TrapReply(trap.number, trap.number), (bytes(trap.width * trap.count),) if string else ()),)
-
-
-class HypervisorPort:
-    """A dialling port with a hypervisor's session end right behind it; time does not pass for that end.
-
-    Args:
-        answer: What it says to each trap.
-
-    Attributes:
-        traps: Traps received, with payload.
-        others: Doorbells, system calls and other messages, with payload.
-        closed: Whether the port was closed.
-    """
-
-    def __init__(self, answer: Answer = answer_all) -> None:
-        self.traps: list[tuple[Trap, list[bytes]]] = []
-        self.others: list[tuple[Message, list[bytes]]] = []
-        self.closed = False
-        self._answer = answer
-        self._acceptor = Acceptor(SessionConfig(Role.HYPERVISOR, "hv", 9, lease_ms=600_000), lambda _hello: None)
-        self._arrived: deque[list[Buffer]] = deque()
-        self._there = threading.Condition()
-
-        self._reader, self._writer = socket.socketpair()
-
-    @property
-    def endpoint(self) -> str:
-        """No address."""
-        return "fake"
-
-    def say(self, body: Message, *payload: bytes) -> None:
-        """Send a message, from any thread."""
-        with self._there:
-            self._put(self._acceptor.send(PEER, body, payload, 0).frames)
-
-    def send(self, peer: bytes, frames: Sequence[Buffer]) -> bool:
-        """What the guest says."""
-        if not frames:
-            return True
-        with self._there:
-            for output in self._acceptor.receive(PEER, list(frames), 0):
-                if isinstance(output, SendFrames):
-                    self._put(output.frames)
-                elif isinstance(output, Delivered) and not isinstance(output.body, Report):
-                    frames_kept = [bytes(frame) for frame in output.payload]
-                    if isinstance(output.body, Trap):
-                        self.traps.append((output.body, frames_kept))
-                    else:
-                        self.others.append((output.body, frames_kept))
-                    for body, payload in self._answer(output.body, output.payload):
-                        self._put(self._acceptor.send(PEER, body, payload, 0).frames)
-        return True
-
-    def receive(self) -> tuple[bytes, list[Buffer]] | None:
-        """Next message."""
-        return self.receive_wait(0)
-
-    def receive_wait(self, timeout_ms: int) -> tuple[bytes, list[Buffer]] | None:
-        """Wait for the next message."""
-        with self._there:
-            self._there.wait_for(lambda: self._arrived, timeout_ms / 1000)
-            if not self._arrived:
-                return None
-            self._reader.recv(1)
-            return b"", self._arrived.popleft()
-
-    def pending(self) -> bool:
-        """Whether there is one."""
-        return bool(self._arrived)
-
-    def fileno(self) -> int:
-        """Readable while there is one."""
-        return self._reader.fileno()
-
-    def close(self) -> None:
-        """Close."""
-        self.closed = True
-        self._reader.close()
-        self._writer.close()
-
-    def _put(self, frames: Sequence[Buffer]) -> None:
-        if frames:
-            self._arrived.append([bytes(frame) for frame in frames])
-            self._writer.send(b"!")
-            self._there.notify_all()
-
-
-class Bench:
-    """A channel on a loop, powered on."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, answer: Answer = answer_all) -> None:
-        self.loop = loop
-        self.port = HypervisorPort(answer)
-        self.kicks = 0
-        self.driver = DriverBench()
-        self.core = GuestCore(SessionConfig(Role.GUEST, "alice", 3, lease_ms=600_000), "hv", self.driver.memory)
-        self.channel = GuestChannel(self.core, self.port, self._kick)
-
-    def power_on(self) -> None:
-        """Open, and take the power-on as the vCPU loop does."""
-        self.channel.open(self.loop)
-        self.channel.pump_until(lambda: self.core.opener.open)
-        assert self.channel.take_power_on() == "connected to hypervisor hv"
-        self.kicks = 0
-
-    async def in_vcpu_thread(self, work: Callable[[], object]) -> object:
-        """Run in another thread while the loop goes on."""
-        return await asyncio.wait_for(asyncio.to_thread(work), PATIENCE_S)
-
-    async def until(self, done: Callable[[], bool]) -> None:
-        """Let the loop go on until something holds."""
-        async with asyncio.timeout(PATIENCE_S):
-            while not done():
-                await asyncio.sleep(0.001)
-
-    def _kick(self) -> None:
-        self.kicks += 1
-
-
-@pytest.fixture
-async def make() -> AsyncIterator[Callable[..., Bench]]:
-    """Makes benches, and closes them."""
-    benches: list[Bench] = []
-
-    def made(answer: Answer = answer_all) -> Bench:
-        bench = Bench(asyncio.get_running_loop(), answer)
-        bench.power_on()
-        benches.append(bench)
-        return bench
-
-    yield made
-    for bench in benches:
-        if not bench.port.closed:
-            bench.channel.begin_close()
-            bench.channel.close("test is over")
+from tests.unit.runtime.channel_bench import SYSTEM, Bench
 
 
 async def test_channel_in_and_load_return_the_replys_value_in_their_width(make: Callable[..., Bench]) -> None:
@@ -378,21 +215,6 @@ async def test_channel_tells_the_core_of_states_and_of_its_own_failure(make: Cal
     assert (bench.core.state, bench.core.reason) == (GuestState.STOPPED, "internal error, see the log")
 
 
-def complete(head: int, data: bytes, lines: tuple[int, ...] = ()) -> tuple[Message, tuple[bytes, ...]]:
-    """A completion with its payload."""
-    return Completions(2, 1, 7, True, pack_completions([QueueCompletion(head, len(data), 0)]), lines), (data,)
-
-
-async def armed(make: Callable[..., Bench], answer: Answer = answer_all) -> Bench:
-    """A bench whose queue is armed."""
-    bench = make(answer)
-    bench.port.say(bench.driver.arm)
-    await bench.until(lambda: bench.core.waits_for_safe_point)
-    bench.channel.safe_point()
-    bench.kicks = 0
-    return bench
-
-
 async def test_channel_system_call_waits_for_its_outcome(make: Callable[..., Bench]) -> None:
     """With the data that the call reads, and that it writes."""
     bench = make(lambda call, _: ((SystemCallReply(call.number, Disposition.DONE, 4, (4,)), (b"da", b"ta")),))
@@ -442,109 +264,3 @@ async def test_channel_intercepted_calls_are_what_the_hypervisor_says(make: Call
 
     assert before is None
     assert bench.channel.intercepted_calls() == ("linux_i386", frozenset({3}))
-
-
-async def test_channel_doorbell_leaves_at_once_and_nobody_answers(make: Callable[..., Bench]) -> None:
-    """In the store; the CPU goes on."""
-    bench = await armed(make)
-    bench.driver.add_read(0)
-
-    bench.channel.store(NOTIFY, 4, 1, SYSTEM)
-
-    ((body, _),) = bench.port.others
-    assert isinstance(body, Doorbell)
-    assert len(body.requests) == 28
-    assert bench.port.traps == []
-
-
-async def test_channel_completion_while_guest_code_runs_kicks_and_waits_for_the_vcpu_thread(
-    make: Callable[..., Bench],
-) -> None:
-    """Guest memory is the vCPU thread's; the interrupt is not visible before the data."""
-    bench = await armed(make)
-    head = bench.driver.add_read(0)
-    bench.channel.store(NOTIFY, 4, 1, SYSTEM)
-
-    body, payload = complete(head, b"data", (0, 1))
-    bench.port.say(body, *payload)
-    bench.port.say(Interrupt(9, 1))
-    await bench.until(lambda: bench.kicks > 0)
-    before = bench.driver.data(0, 4), bench.channel.lines()
-    await bench.until(lambda: not bench.port.pending())
-    still = bench.driver.data(0, 4), bench.channel.lines()
-    await bench.in_vcpu_thread(bench.channel.safe_point)
-
-    assert before == still == (bytes(4), 0)
-    assert bench.driver.data(0, 4) == b"data"
-    assert bench.channel.lines() == 1 | 1 << 9
-
-
-async def test_channel_completion_inside_of_a_trap_is_written_before_the_trap_ends(make: Callable[..., Bench]) -> None:
-    """The reply behind it must not reveal it before it is there."""
-    heads: list[int] = []
-
-    def answer(trap: Any, _: Sequence[Buffer]) -> Sequence[tuple[Message, tuple[bytes, ...]]]:
-        if not isinstance(trap, Trap):
-            return ()
-        return (complete(heads[0], b"data"), (TrapReply(trap.number, 1), ()))
-
-    bench = await armed(make, answer)
-    heads.append(bench.driver.add_read(0))
-    bench.channel.store(NOTIFY, 4, 1, SYSTEM)
-
-    bench.channel.load(0x1000_0060, 4, SYSTEM)
-
-    assert bench.driver.data(0, 4) == b"data"
-    assert not bench.core.waits_for_safe_point
-
-
-async def test_channel_completion_that_waits_is_written_before_the_next_trap_ends(make: Callable[..., Bench]) -> None:
-    """The kick has not reached the CPU yet when it traps."""
-    bench = await armed(make)
-    head = bench.driver.add_read(0)
-    bench.channel.store(NOTIFY, 4, 1, SYSTEM)
-    body, payload = complete(head, b"data")
-    bench.port.say(body, *payload)
-    await bench.until(lambda: bench.core.waits_for_safe_point)
-
-    await bench.in_vcpu_thread(lambda: bench.channel.load(0x1000_0060, 4, SYSTEM))
-
-    assert bench.driver.data(0, 4) == b"data"
-
-
-async def test_channel_halted_cpu_takes_a_completion_that_waited(make: Callable[..., Bench]) -> None:
-    """It came between the CPU's last look and its HLT."""
-    bench = await armed(make)
-    head = bench.driver.add_read(0)
-    bench.channel.store(NOTIFY, 4, 1, SYSTEM)
-    seen = bench.channel.line_changes
-    body, payload = complete(head, b"data", (0, 1))
-    bench.port.say(body, *payload)
-    await bench.until(lambda: bench.core.waits_for_safe_point)
-
-    await bench.in_vcpu_thread(lambda: bench.channel.pump_until(lambda: bench.channel.line_changes != seen))
-
-    assert bench.driver.data(0, 4) == b"data"
-    assert bench.channel.lines() == 1
-
-
-async def test_channel_loop_leaves_messages_where_they_are_when_too_many_wait(make: Callable[..., Bench]) -> None:
-    """They are received when the vCPU thread comes."""
-    bench = await armed(make)
-    arm = ArmQueue(3, 3, 1, 0, 8, 1 << 40, 1 << 40, 1 << 40, 0, 0)
-    for _ in range(MAX_DEFERRED // 2):
-        bench.port.say(arm)
-        await asyncio.sleep(0)
-    await bench.until(lambda: not bench.port.pending())
-    for _ in range(MAX_DEFERRED // 2 + 50):
-        bench.port.say(arm)
-    await bench.until(lambda: bench.core.full)
-    await asyncio.sleep(0)
-    left = bench.port.pending()
-
-    await bench.in_vcpu_thread(bench.channel.safe_point)
-
-    assert left
-    assert not bench.port.pending()
-    assert not bench.core.waits_for_safe_point
-    assert bench.core.queues.counts.broken == MAX_DEFERRED + 50
