@@ -64,5 +64,5 @@ def _plan(guest: GuestSpec, pairs: Mapping[str, QueuePair]) -> GuestPlan:
         rng=rng and Attachment(pairs[rng.controller], ENTROPY_UNIT),
         abi=guest.abi if isinstance(guest, ProgramSpec) else MACHINE_ABI,
         files=read_files(guest.files) if isinstance(guest, ProgramSpec) else {},
-        net=net and Card(Attachment(pairs[net.controller], net.port), net.mac, net.mtu),
+        net=Card(Attachment(pairs[net.controller], net.port), net.mac, net.mtu) if net is not None else None,
     )

@@ -192,6 +192,16 @@ def test_dhcp_declined_address_is_leased_to_nobody_for_a_while() -> None:
     assert later in POOL
 
 
+def test_dhcp_declined_address_is_nobodys_to_release() -> None:
+    """Not even that of the client that declined it, which gets another one."""
+    made = server()
+    made.receive(message(4, A, requested=leased(made, A)), A, 0)
+
+    made.receive(message(7, A, client=POOL[0]), A, 0)
+
+    assert leased(made, A) == POOL[1]
+
+
 def test_dhcp_inform_is_answered_without_an_address() -> None:
     """Section 4.3.5."""
     ack = answer(server().receive(message(8, A, client=bytes((10, 0, 0, 50))), A, 0))

@@ -151,6 +151,19 @@ def test_net_ring_is_looked_at_again_after_a_while_or_when_the_driver_sends() ->
     assert (early, looks(bench)) == (1, 2)
 
 
+def test_net_ring_is_looked_at_at_once_if_the_last_look_has_found_buffers() -> None:
+    """A burst runs out of buffers again and again."""
+    bench = NetBench()
+    bench.net.receive(FRAME, 0)
+    bench.returned()
+    bench.doorbell(RECEIVE, Offered(1, writable=1526))
+
+    bench.net.receive(FRAME, 1)
+    bench.returned()
+
+    assert looks(bench) == 2
+
+
 def test_net_frames_that_wait_too_long_make_room_for_newer_ones() -> None:
     """So that the answer to what the driver sends next is among them."""
     bench = NetBench()
@@ -205,8 +218,8 @@ def test_net_link_change_is_not_told_to_a_driver_that_did_not_ask() -> None:
 def test_net_reset_forgets_buffers_and_frames() -> None:
     """A frame finds none, and none of before comes."""
     bench = NetBench()
-    bench.net.receive(FRAME, 0)
     bench.doorbell(RECEIVE, Offered(1, writable=1526), Offered(2, writable=1526))
+    bench.start()
     bench.net.receive(FRAME, 0)
     bench.returned()
 
