@@ -11,6 +11,7 @@ from iovirt_dist.drivers.backend import DiskRequest
 from iovirt_dist.hypervisor.intercept.driver import DriverInterception
 from iovirt_dist.hypervisor.intercept.interceptor import Outgoing
 from iovirt_dist.hypervisor.vdev.virtio_blk import VirtioBlk
+from iovirt_dist.hypervisor.vdev.virtio_console import VirtioConsole
 from iovirt_dist.hypervisor.vdev.virtio_function import VirtioFunction
 from iovirt_dist.hypervisor.vdev.virtio_mmio import VirtioMmio
 from iovirt_dist.virtio.block import HEADER, BlockStatus
@@ -242,6 +243,22 @@ class BatchDisk(Disk):
         """Take a batch."""
         self.requests += requests
         self.handed_over.append(len(requests))
+
+
+class Terminal:
+    """A terminal that takes everything."""
+
+    def transmit(self, data: bytes) -> None:
+        """Take."""
+
+    def space(self) -> int:
+        """Room."""
+        return 4096
+
+
+def bench() -> Bench:
+    """A device with two queues that nobody has touched."""
+    return Bench(VirtioConsole(Terminal()))
 
 
 class BlockBench(Bench):
