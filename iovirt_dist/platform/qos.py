@@ -46,6 +46,17 @@ class Qos(NamedTuple):
     bandwidth: int = 0
     burst_ns: int = 20_000_000
 
+    @property
+    def in_range(self) -> bool:
+        """Whether all numbers are such as a scheduler and a token bucket can work with."""
+        return (
+            1 <= self.weight <= MAX_WEIGHT
+            and LATENCY_RANGE_NS[0] <= self.latency_ns <= LATENCY_RANGE_NS[1]
+            and 0 <= self.iops <= MAX_RATE
+            and 0 <= self.bandwidth <= MAX_RATE
+            and BURST_RANGE_NS[0] <= self.burst_ns <= BURST_RANGE_NS[1]
+        )
+
 
 DEFAULT_QOS: Final = Qos()
 """An equal share without limits."""

@@ -34,9 +34,10 @@ class QosSettings(msgspec.Struct, frozen=True):
 def read_settings(path: Path) -> QosSettings | None:
     """Read a file; None if it is absent or no such file."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=QosSettings)
+        settings = msgspec.json.decode(path.read_bytes(), type=QosSettings)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
+    return settings if all(qos.in_range for qos in settings.devices.values()) else None
 
 
 def change_settings(run_dir: RunDir, hypervisor: str, device: str, change: Callable[[Qos | None], Qos]) -> int:

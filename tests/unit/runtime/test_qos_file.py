@@ -1,0 +1,103 @@
+"""Settings that change while a topology runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from iovirt_dist.errors import LocalError
+from iovirt_dist.platform.qos import Qos
+from iovirt_dist.runtime.qos_file import QosFile, change_settings, read_settings
+from iovirt_dist.runtime.rundir import RunDir
+
+
+class Bench:
+    """A run directory and a hypervisor that follows."""
+
+    def __init__(self, path: Path) -> None:
+        self.run_dir = RunDir(path)
+        self.run_dir.create()
+        self.applied: list[tuple[str, str, Qos]] = []
+        self.file = self.follower()
+
+    def follower(self) -> QosFile:
+        """A hypervisor's life."""
+        return QosFile(self.run_dir.qos("hv0"), lambda *change: self.applied.append(change))
+
+    def set(self, device: str, **changes: int) -> int:
+        """What ``iovirt set`` does."""
+        return change_settings(
+            self.run_dir,
+            "hv0",
+            device,
+            lambda old: (old or Qos(weight=7))._replace(**changes),  # type: ignore[arg-type]  # mypy types keywords one by one
+        )
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """Nothing is set."""
+    return Bench(tmp_path)
+
+
+def test_change_is_applied_once_and_acknowledged(bench: Bench) -> None:
+    """To the device that it is for; a second one keeps the first."""
+    bench.file.poll()
+    first = bench.set("vm.1.disk", iops=10)
+    bench.file.poll()
+    bench.file.poll()
+    second = bench.set("vm.1.disk", weight=2)
+    third = bench.set("b.rng", iops=5)
+    bench.file.poll()
+
+    assert (first, second, third, bench.file.revision) == (1, 2, 3, 3)
+    assert bench.applied == [
+        ("vm.1", "disk", Qos(weight=7, iops=10)),
+        ("vm.1", "disk", Qos(weight=2, iops=10)),
+        ("b", "rng", Qos(weight=7, iops=5)),
+    ]
+
+
+def test_hypervisor_that_starts_anew_has_everything_again(bench: Bench) -> None:
+    """Also what was set while it was away."""
+    bench.set("a.disk", iops=10)
+    bench.set("b.disk", iops=20)
+
+    again = bench.follower()
+    again.poll()
+
+    assert [(guest, qos.iops) for guest, _, qos in bench.applied] == [("a", 10), ("b", 20)]
+    assert again.revision == 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b'{"revision": "x"}', b'{"revision":5,"devices":{"a.disk":[0,2,1000,0,0,1000000]}}', b"\xff"],
+)
+def test_file_that_is_none_changes_nothing(bench: Bench, content: bytes) -> None:
+    """Somebody's editor, or numbers that nothing can work with."""
+    bench.set("a.disk", iops=10)
+    bench.file.poll()
+    bench.run_dir.qos("hv0").write_bytes(content)
+
+    bench.file.poll()
+
+    assert len(bench.applied) == 1
+    assert bench.file.revision == 1
+    assert read_settings(bench.run_dir.qos("hv0")) is None
+
+
+def test_settings_go_with_the_topology(bench: Bench) -> None:
+    """The next one begins with its own."""
+    bench.set("a.disk", iops=10)
+
+    bench.run_dir.clean()
+
+    assert list((bench.run_dir.path / "qos").iterdir()) == []
+
+
+def test_change_without_a_run_directory_is_one_error(tmp_path: Path) -> None:
+    """With what to do."""
+    with pytest.raises(LocalError, match="cannot change settings"):
+        change_settings(RunDir(tmp_path / "absent"), "hv0", "a.disk", lambda old: old or Qos())
