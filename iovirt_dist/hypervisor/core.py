@@ -88,6 +88,9 @@ class Hypervisor:
         self._actions = []
         if isinstance(event, GuestFramesReceived):
             self._guest_outputs(self.acceptor.receive(event.peer, event.frames, now_ns), now_ns)
+            guest = self._by_peer.get(event.peer)
+            if guest is not None and guest.crowded:  # this may have been the acknowledgement that completions wait for
+                self._send_outgoing(guest, now_ns)
         elif isinstance(event, ControllerFramesReceived):
             name = event.controller
             self._controller_outputs(name, self.openers[name].receive(event.frames, now_ns), now_ns)
