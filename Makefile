@@ -8,7 +8,7 @@ demo: $(VENV)/.installed        ## a guest OS reads a disk through its ATA ports
 	$(BIN)/iovirt demo
 
 test: $(VENV)/.installed-dev    ## unit, contract, property, process and guest tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/.installed-dev    ## style, types, layers
 	$(BIN)/ruff check .
