@@ -61,6 +61,7 @@ class HypervisorProcess:
         async with Telemetry(self._topology, self._spec, self._epoch, self.status, trace):
             await stop.wait()
         sockets.close("shutting down")
+        self._qos.remove()
 
     def status(self) -> dict[str, Any]:
         """What the status file tells: guests with both sides' counts, controllers with their queue pairs.

@@ -1,8 +1,9 @@
 """Changes of quality of service while a topology runs: a file that ``iovirt set`` writes and the hypervisor follows.
 
 The file (`RunDir.qos`) holds everything that was set since the topology came up, not the last change alone: a
-hypervisor that starts anew has it all again, and two commands at once lose nothing. Each change raises the revision;
-the hypervisor tells in its status which one is in force. The file goes when the topology goes.
+hypervisor that was killed and starts anew has it all again, and two commands at once lose nothing. Each change raises
+the revision; the hypervisor tells in its status which one is in force. The file goes when the hypervisor ends in order,
+as with the topology.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def change_settings(run_dir: RunDir, hypervisor: str, device: str, change: Calla
     path = run_dir.qos(hypervisor)
     scratch = path.with_name(f"{path.name}.tmp")
     try:
-        lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise LocalError(f"cannot change settings: {error.strerror}", str(path), "is the topology up?") from None
     try:
@@ -90,6 +91,10 @@ class QosFile:
         self._apply = apply
         self._seen: tuple[int, int] | None = None
         self._devices: dict[str, Qos] = {}
+
+    def remove(self) -> None:
+        """Remove the file: the hypervisor ends in order, and the next one begins with the topology's settings."""
+        self._path.unlink(missing_ok=True)
 
     def poll(self) -> None:
         """Follow the file if it is another one than before."""

@@ -97,6 +97,16 @@ def test_settings_go_with_the_topology(bench: Bench) -> None:
     assert list((bench.run_dir.path / "qos").iterdir()) == []
 
 
+def test_hypervisor_that_ends_in_order_leaves_nothing(bench: Bench) -> None:
+    """Nor a lock."""
+    bench.set("a.disk", iops=10)
+
+    bench.file.remove()
+    bench.file.remove()
+
+    assert list((bench.run_dir.path / "qos").iterdir()) == []
+
+
 def test_change_without_a_run_directory_is_one_error(tmp_path: Path) -> None:
     """With what to do."""
     with pytest.raises(LocalError, match="cannot change settings"):
