@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from iovirt_dist.cli.output import EXIT_DONE, EXIT_USAGE, fail, print_json, print_table
+from iovirt_dist.platform.qos import DEFAULT_QOS
 from iovirt_dist.topology import (
     BlockSpec,
     ExtentSpec,
@@ -17,6 +18,7 @@ from iovirt_dist.topology import (
     ProgramSpec,
     Topology,
 )
+from iovirt_dist.topology.qos import describe_qos
 from iovirt_dist.topology.specs import AnySpec
 from iovirt_dist.topology.units import format_size
 
@@ -24,6 +26,8 @@ from iovirt_dist.topology.units import format_size
 def topology_json(topology: Topology) -> dict[str, Any]:
     """The whole topology as JSON values; paths and addresses are text, sizes bytes, times nanoseconds."""
     document = asdict(topology, dict_factory=_readable)
+    for name, guest in topology.guests.items():
+        document["guests"][name]["qos"] = {device: qos._asdict() for device, qos in guest.qos.items()}
     document["missing_images"] = [str(error) for error in topology.missing_images()]
     return document
 
@@ -66,6 +70,10 @@ def _devices(spec: GuestSpec) -> str:
     words = [f"disk={spec.disk.controller}/{spec.disk.extent.name}"] if spec.disk else []
     attached = {"console": spec.console, "virtio_console": spec.virtio_console, "rng": spec.rng, "net": spec.net}
     words += [f"{name}={attachment.controller}" for name, attachment in attached.items() if attachment]
+    for device, qos in spec.qos.items():
+        if qos != DEFAULT_QOS:
+            held = describe_qos(qos, None)
+            words.append(f"{device}.qos={','.join(f'{key}:{value}' for key, value in held.items())}")
     return "".join(f" {word}" for word in words)
 
 

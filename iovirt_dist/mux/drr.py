@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, Generic
 
-from iovirt_dist.mux.flow import UNLIMITED, Flow
+from iovirt_dist.mux.flow import MIN_COST, UNLIMITED, Flow
 from iovirt_dist.mux.queue import Q
 
 QUANTUM: Final = 32768
@@ -28,6 +28,7 @@ class DeficitRoundRobin(Generic[Q]):
     def wake(self, flow: Flow[Q]) -> None:
         """Let the flow join at the end of the round."""
         flow.deficit = 0
+        flow.quantum = max(1, QUANTUM * flow.qos.weight // self._most_weight)
         self._ring.append(flow)
 
     def sleep(self, flow: Flow[Q]) -> None:
@@ -48,7 +49,7 @@ class DeficitRoundRobin(Generic[Q]):
         while True:
             flow = ring[0]
             if not self._in_turn:
-                flow.deficit += self._quantum(flow)
+                flow.deficit += flow.quantum
                 self._in_turn = True
             if flow.deficit >= flow.head_cost():
                 return flow, UNLIMITED, flow.deficit
@@ -67,16 +68,15 @@ class DeficitRoundRobin(Generic[Q]):
             flow.deficit = 0
             self._in_turn = False
         else:
-            flow.deficit -= cost
-            if flow.deficit < flow.head_cost():
+            flow.deficit = deficit = flow.deficit - cost
+            if deficit < MIN_COST or deficit < flow.head_cost():
                 self._next()
 
     def weights_changed(self, most: int) -> None:
         """Scale quanta by the largest weight."""
         self._most_weight = most
-
-    def _quantum(self, flow: Flow[Q]) -> int:
-        return max(1, QUANTUM * flow.qos.weight // self._most_weight)
+        for flow in self._ring:
+            flow.quantum = max(1, QUANTUM * flow.qos.weight // most)
 
     def _next(self) -> None:
         self._ring.rotate(-1)
@@ -84,7 +84,7 @@ class DeficitRoundRobin(Generic[Q]):
 
     def _skip_rounds(self) -> None:
         """Give everybody the quanta of all rounds but the last one in which nobody is served."""
-        rounds = min((flow.head_cost() - flow.deficit - 1) // self._quantum(flow) for flow in self._ring)
+        rounds = min((flow.head_cost() - flow.deficit - 1) // flow.quantum for flow in self._ring)
         if rounds > 0:
             for flow in self._ring:
-                flow.deficit += rounds * self._quantum(flow)
+                flow.deficit += rounds * flow.quantum

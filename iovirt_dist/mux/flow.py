@@ -33,6 +33,7 @@ class Flow(Generic[Q]):
         requests: Items served.
         throttled: How often it had something to serve and had to wait for a limit.
         start: ``wfq``: virtual time at which its next service begins.
+        quantum: ``drr``: cost that it may have in a turn.
         deficit: ``drr``: cost that it may still have in its turn.
         since_ns: ``priority``: when it was last served, promoted, or woken.
         runs: ``fifo``, ``deadline``: lists [arrival (ns), order, how many items], of its items from the first on.
@@ -50,6 +51,7 @@ class Flow(Generic[Q]):
         "limited",
         "name",
         "qos",
+        "quantum",
         "requests",
         "runs",
         "since_ns",
@@ -65,6 +67,7 @@ class Flow(Generic[Q]):
         self.requests = 0
         self.throttled = 0
         self.start = 0
+        self.quantum = 0
         self.deficit = 0
         self.since_ns = 0
         self.runs: deque[list[int]] = deque()

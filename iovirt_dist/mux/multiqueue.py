@@ -190,11 +190,11 @@ class MultiQueue(Generic[Q]):
         """Serve the flow that is next."""
         scheduler, already = self._scheduler, len(taken)
         flow, count, budget = scheduler.pick(now_ns)
-        room = self._room(flow)
+        room = self._room(flow) if self._share else UNLIMITED
         cost = flow.serve(min(count, room, most), budget, now_ns, taken)
         served = len(taken) - already
         until_ns = flow.ready_ns(now_ns) if flow.limited and flow.items else now_ns
-        stays = bool(flow.items) and until_ns == now_ns and served < room
+        stays = served < room and until_ns == now_ns and bool(flow.items)
         scheduler.served(flow, served, cost, stays, now_ns)
         if not stays:
             self._eligible -= 1
@@ -218,9 +218,7 @@ class MultiQueue(Generic[Q]):
         return cost * _FINE // sum([flow.qos.weight for flow in active])
 
     def _room(self, flow: Flow[Q]) -> int:
-        """How many more items a flow may have in flight, if all are as its first one; at least one in all."""
-        if not self._share:
-            return UNLIMITED
+        """How many more items a flow may have in flight while guests compete, if all are as its first one."""
         fine = flow.head_cost() * _FINE
         return max(1, (self._share * flow.qos.weight + fine // 2) // fine) - flow.in_flight
 
@@ -255,7 +253,7 @@ class MultiQueue(Generic[Q]):
             self._wake(flow)
         full, self._full = self._full, []
         for flow in full:
-            if self._room(flow) > 0:
+            if not self._share or self._room(flow) > 0:
                 self._wake(flow)
             else:
                 self._full.append(flow)

@@ -46,9 +46,10 @@ class StrictPriority(Generic[Q]):
                 self._join(members.popleft(), above, now_ns)
 
     def pick(self, now_ns: int) -> tuple[Flow[Q], int, int]:  # noqa: ARG002 - the protocol fixes the signature
-        """The flow of the best class that has waited longest."""
+        """The flow of the best class that has waited longest; a flow alone needs no turns."""
         flow = self._best()[0]
-        return flow, UNLIMITED, TURN_COST
+        alone = sum([len(members) for members in self._classes]) == 1
+        return flow, UNLIMITED, UNLIMITED if alone else TURN_COST
 
     def served(self, flow: Flow[Q], count: int, cost: int, stays: bool, now_ns: int) -> None:  # noqa: ARG002 - as above
         """Let the flow wait again, in its own class."""

@@ -113,14 +113,18 @@ def resolve_qos(scope: Scope, group: str, device: str, table: schema.QosTable, s
     return qos
 
 
-def describe_qos(qos: Qos, scheduler: SchedulerKind) -> dict[str, int | str]:
-    """Say what holds, in a topology's words: all that the scheduler looks at, and limits, where there are any."""
-    words: dict[str, int | str] = {
-        "weight": qos.weight,
-        "priority": qos.priority.name.lower(),
-        "latency": units.format_duration(qos.latency_ns),
-    }
-    words = {key: value for key, value in words.items() if scheduler in USED_BY[key]}
+def describe_qos(qos: Qos, scheduler: SchedulerKind | None) -> dict[str, int | str]:
+    """Say what holds, in a topology's words: what the scheduler looks at, and limits where there are any.
+
+    Without a scheduler: what differs from the default, and limits.
+    """
+    words: dict[str, int | str] = {}
+    if qos.weight != DEFAULT_QOS.weight if scheduler is None else scheduler in USED_BY["weight"]:
+        words["weight"] = qos.weight
+    if qos.priority is not DEFAULT_QOS.priority if scheduler is None else scheduler in USED_BY["priority"]:
+        words["priority"] = qos.priority.name.lower()
+    if qos.latency_ns != DEFAULT_QOS.latency_ns if scheduler is None else scheduler in USED_BY["latency"]:
+        words["latency"] = units.format_duration(qos.latency_ns)
     if qos.iops:
         words["iops"] = qos.iops
     if qos.bandwidth:

@@ -9,7 +9,7 @@ import pytest
 
 from iovirt_dist.cli.config import show_config
 from iovirt_dist.cli.main import main
-from iovirt_dist.topology import Origin, topology_from_text
+from iovirt_dist.topology import Origin, default_text, topology_from_text
 
 TEXT = """
 [hypervisor.hv0]
@@ -102,3 +102,18 @@ def test_empty_topology_is_an_error_and_exit_2(
         "add some; 'iovirt config --toml' prints an example\n"
     )
     assert printed.out == ""
+
+
+def test_config_says_what_guests_may_have_of_their_devices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By name as JSON; in the table where it is not the default."""
+    text = default_text().replace('devices.console = "tty0"', 'devices.console = "tty0"\nqos.disk.iops = 1000')
+    (tmp_path / "t.toml").write_text(text)
+
+    main(["config", "--file", str(tmp_path / "t.toml")])
+    table = capsys.readouterr().out
+    main(["config", "--file", str(tmp_path / "t.toml"), "--json"])
+    document = json.loads(capsys.readouterr().out)
+
+    assert "disk.qos=iops:1000,burst:20ms" in table
+    assert document["guests"]["guest"]["qos"]["disk"]["iops"] == 1000
+    assert document["controllers"]["disk0"]["scheduler"] == "drr"

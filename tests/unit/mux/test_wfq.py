@@ -54,6 +54,17 @@ def test_guest_that_asks_for_little_is_next() -> None:
     assert 3 in owners(queue.take(2 * TURN + 1, 0))
 
 
+def test_guest_that_comes_late_has_saved_nothing() -> None:
+    """It shares from now on, and does not make up for the time before."""
+    queue = queue_of(1, 1, 1)
+    fill(queue, 2, 1000)
+    queue.take(900, 0)
+    queue.enroll(3, "c")
+    queue.entry(3).push_many(items(3, 100))
+
+    assert abs(served(queue.take(90, 0))[3] - 30) <= 2 * TURN
+
+
 def test_guest_alone_is_not_made_to_pay_when_another_comes() -> None:
     """What it had alone is free, and what the other did not ask for is not saved."""
     queue = queue_of(1, 1)

@@ -114,6 +114,7 @@ def test_description_says_what_matters_and_no_more() -> None:
     qos = Qos(2, Priority.HIGH, 5_000_000, 1000, 10 << 20, 20_000_000)
 
     assert describe_qos(Qos(), SchedulerKind.FIFO) == {}
+    assert describe_qos(Qos(weight=3), None) == {"weight": 3}
     assert describe_qos(Qos(weight=3), SchedulerKind.DRR) == {"weight": 3}
     assert describe_qos(qos, SchedulerKind.PRIORITY) == {
         "priority": "high",
