@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from iovirt_dist.cli.main import app, main
+from iovirt_dist.cli.app import app
+from iovirt_dist.cli.main import main
 
-COMMANDS = ("up", "down", "ps", "logs", "config", "console", "run", "doctor")
+COMMANDS = (
+    "up", "down", "ps", "logs", "config", "console", "run", "set", "demo", "compare", "trace", "bench", "doctor"
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
