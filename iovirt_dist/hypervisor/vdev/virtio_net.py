@@ -170,6 +170,7 @@ class VirtioNet:
             "negotiated": self._negotiated,
             "buffers": [list(buffer) for buffer in self._buffers],
             "held": list(self._held),
+            "wanted_ns": self._wanted_ns,
             "out": [self.frames_out, self.bytes_out, self.dropped_out],
             "in": [self.frames_in, self.bytes_in, self.dropped_in],
         }
@@ -179,7 +180,7 @@ class VirtioNet:
         self._link_up, self._negotiated = state["link_up"], state["negotiated"]
         self._buffers = deque((head, room) for head, room in state["buffers"])
         self._held = deque(state["held"])
-        self._wanted_ns = -WANT_NS
+        self._wanted_ns = state["wanted_ns"]
         self.frames_out, self.bytes_out, self.dropped_out = state["out"]
         self.frames_in, self.bytes_in, self.dropped_in = state["in"]
         self.config = self._pack()

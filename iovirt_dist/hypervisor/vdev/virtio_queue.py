@@ -201,6 +201,7 @@ class VirtioQueue:
         return {
             "registers": [self.size, self.ready, self.descriptors, self.driver_area, self.device_area],
             "life": [self.generation, self.announced, self.interrupt_at, self.completed, self.outstanding],
+            "wanting": self.wanting,
             "completions": list(self.completions),
             "pieces": [bytes(piece) for piece in self.pieces],
         }
@@ -211,5 +212,6 @@ class VirtioQueue:
         self.generation, self.announced, self.interrupt_at, self.completed, self.outstanding = state["life"]
         self.completions, self.pieces = list(state["completions"]), list(state["pieces"])
         self.piece_bytes = sum(map(len, self.pieces))
-        if self.completions or self.announced != self.generation:
+        self.wanting = state["wanting"]
+        if self.completions or self.wanting or self.announced != self.generation:
             self.touch()
