@@ -73,7 +73,7 @@ async def test_random_bytes_come_through_the_guest_kernels_own_driver(iovirt: To
     status = await settled(topology, "guest")
 
     assert first[1] != second[1]
-    assert status["traps"]["doorbell"] == 2
+    assert status["traps"]["doorbell"] in (1, 2), "the first one may leave as a store, before its queue is armed"
 
 
 async def test_restart_of_the_disks_controller_in_the_middle_of_a_job_is_not_seen(iovirt: TopologyFactory) -> None:
