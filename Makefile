@@ -8,7 +8,8 @@ demo: $(VENV)/.installed        ## a guest OS reads a disk through its ATA ports
 	$(BIN)/iovirt demo
 
 test: $(VENV)/.installed-dev    ## unit, contract, property, process and guest tests
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --basetemp "$$dir/t"  # short: sockets lie below it
 
 lint: $(VENV)/.installed-dev    ## style, types, layers
 	$(BIN)/ruff check .
