@@ -108,11 +108,12 @@ class Hypervisor:
                 self._controller_outputs(name, opener.close(event.reason, now_ns), now_ns)
             return self._actions
         submits = self._submit_batches(now_ns)
-        if self._tracing:
-            self._actions += [point for guest in self.guests.values() for point in guest.vm.tracer.take()]
-        if isinstance(event, GuestFramesReceived):
-            return submits + self._actions  # a device starts before the answer to its register's write travels
-        return self._actions + submits
+        # a device starts before the answer to its register's write travels
+        first, then = (submits, self._actions) if isinstance(event, GuestFramesReceived) else (self._actions, submits)
+        actions = first + then
+        if self._tracing:  # a point's time is before that of what others make of it
+            actions[:0] = [point for guest in self.guests.values() for point in guest.vm.tracer.take()]
+        return actions
 
     def deadline_ns(self) -> int | None:
         """When a `TimerFired` is due; ask once for a batch of events."""
@@ -204,13 +205,13 @@ class Hypervisor:
     def _guest_message(self, guest: Guest, body: Message, payload: Sequence[Buffer], now_ns: int) -> None:
         vm = guest.vm
         if guest.reset_by and guest.is_old(self.acceptor.stream(vm.plan.name)) and not isinstance(body, Report):
-            vm.void(body)
+            vm.count_raised(body)
         elif vm.machine is None and not guest.off:
             if not guest.backlog.add(body, payload):
                 vm.counts.malformed += 1
-                vm.void(body)
+                vm.count_raised(body)
         elif vm.machine is None and not isinstance(body, Report):
-            vm.void(body)
+            vm.count_raised(body)
         elif isinstance(body, Trap):
             self._trap(guest, body, payload, now_ns)
         elif isinstance(body, PrefetchRead):
@@ -220,7 +221,7 @@ class Hypervisor:
             self._touched.append(guest)
         elif guest.crowded and isinstance(body, SystemCall) and not self._look_for_room(guest, now_ns):
             vm.counts.malformed += 1  # a call acknowledges the reply to the last one, whose data need not be kept
-            vm.void(body)
+            vm.count_raised(body)
         else:
             vm.message(body, payload, now_ns)
             self._touched.append(guest)
@@ -356,9 +357,9 @@ class Hypervisor:
                 batch = queue_pair.take_batch(now_ns)
                 if batch is None:
                     break
+                if self._tracing:  # first, so that the controller's points are later ones
+                    submits += submit_points(name, batch[0], self._owners())
                 submits.append(SendToController(name, opener.send(*batch, now_ns).frames))
-                if self._tracing:
-                    self._actions += submit_points(name, batch[0], self._owners())
             ready_ns = queue_pair.ready_ns()
             if ready_ns is not None and ready_ns > now_ns:  # else it waits for credit, which comes with a message
                 self._lower_deadline(ready_ns)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 
+from iovirt_dist.ids import RequestId
 from iovirt_dist.step import TracePoint
 from iovirt_dist.wire.commands import unpack_commands
 from iovirt_dist.wire.messages import Submit
-
-_REQUEST_ID = struct.Struct("<IIQ")
 
 
 def submit_points(controller: str, submit: Submit, owners: Mapping[int, str]) -> list[TracePoint]:
@@ -22,7 +20,7 @@ def submit_points(controller: str, submit: Submit, owners: Mapping[int, str]) ->
     """
     points = []
     for command in unpack_commands(submit.commands):
-        instance, queue, sequence = _REQUEST_ID.unpack(command.id)
+        instance, queue, sequence = RequestId.unpack(command.id)
         fields: dict[str, int | str] = {
             "controller": controller,
             "instance": instance,

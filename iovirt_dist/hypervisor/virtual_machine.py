@@ -186,15 +186,12 @@ class VirtualMachine:
 
     def message(self, body: Message, payload: Sequence[Buffer], now_ns: int) -> None:
         """Take a message that is no single operation: a doorbell, a system call, what belongs to them."""
-        counts = self.counts
         interceptor = self._interceptor_of.get(type(body))
-        if isinstance(body, Doorbell):
-            counts.traps[TrapKind.DOORBELL] += body.notifications
-        elif isinstance(body, SystemCall):
-            counts.traps[TrapKind.SYSTEM_CALL] += 1
+        self.count_raised(body)
+        if isinstance(body, SystemCall):
             self.tracer.number = body.number
         if interceptor is None or not interceptor.message(body, payload, now_ns - self._power_on_ns):
-            counts.malformed += 1
+            self.counts.malformed += 1
             if isinstance(body, SystemCall):  # the caller waits
                 self._refusals.append(Outgoing(SystemCallReply(body.number, Disposition.PASS)))
         self.drivers.flush(now_ns)
@@ -213,8 +210,12 @@ class VirtualMachine:
         if self.machine is not None and self.machine.driver_level is not None:
             self.machine.driver_level.hold = hold
 
-    def void(self, body: Message) -> None:
-        """Count what the guest raised for a machine that is gone: it had not heard yet that it was switched off."""
+    def count_raised(self, body: Message) -> None:
+        """Count the traps that a message stands for.
+
+        It is all that is done with what the guest raised for a machine that is gone: it had not heard yet that it was
+        switched off.
+        """
         traps = self.counts.traps
         if isinstance(body, Trap):
             traps[body.kind] += 1

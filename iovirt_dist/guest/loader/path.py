@@ -16,6 +16,20 @@ _RESET_VECTOR_BYTES = 16
 _PC_ONLY = frozenset({ImageFormat.MULTIBOOT, ImageFormat.ROM})
 
 
+def read_image(path: Path) -> bytes:
+    """Return the content of an image file of any kind.
+
+    Raises:
+        ImageError: It is missing or unreadable.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ImageError("no such file", str(path), "build or install it, or correct the path") from error
+    except OSError as error:
+        raise ImageError(f"cannot be read ({error.strerror})", str(path), "name a readable file") from error
+
+
 def load_path(
     path: Path,
     target: Target,
@@ -38,15 +52,14 @@ def load_path(
     Raises:
         ImageError: The file is missing, unreadable, or not a usable image of that format.
     """
-    where = str(path)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise ImageError("no such file", where, "build or install it, or correct the path") from error
-    except OSError as error:
-        raise ImageError(f"cannot be read ({error.strerror})", where, "name a readable file") from error
     return load_bytes(
-        data, where, target, image_format=image_format, address=address, command_line=command_line, modules=modules
+        read_image(path),
+        str(path),
+        target,
+        image_format=image_format,
+        address=address,
+        command_line=command_line,
+        modules=modules,
     )
 
 

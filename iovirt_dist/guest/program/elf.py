@@ -12,6 +12,7 @@ from elftools.common.utils import struct_parse
 from elftools.elf.elffile import ELFFile
 
 from iovirt_dist.errors import ImageError
+from iovirt_dist.guest.loader.path import read_image
 from iovirt_dist.guest.program.architecture import BY_ELF_MACHINE, Architecture
 from iovirt_dist.guest.program.tables import EXECUTE, PAGE_BYTES, READ, WRITE
 
@@ -84,14 +85,7 @@ def load_program(path: Path, abi: str = "auto") -> ProgramImage:
     Raises:
         ImageError: It is missing, unreadable, or not a static program for a known architecture.
     """
-    where = str(path)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise ImageError("no such file", where, "build or install it, or correct the path") from error
-    except OSError as error:
-        raise ImageError(f"cannot be read ({error.strerror})", where, "name a readable file") from error
-    return parse_program(data, where, abi)
+    return parse_program(read_image(path), str(path), abi)
 
 
 def parse_program(data: bytes, where: str, abi: str = "auto") -> ProgramImage:

@@ -189,6 +189,7 @@ class Bench:
         self.core = Hypervisor(hv.HypervisorConfig("hv", 7, LEASE_MS, 0, plans, self.pairs))
         self.names = guests
         self.log: list[str] = []
+        self.performed: list[hv.Action] = []
         self.guests: dict[bytes, GuestPeer] = {}
         self.controllers: dict[str, ControllerPeer] = {}
         self.handle(hv.Started())
@@ -196,6 +197,7 @@ class Bench:
     def handle(self, event: hv.Event) -> None:
         """Hand in an event, and deliver what comes of it."""
         for action in self.core.handle(event, self.now_ns):
+            self.performed.append(action)
             if isinstance(action, hv.Note):
                 self.log.append(action.text)
             elif isinstance(action, hv.SendToController):

@@ -20,7 +20,7 @@ from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import Opcode
 from iovirt_dist.wire.commands import Status as CommandStatus
 from iovirt_dist.wire.messages import Message
-from iovirt_dist.wire.payload import PayloadReader, join_pieces
+from iovirt_dist.wire.payload import join_pieces, split_payload
 from iovirt_dist.wire.queue_messages import NEVER, ArmQueue, Completions, DisarmQueue, Doorbell
 from iovirt_dist.wire.requests import COMPLETION, REQUEST
 
@@ -66,13 +66,12 @@ def pack_requests(requests: Sequence[Offered], header_bytes: int) -> tuple[bytes
 
 def unpack_returned(body: Completions, payload: Sequence[Buffer]) -> list[Returned]:
     """What the guest's process makes of completions; all payload must be used up."""
-    reader = PayloadReader(payload)
-    returned = [
-        Returned(head, bytes(reader.take(length)), tail if has_tail else None)
-        for head, has_tail, tail, length in COMPLETION.iter_unpack(body.completions)
+    entries = list(COMPLETION.iter_unpack(body.completions))
+    pieces = split_payload(payload, [length for _, _, _, length in entries])
+    return [
+        Returned(head, bytes(data), tail if has_tail else None)
+        for (head, has_tail, tail, _), data in zip(entries, pieces, strict=True)
     ]
-    reader.end()
-    return returned
 
 
 @dataclass
