@@ -58,7 +58,7 @@ def make_scheduler(kind: SchedulerKind) -> Scheduler[Q]:
 
 
 class MultiQueue(Generic[Q]):
-    """Requests that wait for a controller (contract: `mux.queue.RequestQueue`).
+    """Requests of many guests that wait for a controller, each guest's in order and within a bound of its own.
 
     Args:
         kind: Order among guests.

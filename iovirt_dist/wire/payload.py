@@ -17,53 +17,8 @@ SHARED_FRAME_BYTES = 1 << 20
 """Most bytes of a shared frame."""
 
 
-class PayloadReader:
-    """Takes the pieces of a batch's payload out of its frames, without copying.
-
-    Args:
-        frames: As received.
-    """
-
-    __slots__ = ("_at", "_frame", "_frames", "_next")
-
-    def __init__(self, frames: Sequence[Buffer]) -> None:
-        self._frames = frames
-        self._next = 0
-        self._frame: memoryview = memoryview(b"")
-        self._at = 0
-
-    def take(self, length: int) -> memoryview:
-        """Return the next piece.
-
-        Raises:
-            DecodeError: Reason ``payload-frames``: it is not there, or runs across the end of a frame.
-        """
-        if self._at == len(self._frame):
-            if self._next == len(self._frames):
-                if not length:
-                    return self._frame[:0]
-                raise DecodeError("payload-frames", "less payload than the entries say")
-            self._frame, self._at = memoryview(self._frames[self._next]), 0
-            self._next += 1
-        end = self._at + length
-        if end > len(self._frame):
-            raise DecodeError("payload-frames", "an entry's data runs across the end of a frame")
-        piece = self._frame[self._at : end]
-        self._at = end
-        return piece
-
-    def end(self) -> None:
-        """Check that everything was taken.
-
-        Raises:
-            DecodeError: Reason ``payload-frames``.
-        """
-        if self._at != len(self._frame) or self._next != len(self._frames):
-            raise DecodeError("payload-frames", "more payload than the entries say")
-
-
 def split_payload(frames: Sequence[Buffer], lengths: Sequence[int]) -> list[Buffer]:
-    """Return the pieces of a batch's payload, without copying; what `PayloadReader` does, for a whole batch at once.
+    """Return the pieces of a batch's payload, without copying.
 
     Args:
         frames: As received.

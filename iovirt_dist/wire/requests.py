@@ -38,26 +38,6 @@ class QueueRequest(NamedTuple):
     data: Buffer
 
 
-class QueueCompletion(NamedTuple):
-    """Outcome of one request.
-
-    Attributes:
-        head: The request's number.
-        length: Bytes of data that are written to the start of its writable part.
-        tail: Value of the last writable byte, or None to leave it: a status behind data of any length.
-    """
-
-    head: int
-    length: int = 0
-    tail: int | None = None
-
-
-def pack_completions(completions: list[QueueCompletion]) -> bytes:
-    """Pack entries into the ``completions`` field of `Completions`."""
-    pack = COMPLETION.pack
-    return b"".join(pack(c.head, c.tail is not None, c.tail or 0, c.length) for c in completions)
-
-
 def check_entries(data: bytes, entry_bytes: int) -> None:
     """Check that a field holds whole entries, and not too many.
 

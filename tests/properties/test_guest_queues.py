@@ -9,9 +9,8 @@ from iovirt_dist.guest.bus import IoPrivilege
 from iovirt_dist.guest.core import SafePointReached, TrapRaised
 from iovirt_dist.wire.messages import Interrupt, Power, PowerAction, TrapKind
 from iovirt_dist.wire.queue_messages import Completions, DisarmQueue, Doorbell
-from iovirt_dist.wire.requests import QueueCompletion, pack_completions
 from tests.unit.guest.core_bench import Bench, connected
-from tests.unit.guest.queue_bench import NOTIFY, PACKED, SPLIT, DriverBench, unpack
+from tests.unit.guest.queue_bench import NOTIFY, PACKED, SPLIT, DriverBench, QueueCompletion, pack_completions, unpack
 
 SLOTS = 32
 SIZE = 128

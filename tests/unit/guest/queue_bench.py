@@ -10,9 +10,9 @@ from iovirt_dist.virtio.features import Feature, mask
 from iovirt_dist.virtio.memory import ByteMemory
 from iovirt_dist.virtio.ring import Segment, driver_ring, ring_setup
 from iovirt_dist.wire.codec import Buffer
-from iovirt_dist.wire.payload import PayloadReader
+from iovirt_dist.wire.payload import split_payload
 from iovirt_dist.wire.queue_messages import ArmQueue, Completions, Doorbell
-from iovirt_dist.wire.requests import REQUEST, QueueCompletion, QueueRequest, pack_completions
+from iovirt_dist.wire.requests import COMPLETION, REQUEST, QueueRequest
 
 NOTIFY = 0xFEB0_0050
 RING = 0x1000
@@ -22,6 +22,26 @@ HEADER_BYTES = 16
 SPLIT = mask(Feature.VERSION_1, Feature.RING_EVENT_IDX, Feature.RING_INDIRECT_DESC)
 PACKED = SPLIT | mask(Feature.RING_PACKED)
 MEMORY_BYTES = 2 << 20
+
+
+class QueueCompletion(NamedTuple):
+    """Outcome of one request.
+
+    Attributes:
+        head: The request's number.
+        length: Bytes of data that are written to the start of its writable part.
+        tail: Value of the last writable byte, or None to leave it: a status behind data of any length.
+    """
+
+    head: int
+    length: int = 0
+    tail: int | None = None
+
+
+def pack_completions(completions: list[QueueCompletion]) -> bytes:
+    """Pack entries into the ``completions`` field of `Completions`."""
+    pack = COMPLETION.pack
+    return b"".join(pack(c.head, c.tail is not None, c.tail or 0, c.length) for c in completions)
 
 
 class Rung(NamedTuple):
@@ -110,13 +130,12 @@ def unpack(body: object, payload: Sequence[Buffer], header_bytes: int = HEADER_B
     assert isinstance(body, Doorbell)
     step = REQUEST.size + header_bytes
     assert len(body.requests) % step == 0
-    reader = PayloadReader(payload)
     requests = []
     for at in range(0, len(body.requests), step):
         head, zero, readable, writable = REQUEST.unpack_from(body.requests, at)
         assert zero == 0
         header = body.requests[at + REQUEST.size : at + step]
-        data = bytes(reader.take(max(readable - header_bytes, 0)))
-        requests.append(QueueRequest(head, readable, writable, header, data))
-    reader.end()
+        requests.append(QueueRequest(head, readable, writable, header, b""))
+    pieces = split_payload(payload, [max(request.readable - header_bytes, 0) for request in requests])
+    requests = [request._replace(data=bytes(data)) for request, data in zip(requests, pieces, strict=True)]
     return Rung(body.notifications, body.interrupt_at, requests)

@@ -9,7 +9,7 @@ from iovirt_dist.virtio.ring import RingError
 from iovirt_dist.wire.codec import MAX_PAYLOAD_BYTES
 from iovirt_dist.wire.payload import JOIN_BYTES
 from iovirt_dist.wire.queue_messages import ALWAYS, NEVER, Completions, Doorbell, QueueBroken, QueueInterrupt
-from iovirt_dist.wire.requests import MAX_REQUESTS, QueueCompletion, QueueRequest
+from iovirt_dist.wire.requests import MAX_REQUESTS, QueueRequest
 from tests.unit.guest.queue_bench import (
     DATA,
     HEADER_BYTES,
@@ -19,6 +19,7 @@ from tests.unit.guest.queue_bench import (
     RING,
     SPLIT,
     DriverBench,
+    QueueCompletion,
     Rung,
 )
 

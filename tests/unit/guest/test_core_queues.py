@@ -19,9 +19,8 @@ from iovirt_dist.guest.core import (
 from iovirt_dist.guest.deferral import MAX_DEFERRED
 from iovirt_dist.wire.messages import Interrupt, Power, PowerAction, PrefetchRead, Report, Trap, TrapKind, TrapReply
 from iovirt_dist.wire.queue_messages import Completions, DisarmQueue, Doorbell, QueueBroken, QueueInterrupt
-from iovirt_dist.wire.requests import QueueCompletion, pack_completions
 from tests.unit.guest.core_bench import MS, SECOND, Bench, connected, raised
-from tests.unit.guest.queue_bench import NOTIFY, RING, DriverBench, unpack
+from tests.unit.guest.queue_bench import NOTIFY, RING, DriverBench, QueueCompletion, pack_completions, unpack
 
 
 class Armed:

@@ -8,8 +8,7 @@ import pytest
 from iovirt_dist.guest.queues import MAX_QUEUES, ArmedQueues, NoMemory
 from iovirt_dist.virtio.memory import MemoryRangeError
 from iovirt_dist.wire.queue_messages import ArmQueue, Completions, DisarmQueue, QueueBroken
-from iovirt_dist.wire.requests import QueueCompletion
-from tests.unit.guest.queue_bench import DATA, NOTIFY, DriverBench
+from tests.unit.guest.queue_bench import DATA, NOTIFY, DriverBench, QueueCompletion
 
 
 class Bench(DriverBench):

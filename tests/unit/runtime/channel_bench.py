@@ -23,9 +23,8 @@ from iovirt_dist.wire.messages import (
     TrapReply,
 )
 from iovirt_dist.wire.queue_messages import Completions
-from iovirt_dist.wire.requests import QueueCompletion, pack_completions
 from iovirt_dist.wire.session import Delivered, SendFrames, SessionConfig
-from tests.unit.guest.queue_bench import DriverBench
+from tests.unit.guest.queue_bench import DriverBench, QueueCompletion, pack_completions
 
 SYSTEM = IoPrivilege(0)
 PATIENCE_S = 5.0

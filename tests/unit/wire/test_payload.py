@@ -10,7 +10,6 @@ from iovirt_dist.errors import DecodeError
 from iovirt_dist.wire.payload import (
     JOIN_BYTES,
     SHARED_FRAME_BYTES,
-    PayloadReader,
     holds_whole,
     join_pieces,
     split_payload,
@@ -36,20 +35,13 @@ def test_shared_frame_has_a_bound() -> None:
     assert [len(frame) for frame in frames] == [SHARED_FRAME_BYTES, JOIN_BYTES]
 
 
-def _read_all(reader: PayloadReader, lengths: list[int]) -> list[bytes]:
-    pieces = [bytes(reader.take(length)) for length in lengths]
-    reader.end()
-    return pieces
-
-
 @given(st.lists(st.binary(max_size=40), max_size=20))
 def test_pieces_round_trip(pieces: list[bytes]) -> None:
-    """Whatever their lengths, read at once or one by one."""
+    """Whatever their lengths."""
     frames = join_pieces(pieces)
     lengths = [len(piece) for piece in pieces]
 
     assert [bytes(piece) for piece in split_payload(frames, lengths)] == pieces
-    assert _read_all(PayloadReader(frames), lengths) == pieces
 
 
 def test_split_payload_copies_nothing() -> None:
@@ -68,12 +60,8 @@ def test_split_payload_copies_nothing() -> None:
 )
 def test_pieces_that_are_not_there_or_too_few_are_refused(frames: list[bytes], lengths: list[int]) -> None:
     """Less or more payload than the lengths say, or a piece in two frames."""
-    reader = PayloadReader(frames)
-
     with pytest.raises(DecodeError, match="payload-frames"):
         split_payload(frames, lengths)
-    with pytest.raises(DecodeError, match="payload-frames"):
-        _read_all(reader, lengths)
 
 
 @pytest.mark.parametrize(
