@@ -5,6 +5,12 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple, NewType
 
+HostName = NewType("HostName", str)
+"""A host's name as in the topology."""
+
+NO_HOST = HostName("")
+"""In a topology that names no hosts."""
+
 GuestName = NewType("GuestName", str)
 """A guest's name as in the topology, e.g. ``alice`` or ``alice-2``."""
 

@@ -14,6 +14,7 @@ from iovirt_dist.errors import ConfigError
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
 from iovirt_dist.runtime.status import ProcessStatus, read_status, read_status_file
 from iovirt_dist.topology import GuestBase, Topology
+from iovirt_dist.topology.host_specs import DriverDomainSpec
 
 _FOLLOW_INTERVAL_S = 0.05
 
@@ -43,6 +44,8 @@ def process_rows(topology: Topology, now_ns: int) -> list[dict[str, Any]]:
         row |= {"restarts": under.get("restarts", 0), "uptime_s": None, "epoch": None}
         if isinstance(spec, GuestBase):
             row |= {"guest": spec.guest_kind, "level": spec.level.value, "where": f"on {spec.hypervisor}"}
+        elif isinstance(spec, DriverDomainSpec):
+            row |= {"guest": None, "level": None, "where": f"serves {', '.join(spec.devices)}"}
         else:
             row |= {"guest": None, "level": None, "where": _short(spec.endpoint, topology)}
         row["qos"] = qos.get(spec.name)

@@ -56,7 +56,7 @@ def _plan(guest: GuestSpec, pairs: Mapping[str, QueuePair]) -> GuestPlan:
         name=guest.name,
         machine=NO_MACHINE if isinstance(guest, ProgramSpec) else guest.machine,
         memory_bytes=guest.memory_bytes,
-        disk=disk and Attachment(pairs[disk.controller], disk.extent.name),
+        disk=disk and Attachment(pairs[disk.controller], disk.unit),
         console=console and Attachment(pairs[console.controller], console.terminal),
         prefetch=isinstance(guest, MachineSpec) and guest.prefetch,
         level=guest.level,

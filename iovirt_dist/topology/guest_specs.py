@@ -26,10 +26,22 @@ class DiskAttachment(NamedTuple):
     Attributes:
         controller: Name of the block controller.
         extent: Which range, and whether writes are allowed.
+        overlay: Name of the guest's copy-on-write overlay over the extent; empty if it has the extent itself.
     """
 
     controller: ProcessName
     extent: ExtentSpec
+    overlay: str = ""
+
+    @property
+    def unit(self) -> str:
+        """What the controller calls the disk: the extent, or ``EXTENT@OVERLAY``."""
+        return f"{self.extent.name}@{self.overlay}" if self.overlay else self.extent.name
+
+    @property
+    def read_only(self) -> bool:
+        """Whether writes are refused: an overlay takes them for an extent that does not."""
+        return self.extent.read_only and not self.overlay
 
 
 class ConsoleAttachment(NamedTuple):

@@ -11,6 +11,9 @@ from iovirt_dist.topology.parse import parse_document
 from iovirt_dist.topology.resolve import Origin, resolve_topology
 from iovirt_dist.topology.specs import Topology
 
+HOST_KEY = "IOVIRT_HOST"
+"""Environment variable that names the host whose part of the topology this is; absent or empty for all of it."""
+
 ENVIRONMENT_KEY = "IOVIRT_TOPOLOGY"
 """Environment variable that names the topology file; absent or empty for the built-in one."""
 
@@ -20,11 +23,12 @@ def default_text() -> str:
     return resources.files("iovirt_dist.topology").joinpath("default.toml").read_text("utf-8")
 
 
-def load_topology(path: Path | str | None = None) -> Topology:
+def load_topology(path: Path | str | None = None, counts: Mapping[str, int] | None = None) -> Topology:
     """Read and check a topology file.
 
     Args:
         path: The file; None for the built-in topology, whose paths are relative to the current folder.
+        counts: Replicas of guest tables, by name, where they are not what the file says.
 
     Returns:
         The checked topology. Guest images may still be missing: see `Topology.missing_images`.
@@ -34,7 +38,7 @@ def load_topology(path: Path | str | None = None) -> Topology:
         EndpointError: A socket path is too long.
     """
     if path is None:
-        return topology_from_text(default_text(), Origin("built-in topology", None, Path.cwd()))
+        return topology_from_text(default_text(), Origin("built-in topology", None, Path.cwd()), counts)
     source = Path(path).absolute()
     try:
         text = source.read_text("utf-8")
@@ -42,14 +46,16 @@ def load_topology(path: Path | str | None = None) -> Topology:
         raise ConfigError(f"cannot read the topology: {error.strerror}", str(path)) from None
     except UnicodeDecodeError:
         raise ConfigError("not valid TOML: the file is not UTF-8 text", str(path)) from None
-    return topology_from_text(text, Origin(str(path), source, source.parent))
+    return topology_from_text(text, Origin(str(path), source, source.parent), counts)
 
 
-def topology_from_text(text: str, origin: Origin) -> Topology:
+def topology_from_text(text: str, origin: Origin, counts: Mapping[str, int] | None = None) -> Topology:
     """Check a topology's text; raises as `load_topology` does."""
-    return resolve_topology(parse_document(text, origin.label), origin)
+    return resolve_topology(parse_document(text, origin.label), origin, counts or {})
 
 
 def topology_from_environment(environ: Mapping[str, str]) -> Topology:
-    """Load what IOVIRT_TOPOLOGY names, or the built-in topology; raises as `load_topology` does."""
-    return load_topology(environ.get(ENVIRONMENT_KEY) or None)
+    """Load what IOVIRT_TOPOLOGY names, or the built-in topology, the part of IOVIRT_HOST; raises as `load_topology`."""
+    topology = load_topology(environ.get(ENVIRONMENT_KEY) or None)
+    host = environ.get(HOST_KEY)
+    return topology.at(host) if host else topology

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
-from iovirt_dist.ids import GuestName, ProcessName
+from iovirt_dist.ids import NO_HOST, GuestName, HostName, ProcessName
+from iovirt_dist.topology.host_specs import NATIVE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,7 @@ class NetSpec:
         storm_frames_per_s: Frames to many that each port may send; 0 for any number.
         tap: Absolute path of the capture file of all frames; None for none.
         responder: The built-in host; None for none.
+        uplink: Name of the TAP interface that is one more port; empty for none.
         ports: What holds at guests' ports where it is not the default, by guest, replicas expanded.
     """
 
@@ -74,6 +76,10 @@ class NetSpec:
     tap: Path | None
     responder: ResponderSpec | None
     ports: Mapping[str, PortSpec]
+    uplink: str = ""
+    host: HostName = NO_HOST
+    driver: str = NATIVE
+    arbitration: Mapping[str, int] = field(default_factory=dict)
 
     def port(self, guest: GuestName) -> PortSpec:
         """Return what holds at a guest's port: as written for it or for its group, or the default."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -11,12 +11,18 @@ from iovirt_dist.errors import ConfigError
 from iovirt_dist.ids import ProcessName
 from iovirt_dist.platform.qos import SchedulerKind
 from iovirt_dist.topology import schema, units
+from iovirt_dist.topology.parse import suggestion
+from iovirt_dist.topology.resolve_hosts import HostResolver
 from iovirt_dist.topology.resolve_net import NetResolver
-from iovirt_dist.topology.scope import NAME, Scope
+from iovirt_dist.topology.scope import NAME, ControllerAttributes, Scope
 from iovirt_dist.topology.specs import BlockSpec, ConsoleSpec, ControllerSpec, ExtentSpec, RngSpec
 
 SECTOR_BYTES: Final = 512
 """Extents are made of whole ATA logical sectors (ATA/ATAPI-6, IDENTIFY DEVICE)."""
+
+
+ARBITRATION_WEIGHTS: Final = (1, 255)
+"""Weights of queue pairs, as of NVMe's weighted round robin, whose fields are 0's based 8-bit numbers."""
 
 
 class ControllerResolver:
@@ -24,10 +30,14 @@ class ControllerResolver:
 
     Args:
         scope: The topology that they belong to.
+        hosts: Its hosts.
+        hypervisors: Names of its hypervisors.
     """
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, hosts: HostResolver, hypervisors: Collection[str]) -> None:
         self._scope = scope
+        self._hosts = hosts
+        self._hypervisors = hypervisors
 
     def resolve(self, tables: Mapping[str, schema.ControllerTable]) -> dict[ProcessName, ControllerSpec]:
         """Check all controllers.
@@ -41,27 +51,47 @@ class ControllerResolver:
         return controllers
 
     def _controller(self, name: str, table: schema.ControllerTable) -> ControllerSpec:
-        endpoint = self._scope.endpoint(table.endpoint, "controller", name)
+        common = self._common(name, table)
         if isinstance(table, schema.ConsoleTable):
-            return ConsoleSpec(name=ProcessName(name), endpoint=endpoint)
+            return ConsoleSpec(**common)
         if isinstance(table, schema.RngTable):
-            scheduler = SchedulerKind(table.scheduler)
-            return RngSpec(name=ProcessName(name), endpoint=endpoint, scheduler=scheduler, depth=table.depth)
+            return RngSpec(**common, scheduler=SchedulerKind(table.scheduler), depth=table.depth)
         if isinstance(table, schema.NetTable):
-            return NetResolver(self._scope, name).resolve(table, endpoint)
+            return NetResolver(self._scope, name).resolve(table, common)
         image = self._scope.path(table.image)
         size_bytes = self._image_size(table, image, name)
         return BlockSpec(
-            name=ProcessName(name),
-            endpoint=endpoint,
+            **common,
             image=image,
             size_bytes=size_bytes,
             write_through=table.durability == "write-through",
             read_only=table.read_only,
             scheduler=SchedulerKind(table.scheduler),
             depth=table.depth,
+            merge=table.merge,
             extents=self._extents(table, size_bytes, name),
+            overlays=self._scope.path(table.overlays or f"{image}.overlays"),
         )
+
+    def _common(self, name: str, table: schema.DeviceTable) -> ControllerAttributes:
+        """The attributes that every controller has."""
+        host = self._hosts.host(table.host, self._scope.where("controller", name, "host"))
+        return ControllerAttributes(
+            name=ProcessName(name),
+            endpoint=self._hosts.endpoint(table.endpoint, "controller", name, host),
+            host=host,
+            driver=table.driver,
+            arbitration={key: self._weight(name, key, weight) for key, weight in table.arbitration.items()},
+        )
+
+    def _weight(self, name: str, hypervisor: str, weight: int) -> int:
+        low, high = ARBITRATION_WEIGHTS
+        where = self._scope.where("controller", name, "arbitration", hypervisor)
+        if hypervisor not in self._hypervisors:
+            raise ConfigError(f"no hypervisor '{hypervisor}'", where, suggestion(hypervisor, self._hypervisors))
+        if not low <= weight <= high:
+            raise ConfigError(f"expected an integer from {low} to {high}, got {weight}", where)
+        return weight
 
     def _image_size(self, table: schema.BlockTable, image: Path, name: str) -> int:
         """Bytes of the image: as written, else those of the file."""

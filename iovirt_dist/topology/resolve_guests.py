@@ -19,6 +19,7 @@ from iovirt_dist.topology import schema, units
 from iovirt_dist.topology.parse import suggestion
 from iovirt_dist.topology.program_abi import PROGRAM_ABIS, program_abi
 from iovirt_dist.topology.qos import DEVICES, resolve_qos
+from iovirt_dist.topology.resolve_hosts import Placement
 from iovirt_dist.topology.resolve_net import derived_mac, parse_mac
 from iovirt_dist.topology.scope import Scope
 from iovirt_dist.topology.specs import (
@@ -79,6 +80,20 @@ def _command_line(table: schema.MachineTable, level: Level) -> str:
     return " ".join([table.command_line, *words] if table.command_line else words)
 
 
+class Guests(NamedTuple):
+    """All guests of a topology.
+
+    Attributes:
+        specs: By name.
+        counts: How many each table has.
+        groups: Tables by the names of their guests.
+    """
+
+    specs: dict[GuestName, GuestSpec]
+    counts: dict[str, int]
+    groups: dict[GuestName, str]
+
+
 class _Replica(NamedTuple):
     """One guest to be: its table, which may stand for several.
 
@@ -115,6 +130,8 @@ class GuestResolver:
         scope: The topology that they belong to.
         hypervisors: All hypervisors by name.
         controllers: All controllers by name.
+        placement: Chooses among hypervisors.
+        counts: Replicas of guest tables, by name, where they are not what the tables say.
     """
 
     def __init__(
@@ -122,30 +139,41 @@ class GuestResolver:
         scope: Scope,
         hypervisors: Mapping[ProcessName, HypervisorSpec],
         controllers: Mapping[ProcessName, ControllerSpec],
+        placement: Placement,
+        counts: Mapping[str, int],
     ) -> None:
         self._scope = scope
         self._hypervisors = hypervisors
         self._controllers = controllers
+        self._placement = placement
+        self._counts = counts
 
-    def resolve(self, tables: Mapping[str, schema.AnyGuestTable]) -> dict[GuestName, GuestSpec]:
+    def resolve(self, tables: Mapping[str, schema.AnyGuestTable]) -> Guests:
         """Check all guests.
 
         Raises:
             ConfigError: Something is contradictory; `where` names file and key.
         """
-        guests = {guest.name: guest for group, table in tables.items() for guest in self._replicas(group, table)}
+        groups = {group: self._replicas(group, table) for group, table in tables.items()}
+        guests = {guest.name: guest for replicas in groups.values() for guest in replicas}
         self._check_writers(guests)
         self._check_terminals(guests)
-        return guests
+        of = {guest.name: group for group, replicas in groups.items() for guest in replicas}
+        return Guests(guests, {group: len(replicas) for group, replicas in groups.items()}, of)
 
     def _replicas(self, group: str, table: schema.AnyGuestTable) -> list[GuestSpec]:
-        if table.hypervisor not in self._hypervisors:
-            where = self._scope.where("guest", group, "hypervisor")
-            fix = suggestion(table.hypervisor, self._hypervisors)
-            raise ConfigError(f"no hypervisor '{table.hypervisor}'", where, fix)
-        many = table.count > 1
-        numbers = range(1, table.count + 1)
-        return [self._guest(_Replica(group, f"{group}-{n}" if many else group, n), table) for n in numbers]
+        """Guests of a table. The first keeps the name that the file gives it, however many there are now."""
+        for hypervisor in self._choices(table):
+            if hypervisor not in self._hypervisors:
+                where = self._scope.where("guest", group, "hypervisor")
+                raise ConfigError(f"no hypervisor '{hypervisor}'", where, suggestion(hypervisor, self._hypervisors))
+        numbers = range(1, self._counts.get(group, table.count) + 1)
+        alone = 1 if table.count == 1 else 0
+        return [self._guest(_Replica(group, group if n == alone else f"{group}-{n}", n), table) for n in numbers]
+
+    @staticmethod
+    def _choices(table: schema.AnyGuestTable) -> list[str]:
+        return [table.hypervisor] if isinstance(table.hypervisor, str) else table.hypervisor
 
     def _guest(self, replica: _Replica, table: schema.AnyGuestTable) -> GuestSpec:
         self._scope.claim_name(replica.name, self._scope.where("guest", replica.group))
@@ -159,13 +187,21 @@ class GuestResolver:
     def _common(self, replica: _Replica, table: schema.AnyGuestTable) -> _Common:
         devices, group = table.devices, replica.group
         hvc = devices.virtio_console if isinstance(devices, schema.DevicesTable) else ""
-        disk = devices.disk.replace("{name}", replica.name).replace("{n}", str(replica.number))
+        written = devices.disk.replace("{name}", replica.name).replace("{n}", str(replica.number))
+        disk = self._disk(written, self._device_key(group, "disk"))
+        if devices.overlay:
+            if disk is None:
+                where = self._device_key(group, "overlay")
+                raise ConfigError("an overlay without a disk", where, 'set devices.disk = "..."')
+            disk = disk._replace(overlay=replica.name)
+        memory_bytes = self._memory(table, group)
+        where = self._scope.where("guest", group, "hypervisor")
         return _Common(
             name=GuestName(replica.name),
-            hypervisor=ProcessName(table.hypervisor),
+            hypervisor=self._placement.place(self._choices(table), memory_bytes, where),
             restart=table.restart,
-            memory_bytes=self._memory(table, group),
-            disk=self._disk(disk, self._device_key(group, "disk")),
+            memory_bytes=memory_bytes,
+            disk=disk,
             console=self._console(devices.console, replica.name, self._device_key(group, "console")),
             virtio_console=self._console(
                 hvc, f"{replica.name}{VIRTIO_CONSOLE_SUFFIX}", self._device_key(group, "virtio_console")
@@ -352,7 +388,7 @@ class GuestResolver:
         """Refuse a second guest on a writable extent: neither's file system would survive it."""
         writers: dict[tuple[str, str], str] = {}
         for guest in guests.values():
-            if guest.disk is None or guest.disk.extent.read_only:
+            if guest.disk is None or guest.disk.extent.read_only or guest.disk.overlay:
                 continue
             key = (guest.disk.controller, guest.disk.extent.name)
             if key in writers:

@@ -14,7 +14,7 @@ from iovirt_dist.ids import GuestName, ProcessName
 from iovirt_dist.topology import schema, units
 from iovirt_dist.topology.net_specs import NetSpec, PortSpec, ResponderSpec
 from iovirt_dist.topology.parse import suggestion
-from iovirt_dist.topology.scope import Scope
+from iovirt_dist.topology.scope import ControllerAttributes, Scope
 from iovirt_dist.topology.specs import BlockSpec, ControllerSpec, GuestSpec
 
 MAX_PORTS: Final = 128
@@ -27,6 +27,9 @@ MAX_LEASES: Final = 4096
 """Addresses of a DHCP server, more than there are ports."""
 
 MAX_RATE_BYTES: Final = 1 << 40
+
+_INTERFACE: Final = re.compile(r"(?!\.{1,2}$)[^/\s:%]{1,15}")
+"""IFNAMSIZ is 16 with the final NUL (linux/if.h); what Linux's dev_valid_name refuses is left out."""
 
 _MAC: Final = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 
@@ -62,21 +65,31 @@ class NetResolver:
         self._scope = scope
         self._name = name
 
-    def resolve(self, table: schema.NetTable, endpoint: str) -> NetSpec:
+    def resolve(self, table: schema.NetTable, common: ControllerAttributes) -> NetSpec:
         """Check one switch.
+
+        Args:
+            table: As written.
+            common: What every controller has.
 
         Raises:
             ConfigError: Something is contradictory; `where` names file and key.
         """
         return NetSpec(
-            name=ProcessName(self._name),
-            endpoint=endpoint,
+            **common,
             mtu=table.mtu,
+            uplink=self._uplink(table.uplink),
             storm_frames_per_s=table.storm_limit,
             tap=self._scope.path(table.tap) if table.tap else None,
             responder=self._responder(table.responder) if table.responder else None,
             ports={guest: self._port(guest, port) for guest, port in table.ports.items()},
         )
+
+    def _uplink(self, written: str) -> str:
+        if written and not _INTERFACE.fullmatch(written):
+            what = f"'{written}' is no name of a network interface"
+            raise ConfigError(what, self._where("uplink"), "at most 15 characters, without '/' and spaces")
+        return written
 
     def _where(self, *keys: str) -> str:
         return self._scope.where("controller", self._name, *keys)

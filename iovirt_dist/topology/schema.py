@@ -23,6 +23,8 @@ MacLimit = Annotated[int, msgspec.Meta(ge=1, le=4096, description="an integer fr
 Mtu = Annotated[int, msgspec.Meta(ge=576, le=9198, description="an integer from 576 to 9198")]
 StormLimit = Annotated[int, msgspec.Meta(ge=0, le=1_000_000, description="an integer from 0 to 1000000")]
 Words = Annotated[list[str], msgspec.Meta(description="a list of strings")]
+Names = Annotated[str | list[str], msgspec.Meta(description="a name or a list of names")]
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535, description="a port from 1 to 65535")]
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,13 +39,53 @@ class TopologyTable(Table, frozen=True, kw_only=True):
     """Folder of sockets, logs and status files; relative to the topology file's folder."""
     lease: Duration = "2s"
     """A peer that is silent for this long counts as gone."""
+    keys: str = ""
+    """Folder of the processes' CURVE keys, made by ``iovirt keys``; relative to the topology file's folder. Empty: what
+    listens at a tcp endpoint believes whoever connects, and may therefore listen at loopback addresses only."""
+
+
+class HostTable(Table, frozen=True, kw_only=True):
+    """``[host.NAME]``: a machine, or a network namespace, on which a part of the topology runs."""
+
+    address: str
+    """Where the other hosts reach it: an IP address or a name."""
+    control_port: Port = 7800
+    """Port at which its supervisor answers ``iovirt ps``, ``top`` and ``scale`` of the other hosts."""
+    first_port: Port = 7801
+    """Its controllers listen at this port and those behind it, in the file's order, unless they have an endpoint."""
+    memory: Size = 0
+    """Most memory for its guests, by which replicas are placed; 0 for any amount."""
 
 
 class HypervisorTable(Table, frozen=True, kw_only=True):
     """``[hypervisor.NAME]``."""
 
+    host: str = ""
+    """Where it runs, with its guests; empty if the topology names no hosts, or one."""
     endpoint: str = ""
     """``ipc://PATH`` or ``tcp://HOST:PORT``; empty for a socket in the run directory."""
+
+
+class DriverDomainTable(Table, frozen=True, kw_only=True):
+    """``[driver_domain.NAME]``: a process that serves devices with the host operating system's own drivers."""
+
+    host: str = ""
+    """As of a hypervisor."""
+
+
+class DeviceTable(Table, frozen=True, kw_only=True):
+    """Keys of ``[controller.NAME]`` that every kind has."""
+
+    host: str = ""
+    """As of a hypervisor."""
+    endpoint: str = ""
+    """As of a hypervisor; with several hosts it is a port of the controller's host if empty."""
+    driver: str = "native"
+    """``native``: a controller process that the hypervisor's own driver drives; or the name of a driver domain, which
+    then serves this device beside its others."""
+    arbitration: dict[str, Weight] = {}
+    """Weighted round robin: how many commands a hypervisor's queue pair has in a turn, in relation to the others'; by
+    hypervisor, 1 for those that are not named."""
 
 
 class ExtentTable(Table, frozen=True, kw_only=True):
@@ -54,11 +96,10 @@ class ExtentTable(Table, frozen=True, kw_only=True):
     read_only: bool = False
 
 
-class BlockTable(Table, frozen=True, kw_only=True):
+class BlockTable(DeviceTable, frozen=True, kw_only=True):
     """``[controller.NAME]`` with ``kind = "block"``."""
 
     kind: Literal["block"]
-    endpoint: str = ""
     image: str
     """Raw image file, relative to the topology file's folder; created sparse if absent and `size` is given."""
     size: Size = 0
@@ -71,22 +112,25 @@ class BlockTable(Table, frozen=True, kw_only=True):
     fair queueing by weight, strict priority with aging, or earliest deadline first."""
     depth: Depth = 32
     """Small requests that a hypervisor has in flight here while its guests compete; the others can be put in order."""
+    merge: bool = False
+    """Requests of one guest that touch or overlap become one command, within what a batch holds."""
     extents: dict[str, ExtentTable] = {}
     """Virtual disks by name; without any there is one, ``all``, over the whole image."""
+    overlays: str = ""
+    """Folder of the guests' copy-on-write overlays; relative to the topology file's folder; empty for the image's path
+    with ``.overlays`` behind it."""
 
 
-class ConsoleTable(Table, frozen=True, kw_only=True):
+class ConsoleTable(DeviceTable, frozen=True, kw_only=True):
     """``[controller.NAME]`` with ``kind = "console"``."""
 
     kind: Literal["console"]
-    endpoint: str = ""
 
 
-class RngTable(Table, frozen=True, kw_only=True):
+class RngTable(DeviceTable, frozen=True, kw_only=True):
     """``[controller.NAME]`` with ``kind = "rng"``: a source of random bytes."""
 
     kind: Literal["rng"]
-    endpoint: str = ""
     scheduler: Scheduling = "drr"
     """As of a block controller."""
     depth: Depth = 32
@@ -119,15 +163,17 @@ class ResponderTable(Table, frozen=True, kw_only=True):
     """Folder of files to read; relative to the topology file's folder; empty for no TFTP server."""
 
 
-class NetTable(Table, frozen=True, kw_only=True):
+class NetTable(DeviceTable, frozen=True, kw_only=True):
     """``[controller.NAME]`` with ``kind = "net"``: an Ethernet switch."""
 
     kind: Literal["net"]
-    endpoint: str = ""
     mtu: Mtu = 1500
     """Largest payload of a frame, as the guests' cards say."""
     storm_limit: StormLimit = 1000
     """Frames to many (broadcast, multicast, unknown address) that each guest may send in a second; 0 for any number."""
+    uplink: str = ""
+    """Linux TAP interface that is one more port of the switch; created if absent, which needs CAP_NET_ADMIN; empty for
+    none."""
     tap: str = ""
     """Capture file (pcap) of all frames, each once; relative to the topology file's folder; empty for none."""
     responder: ResponderTable | None = None
@@ -140,6 +186,8 @@ class ProgramDevicesTable(Table, frozen=True, kw_only=True):
 
     disk: str = ""
     """``CONTROLLER/EXTENT``, or ``CONTROLLER`` when it has one extent; ``{name}`` and ``{n}`` stand for the replica."""
+    overlay: bool = False
+    """The extent is a base that stays as it is: what the guest writes goes to a copy-on-write overlay of its own."""
     console: str = ""
     """``CONTROLLER``; the terminal has the guest's name."""
     rng: str = ""
@@ -189,7 +237,8 @@ class GuestQosTable(Table, frozen=True, kw_only=True):
 class GuestTable(Table, frozen=True, kw_only=True):
     """Keys of ``[guest.NAME]`` that every kind has."""
 
-    hypervisor: str
+    hypervisor: Names
+    """The one that it talks to, or several over which its replicas are placed by free memory of their hosts."""
     memory: Size = "32MiB"
     count: Replicas = 1
     restart: Literal["on-failure", "always", "never"] = "on-failure"
@@ -257,6 +306,8 @@ class Document(Table, frozen=True, kw_only=True):
     """A whole topology file."""
 
     topology: TopologyTable = TopologyTable()
+    host: dict[str, HostTable] = {}
     hypervisor: dict[str, HypervisorTable] = {}
+    driver_domain: dict[str, DriverDomainTable] = {}
     controller: dict[str, ControllerTable] = {}
     guest: dict[str, AnyGuestTable] = {}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypedDict, TypeVar
 
 from iovirt_dist.errors import ConfigError
+from iovirt_dist.ids import HostName, ProcessName
 from iovirt_dist.topology.endpoint import resolve_endpoint
 from iovirt_dist.topology.parse import join_key
+from iovirt_dist.topology.specs import host_folder
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 """A process, extent or terminal name: safe as a file name and as a word of a log line."""
@@ -30,6 +32,16 @@ class Origin(NamedTuple):
     label: str
     source: Path | None
     base: Path
+
+
+class ControllerAttributes(TypedDict):
+    """The attributes of every controller's spec."""
+
+    name: ProcessName
+    endpoint: str
+    host: HostName
+    driver: str
+    arbitration: Mapping[str, int]
 
 
 class Scope:
@@ -82,7 +94,7 @@ class Scope:
             raise ConfigError(f"the name '{name}' is taken by {self._names[name]}", where, "rename one of them")
         self._names[name] = where.removeprefix(f"{self.origin.label}: ")
 
-    def endpoint(self, written: str, table: str, name: str) -> str:
+    def endpoint(self, written: str, table: str, name: str, host: str = "") -> str:
         """Take the name and the endpoint of a process that listens; returns the full address.
 
         Raises:
@@ -91,7 +103,17 @@ class Scope:
         """
         where = self.where(table, name, "endpoint")
         self.claim_name(name, self.where(table, name))
-        endpoint = resolve_endpoint(written, self.run_dir / "sock" / name, self.origin.base, where)
+        socket = host_folder(self.run_dir, host) / "sock" / name
+        return self.address(resolve_endpoint(written, socket, self.origin.base, where), name, table, name, "endpoint")
+
+    def address(self, endpoint: str, name: str, *keys: str) -> str:
+        """Take an address, for which `name` is said to whoever wants it, too; returns it.
+
+        Raises:
+            ConfigError: It is taken, or no address of a socket.
+        """
+        where = self.where(*keys)
+        resolve_endpoint(endpoint, self.run_dir, self.origin.base, where)
         if endpoint in self._endpoints:
             raise ConfigError(f"{endpoint} is the endpoint of '{self._endpoints[endpoint]}' too", where, "change one")
         self._endpoints[endpoint] = name

@@ -7,12 +7,13 @@ except that files may be absent (`Topology.missing_images`).
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Final, Literal, NamedTuple
 
 from iovirt_dist.errors import ConfigError, ImageError
-from iovirt_dist.ids import GuestName, ProcessName
+from iovirt_dist.ids import NO_HOST, GuestName, HostName, ProcessName
 from iovirt_dist.platform.qos import SchedulerKind
 from iovirt_dist.topology.extent import ExtentSpec
 from iovirt_dist.topology.guest_specs import (
@@ -27,20 +28,24 @@ from iovirt_dist.topology.guest_specs import (
     RngAttachment,
     ScriptSpec,
 )
+from iovirt_dist.topology.host_specs import NATIVE, DriverDomainSpec, HostSpec
 from iovirt_dist.topology.net_specs import NetSpec, PortSpec, ResponderSpec, SwitchPort
 
 __all__ = [
     "CONTROLLER_KINDS",
     "KINDS",
+    "NATIVE",
     "AnySpec",
     "BlockSpec",
     "ConsoleAttachment",
     "ConsoleSpec",
     "ControllerSpec",
     "DiskAttachment",
+    "DriverDomainSpec",
     "ExtentSpec",
     "GuestBase",
     "GuestSpec",
+    "HostSpec",
     "HypervisorSpec",
     "Kind",
     "MachineSpec",
@@ -58,13 +63,18 @@ __all__ = [
     "Topology",
 ]
 
-Kind = Literal["hypervisor", "block", "console", "rng", "net", "guest"]
+Kind = Literal["hypervisor", "block", "console", "rng", "net", "driver_domain", "guest"]
 """Process types: one entry point ``services/KIND.py`` and one Procfile line each."""
 
 CONTROLLER_KINDS: Final[tuple[Kind, ...]] = ("block", "console", "rng", "net")
 
-KINDS: Final[tuple[Kind, ...]] = (*CONTROLLER_KINDS, "hypervisor", "guest")
+KINDS: Final[tuple[Kind, ...]] = (*CONTROLLER_KINDS, "driver_domain", "hypervisor", "guest")
 """In starting order; stopping goes the other way, so that no request loses its server."""
+
+
+def host_folder(run_dir: Path, host: str) -> Path:
+    """The run directory of one host's part of a topology, or of all of it."""
+    return run_dir / host if host else run_dir
 
 
 class ProcessSpec(NamedTuple):
@@ -90,6 +100,7 @@ class HypervisorSpec:
     kind: ClassVar[Kind] = "hypervisor"
     name: ProcessName
     endpoint: str
+    host: HostName = NO_HOST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +116,12 @@ class BlockSpec:
         read_only: The whole image is opened read-only.
         scheduler: Order among the guests of a hypervisor.
         depth: Small requests that a hypervisor has in flight while its guests compete.
+        merge: Whether requests of one guest that touch or overlap become one command.
         extents: Virtual disks, at least one, by ascending offset.
+        overlays: Absolute path of the folder of copy-on-write overlays.
+        host: Where it runs; empty if the topology names no hosts; so of all processes.
+        driver: `NATIVE`, or the driver domain that serves the device; so of all controllers.
+        arbitration: Weight of a hypervisor's queue pair, 1 for those that are not there; so of all controllers.
     """
 
     kind: ClassVar[Kind] = "block"
@@ -118,6 +134,11 @@ class BlockSpec:
     extents: tuple[ExtentSpec, ...]
     scheduler: SchedulerKind = SchedulerKind.DRR
     depth: int = 32
+    merge: bool = False
+    overlays: Path
+    host: HostName = NO_HOST
+    driver: str = NATIVE
+    arbitration: Mapping[str, int] = field(default_factory=dict)
 
     def extent(self, name: str) -> ExtentSpec:
         """Return the extent of that name; the topology's references are checked, so it exists."""
@@ -131,6 +152,9 @@ class ConsoleSpec:
     kind: ClassVar[Kind] = "console"
     name: ProcessName
     endpoint: str
+    host: HostName = NO_HOST
+    driver: str = NATIVE
+    arbitration: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,10 +166,14 @@ class RngSpec:
     endpoint: str
     scheduler: SchedulerKind = SchedulerKind.DRR
     depth: int = 32
+    host: HostName = NO_HOST
+    driver: str = NATIVE
+    arbitration: Mapping[str, int] = field(default_factory=dict)
 
 
 ControllerSpec = BlockSpec | ConsoleSpec | RngSpec | NetSpec
-AnySpec = HypervisorSpec | ControllerSpec | GuestSpec
+AnySpec = HypervisorSpec | ControllerSpec | DriverDomainSpec | GuestSpec
+"""What a process is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,11 +183,17 @@ class Topology:
     Attributes:
         name: The topology's name.
         source: Absolute path of the file; None for the built-in default.
-        run_dir: Absolute path of the folder of sockets, logs and status files.
+        run_dir: Absolute path of the folder of sockets, logs and status files; of one host's if `host` is not empty.
         lease_ns: A peer that is silent for this long counts as gone.
         hypervisors: By name, in the file's order; so are the others.
         controllers: By name.
         guests: By name, replicas expanded.
+        driver_domains: By name.
+        hosts: By name; empty if the topology names none.
+        host: The host whose part this is; empty for all of it.
+        keys: Absolute path of the folder of CURVE keys; None without.
+        counts: Replicas of each guest table now.
+        groups: Guest tables by the names of their replicas.
     """
 
     name: str
@@ -170,10 +204,37 @@ class Topology:
     controllers: dict[ProcessName, ControllerSpec]
     guests: dict[GuestName, GuestSpec]
     label: str = field(default="built-in topology")
+    driver_domains: dict[ProcessName, DriverDomainSpec] = field(default_factory=dict)
+    hosts: dict[HostName, HostSpec] = field(default_factory=dict)
+    host: HostName = NO_HOST
+    keys: Path | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    groups: Mapping[GuestName, str] = field(default_factory=dict)
+
+    def at(self, host: str) -> Topology:
+        """Return the part of one host: its run directory, and of `specs` what runs there; everything else stays known.
+
+        Raises:
+            ConfigError: There is no such host.
+        """
+        if host not in self.hosts:
+            known = f"hosts: {', '.join(self.hosts)}" if self.hosts else "the topology names no hosts"
+            raise ConfigError(f"no host '{host}'", self.label, known)
+        return replace(self, host=HostName(host), run_dir=host_folder(self.run_dir, host))
+
+    def host_of(self, spec: AnySpec) -> HostName:
+        """Where a process runs: a guest with its hypervisor; empty if the topology names no hosts."""
+        return self.hypervisors[spec.hypervisor].host if isinstance(spec, GuestBase) else spec.host
 
     def specs(self) -> list[AnySpec]:
-        """Every process's spec in starting order: controllers, hypervisors, guests."""
-        return [*self.controllers.values(), *self.hypervisors.values(), *self.guests.values()]
+        """Specs of the processes of this host, of all if there is none, in starting order.
+
+        That is: controllers that have a process of their own, driver domains, hypervisors, guests.
+        """
+        native = [spec for spec in self.controllers.values() if spec.driver == NATIVE]
+        everything: list[AnySpec] = [*native, *self.driver_domains.values(), *self.hypervisors.values()]
+        everything += self.guests.values()
+        return [spec for spec in everything if not self.host or self.host_of(spec) == self.host]
 
     def processes(self) -> list[ProcessSpec]:
         """How to start every process, in starting order."""
@@ -187,7 +248,8 @@ class Topology:
 
     def environment(self) -> dict[str, str]:
         """What a process of this topology needs in its environment besides the caller's own."""
-        return {"IOVIRT_TOPOLOGY": str(self.source) if self.source else ""}
+        environment = {"IOVIRT_TOPOLOGY": str(self.source) if self.source else ""}
+        return environment | {"IOVIRT_HOST": self.host} if self.host else environment
 
     def names(self, kind: Kind) -> list[str]:
         """Names of the processes of one kind, in the file's order."""
@@ -248,15 +310,18 @@ class Topology:
         return guest.terminals[0]
 
     def require_processes(self) -> None:
-        """Refuse a topology in which there is nothing to start.
+        """Refuse a topology in which there is nothing to start, or of which it is open what to start here.
 
         Raises:
-            ConfigError: It has neither controllers nor hypervisors nor guests.
+            ConfigError: It has neither controllers nor hypervisors nor guests, or several hosts and none is chosen.
         """
+        if len(self.hosts) > 1 and not self.host:
+            raise ConfigError("which host is this?", self.label, f"say --host: {', '.join(self.hosts)}")
         if not self.specs():
             fix = "add some; 'iovirt config --toml' prints an example"
             raise ConfigError("the topology has no guest, no hypervisor and no controller", self.label, fix)
 
     def missing_images(self) -> list[ImageError]:
         """Name everything that a guest needs and that is not there; disk images are created when absent."""
-        return [error for guest in self.guests.values() for error in guest.missing_files()]
+        guests = [spec for spec in self.specs() if isinstance(spec, GuestBase)]
+        return [error for guest in guests for error in guest.missing_files()]
