@@ -57,6 +57,7 @@ class QueuePair:
         queue: That queue.
         refused: Requests that ended without reaching the controller; `settle` tells their requesters.
         notes: Lines for the log, until somebody takes them.
+        ended: Instances whose requests ended, `OWN` if units were identified, until somebody takes them.
     """
 
     def __init__(self, controller: str, queue: MultiQueue[Request] | None = None) -> None:
@@ -71,6 +72,7 @@ class QueuePair:
         self.interrupts = 0
         self.refused: list[tuple[Request, Status]] = []
         self.notes: list[str] = []
+        self.ended: set[int] = set()
         self._credits = 0
         self._in_flight: dict[bytes, Request] = {}
         self._queues: list[DeviceQueue] = []
@@ -82,6 +84,11 @@ class QueuePair:
     def in_flight(self) -> int:
         """Commands submitted and not completed."""
         return len(self._in_flight) + len(self._identifying)
+
+    @property
+    def credits(self) -> int:
+        """Commands that the controller lets be in flight; 0 before it was there the first time."""
+        return self._credits
 
     def use(self, unit: str) -> Unit:
         """Say that a unit will be used; it is identified as soon as the controller is there."""
@@ -113,6 +120,7 @@ class QueuePair:
         """Tell the requesters of refused requests."""
         refused, self.refused = self.refused, []
         for request, status in refused:
+            self.ended.add(request.queue.guest)
             request.queue.requester.completed(request, status, b"", now_ns)
 
     def opened(self, peer_credits: int, resumed: bool) -> None:
@@ -185,6 +193,7 @@ class QueuePair:
                 self.completed += 1
                 queue = request.queue
                 queue.entry.in_flight -= 1
+                self.ended.add(queue.guest)
                 queue.requester.completed(request, completion[1], data, now_ns)
 
     def _complete_at_once(self, completions: list[Completion], payload: Sequence[Buffer], now_ns: int) -> bool:
@@ -208,6 +217,7 @@ class QueuePair:
             del known[id_]
         self.completed += len(requests)
         queue.entry.in_flight -= len(requests)
+        self.ended.add(queue.guest)
         first.queue.batches.succeeded_many(list(requests.values()), lengths, payload, now_ns)
         return True
 
@@ -297,6 +307,7 @@ class QueuePair:
         if name is None:
             return
         self.completed += 1
+        self.ended.add(OWN)
         unit = self.units[name]
         known = unit.identity
         unit.problem = self._problem(name, completion.status, data)

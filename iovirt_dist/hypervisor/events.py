@@ -44,13 +44,34 @@ class QosChanged(NamedTuple):
     qos: Qos
 
 
+class GuestAdded(NamedTuple):
+    """A guest is served from now on; its plan's attachments name queue pairs that the hypervisor has."""
+
+    plan: GuestPlan
+
+
+class GuestRemoved(NamedTuple):
+    """A guest is served no more: its machine goes, and its requests complete into nothing."""
+
+    guest: str
+
+
 class StopRequested(NamedTuple):
     """The process is about to end."""
 
     reason: str
 
 
-Event: TypeAlias = Started | GuestFramesReceived | ControllerFramesReceived | TimerFired | QosChanged | StopRequested
+Event: TypeAlias = (
+    Started
+    | GuestFramesReceived
+    | ControllerFramesReceived
+    | TimerFired
+    | QosChanged
+    | GuestAdded
+    | GuestRemoved
+    | StopRequested
+)
 
 
 SendToGuest = SendFrames

@@ -103,6 +103,16 @@ class HostDrivers:
         if self.network is not None:
             self.network.attach(None, 0)
 
+    def remove(self, instance: int) -> None:
+        """The guest is gone for good: also what outlives its machine, and its share of each device.
+
+        Args:
+            instance: As when this was made.
+        """
+        for attachment in self._plan.attachments():
+            attachment.queue_pair.forget(instance)
+            attachment.queue_pair.queue.dismiss(self._plan.name)
+
     def flush(self, now_ns: int) -> None:
         """Let terminals hand on what was printed and typed, follow the network's link, and try again what failed."""
         for terminal in self._terminals:

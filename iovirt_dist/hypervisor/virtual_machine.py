@@ -67,6 +67,7 @@ class VirtualMachine:
         self.instance = 0
         self.power: Power | None = None
         """What a device of the machine asked for and nobody carried out yet."""
+        self.terminal_instance = terminal_instance
         self.drivers = HostDrivers(plan, terminal_instance)
         self.tracer = Tracer(plan.name)
         self._interceptors: tuple[Interceptor, ...] = ()
@@ -125,6 +126,10 @@ class VirtualMachine:
         self._intercept(())
         self.power = None
         self._prefetch.withdraw()
+
+    def remove(self) -> None:
+        """The guest is served no more; nothing of it stays."""
+        self.drivers.remove(self.terminal_instance)
 
     def forget_counts(self) -> None:
         """Count from 0: another life of the guest begins."""

@@ -97,6 +97,15 @@ class MultiQueue(Generic[Q]):
         """Say whose instance this is: all instances of one name share a flow. Before `entry`."""
         self._flow_of[guest] = self._flow(name)
 
+    def dismiss(self, name: str) -> None:
+        """Forget a guest's share and flow; its instances were dropped before."""
+        self._qos.pop(name, None)
+        flow = self._flows.pop(name, None)
+        if flow is not None and flow.items:
+            self._leave(flow)
+        self._flow_of = {guest: known for guest, known in self._flow_of.items() if known is not flow}
+        self._scheduler.weights_changed(self._most_weight())
+
     def set_qos(self, name: str, qos: Qos, now_ns: int) -> None:
         """Set a guest's share and limits from now on."""
         self._qos[name] = qos

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iovirt_dist.hypervisor.backlog import MAX_STORES
-from iovirt_dist.hypervisor.core import GUEST_WINDOW
 from iovirt_dist.hypervisor.events import GuestFramesReceived
+from iovirt_dist.hypervisor.guest_side import GUEST_WINDOW
 from iovirt_dist.ids import RequestId
 from iovirt_dist.wire.codec import encode
 from iovirt_dist.wire.commands import Completion, Status, UnitIdentity, pack_completions

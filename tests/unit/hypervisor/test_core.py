@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from iovirt_dist.hypervisor.backlog import MAX_STORES
-from iovirt_dist.hypervisor.core import GUEST_WINDOW
+from iovirt_dist.hypervisor.guest_side import GUEST_WINDOW
 from iovirt_dist.wire.commands import Opcode, Status, UnitIdentity
 from iovirt_dist.wire.messages import GuestState, Interrupt, Power, PowerAction, TrapKind
 from tests.unit.hypervisor.support import DISK, INTR, MS, SECOND, Bench, GuestPeer, complete_bench, report, trap
