@@ -6,7 +6,6 @@ import asyncio
 import logging
 import threading
 import time
-from dataclasses import asdict
 from typing import Any
 
 from iovirt_dist.errors import LocalError
@@ -14,14 +13,14 @@ from iovirt_dist.guest.core import Action, Event, GuestCore
 from iovirt_dist.guest.machines import build_cpu
 from iovirt_dist.guest.tracing import guest_points
 from iovirt_dist.runtime.guest_channel import GuestChannel
+from iovirt_dist.runtime.guest_status import own_status
 from iovirt_dist.runtime.rundir import RunDir
-from iovirt_dist.runtime.session_status import session_status
 from iovirt_dist.runtime.telemetry import Telemetry
 from iovirt_dist.runtime.trace_log import TraceLog
 from iovirt_dist.runtime.vcpu_loop import VcpuLoop
 from iovirt_dist.topology.specs import MachineSpec, ProgramSpec, Topology
 from iovirt_dist.transport.zeromq import dial
-from iovirt_dist.wire.messages import Role, TrapKind
+from iovirt_dist.wire.messages import Role
 from iovirt_dist.wire.session import SessionConfig
 
 log = logging.getLogger(__name__)
@@ -84,17 +83,7 @@ class GuestProcess:
 
     def status(self) -> dict[str, Any]:
         """What the status file tells: the guest's state and its own counts."""
-        core = self.core
-        return {
-            "state": core.state.name.lower(),
-            "reason": core.reason,
-            "traps": {kind.name.lower(): core.counts.traps[kind] for kind in TrapKind},
-            **session_status(core.opener.stream),
-            "bytes_in": core.bytes_in,
-            "bytes_out": core.bytes_out,
-            "queues": asdict(core.queues.counts),
-            "rejects": dict(core.opener.rejects),
-        }
+        return own_status(self.core)
 
     def _switch_trace(self, on: bool) -> None:
         self.channel.observe = self._observe if on else None

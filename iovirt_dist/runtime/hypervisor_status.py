@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from iovirt_dist.drivers.network import NetworkDriver
 from iovirt_dist.drivers.queue_pair import QueuePair
+from iovirt_dist.drivers.terminal import TerminalDriver
 from iovirt_dist.hypervisor.guest import Guest
 from iovirt_dist.hypervisor.intercept.driver import DriverInterception
 from iovirt_dist.hypervisor.intercept.syscall import SystemCallInterception
 from iovirt_dist.hypervisor.linux.tree import DISK_PATH
 from iovirt_dist.hypervisor.machines.machine import Machine
+from iovirt_dist.hypervisor.plan import Attachment
 from iovirt_dist.hypervisor.virtual_machine import VirtualMachine
 from iovirt_dist.runtime.session_status import session_status
 from iovirt_dist.topology.qos import DEVICES, describe_qos
@@ -25,6 +28,7 @@ def guest_status(guest: Guest, stream: Stream | None) -> dict[str, Any]:
     disk, terminal = vm.drivers.disk, vm.drivers.terminal
     return {
         "connected": guest.connected,
+        "epoch": guest.epoch,
         "waiting": guest.waiting,
         "state": (report.state if report else GuestState.STARTING).name.lower(),
         "reason": report.reason if report else "",
@@ -43,6 +47,7 @@ def guest_status(guest: Guest, stream: Stream | None) -> dict[str, Any]:
         "interrupts_taken": report.interrupts if report else 0,
         "faults_taken": report.faults if report else 0,
         "disk": _disk_status(vm),
+        "devices": device_status(vm),
         "qos": {device: words for device in DEVICES if (words := _qos_status(vm, device))},
         "disk_requests": disk.requests if disk else 0,
         "disk_bytes_read": disk.bytes_read if disk else 0,
@@ -53,6 +58,50 @@ def guest_status(guest: Guest, stream: Stream | None) -> dict[str, Any]:
         "queues": _queue_status(machine.driver_level) if machine and machine.driver_level else {},
         "system_calls": _call_status(machine.syscall_level, vm.plan.abi) if machine and machine.syscall_level else {},
     }
+
+
+def device_status(vm: VirtualMachine) -> dict[str, dict[str, Any]]:
+    """Of each device of a guest, by the topology's word for it: its controller, what waits and flies, bytes both ways.
+
+    ``requests``, ``waiting`` and ``in_flight`` are those of the guest at that controller; two terminals at one
+    controller share them, and the first one has them. ``bytes_in`` came from the device, ``bytes_out`` went there.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    counted: set[str] = set()
+    for name, attachment, moved in _devices(vm):
+        pair = attachment.queue_pair
+        flow = None if pair.controller in counted else pair.queue.flow(vm.plan.name)
+        counted.add(pair.controller)
+        found[name] = {
+            "controller": pair.controller,
+            "requests": flow.requests if flow else 0,
+            "waiting": len(flow.items) if flow else 0,
+            "in_flight": flow.in_flight if flow else 0,
+            "bytes_in": moved[0],
+            "bytes_out": moved[1],
+        }
+    return found
+
+
+def _devices(vm: VirtualMachine) -> Iterator[tuple[str, Attachment, tuple[int, int]]]:
+    """Give each device with what is behind it, and its bytes in and out so far."""
+    plan, drivers = vm.plan, vm.drivers
+    disk, entropy, network = drivers.disk, drivers.entropy, drivers.network
+    if plan.disk is not None:
+        yield "disk", plan.disk, (disk.bytes_read, disk.bytes_written) if disk else (0, 0)
+    if plan.console is not None:
+        yield "console", plan.console, _terminal_bytes(drivers.terminal)
+    if plan.virtio_console is not None:
+        yield "virtio_console", plan.virtio_console, _terminal_bytes(drivers.virtio_terminal)
+    if plan.rng is not None:
+        yield "rng", plan.rng, (entropy.bytes_in if entropy else 0, 0)
+    if plan.net is not None:
+        yield "net", plan.net.attachment, (network.bytes_in, network.bytes_out) if network else (0, 0)
+
+
+def _terminal_bytes(driver: TerminalDriver | None) -> tuple[int, int]:
+    """What was typed and what was printed."""
+    return (driver.bytes_in, driver.bytes_out) if driver else (0, 0)
 
 
 def _network_status(driver: NetworkDriver | None) -> dict[str, Any]:
@@ -145,6 +194,8 @@ def pair_status(pair: QueuePair, stream: Stream) -> dict[str, Any]:
         "completed": pair.completed,
         "resubmitted": pair.resubmitted,
         "in_flight": pair.in_flight,
+        "credits": pair.credits,
+        "waiting": len(pair.queue),
         "batches": pair.batches,
         "interrupts": pair.interrupts,
     }

@@ -16,6 +16,7 @@ from iovirt_dist.errors import ConfigError, ImageError
 from iovirt_dist.guest import core as gc
 from iovirt_dist.guest.script.core import Action, Drained, Event, Script, ScriptCore, ScriptPlan
 from iovirt_dist.guest.script.failure import failure_line, failure_trace
+from iovirt_dist.runtime.guest_status import own_status
 from iovirt_dist.runtime.reactor import Reactor
 from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.runtime.telemetry import Telemetry
@@ -25,7 +26,7 @@ from iovirt_dist.transport.port import ONLY_PEER
 from iovirt_dist.transport.pump import Pump, attach
 from iovirt_dist.transport.zeromq import dial
 from iovirt_dist.wire.codec import Buffer
-from iovirt_dist.wire.messages import Role, TrapKind
+from iovirt_dist.wire.messages import Role
 from iovirt_dist.wire.session import SessionConfig
 
 log = logging.getLogger(__name__)
@@ -140,13 +141,4 @@ class ScriptProcess:
 
     def status(self) -> dict[str, Any]:
         """What the status file tells: the guest's state, its own counts, and what the script has published."""
-        core = self.core.core
-        return {
-            "state": core.state.name.lower(),
-            "reason": core.reason,
-            "traps": {kind.name.lower(): core.counts.traps[kind] for kind in TrapKind},
-            "bytes_in": core.bytes_in,
-            "bytes_out": core.bytes_out,
-            "rejects": dict(core.opener.rejects),
-            "results": dict(self.core.results),
-        }
+        return {**own_status(self.core.core), "results": dict(self.core.results)}

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.runtime.status import MIN_INTERVAL_NS, StatusWriter
 from iovirt_dist.runtime.trace_log import TraceLog
 from iovirt_dist.topology.specs import AnySpec, Topology
+
+_PAGE_BYTES: Final = resource.getpagesize()
+
+
+def usage() -> dict[str, int]:
+    """Return the processor time (user and system) that this process has had, and its resident memory.
+
+    Source: proc(5), /proc/PID/statm, second field, in pages.
+    """
+    resident = int(Path("/proc/self/statm").read_bytes().split()[1])
+    return {"cpu_ns": time.process_time_ns(), "rss_bytes": resident * _PAGE_BYTES}
 
 
 class Telemetry:
@@ -62,6 +75,6 @@ class Telemetry:
             self._write()
 
     def _write(self) -> None:
-        self._writer.update(time.time_ns(), force=True, **self._status())
+        self._writer.update(time.time_ns(), force=True, **usage(), **self._status())
         if self._trace is not None:
             self._trace.poll()
