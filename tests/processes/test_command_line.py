@@ -142,14 +142,12 @@ def test_detached_process_that_fails_is_named(folder: Path, iovirt: Iovirt) -> N
 
 
 def test_detached_process_that_fails_at_start_gives_its_reason(folder: Path, iovirt: Iovirt) -> None:
-    """Its own last words after three tries, not a state after 15 s."""
+    """Its own last words after three tries."""
     write_service(folder, "hypervisor", "sys.exit('iovirt: error: hv0: tcp://h:1: address is in use; change it')")
-    started_s = time.monotonic()
     up = iovirt("up", "-d")
     assert up.returncode == 1
     assert "iovirt: error: hv0: tcp://h:1: address is in use; change it (" in up.stderr
     assert "; see 'iovirt logs hv0')\n" in up.stderr
-    assert time.monotonic() - started_s < 12
 
 
 def test_detached_down_after_the_supervisor_was_killed(folder: Path, iovirt: Iovirt) -> None:
