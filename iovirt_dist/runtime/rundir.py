@@ -8,6 +8,7 @@
       status/NAME.json  what the process says about itself
       trace/NAME.jsonl  its trace points, while trace/_on exists; stays
       qos/NAME.json     what `iovirt set` has set for the guests of hypervisor NAME
+      scale.json        what `iovirt scale` has said
 
 Sockets, locks, links, status files, settings and the trace's switch go when the topology goes; logs and images stay.
 """
@@ -175,7 +176,7 @@ class RunDir:
 
     def leftovers(self) -> list[Path]:
         """Everything that `clean` would remove."""
-        patterns = ("sock/*", "status/*", "console/*.tty", "trace/_on", "qos/*")
+        patterns = ("sock/*", "status/*", "console/*.tty", "trace/_on", "qos/*", "scale.json*")
         return sorted(path for pattern in patterns for path in self.path.glob(pattern))
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.topology.parse import parse_document
 from iovirt_dist.topology.resolve import Origin, resolve_topology
+from iovirt_dist.topology.scaling import NOT_SCALED, Scaling, read_scaling
 from iovirt_dist.topology.specs import Topology
 
 HOST_KEY = "IOVIRT_HOST"
@@ -23,12 +26,12 @@ def default_text() -> str:
     return resources.files("iovirt_dist.topology").joinpath("default.toml").read_text("utf-8")
 
 
-def load_topology(path: Path | str | None = None, counts: Mapping[str, int] | None = None) -> Topology:
+def load_topology(path: Path | str | None = None, scaling: Scaling = NOT_SCALED) -> Topology:
     """Read and check a topology file.
 
     Args:
         path: The file; None for the built-in topology, whose paths are relative to the current folder.
-        counts: Replicas of guest tables, by name, where they are not what the file says.
+        scaling: What was scaled since the topology came up; tables that the file does not have are left out.
 
     Returns:
         The checked topology. Guest images may still be missing: see `Topology.missing_images`.
@@ -38,7 +41,7 @@ def load_topology(path: Path | str | None = None, counts: Mapping[str, int] | No
         EndpointError: A socket path is too long.
     """
     if path is None:
-        return topology_from_text(default_text(), Origin("built-in topology", None, Path.cwd()), counts)
+        return topology_from_text(default_text(), Origin("built-in topology", None, Path.cwd()), scaling)
     source = Path(path).absolute()
     try:
         text = source.read_text("utf-8")
@@ -46,16 +49,48 @@ def load_topology(path: Path | str | None = None, counts: Mapping[str, int] | No
         raise ConfigError(f"cannot read the topology: {error.strerror}", str(path)) from None
     except UnicodeDecodeError:
         raise ConfigError("not valid TOML: the file is not UTF-8 text", str(path)) from None
-    return topology_from_text(text, Origin(str(path), source, source.parent), counts)
+    return topology_from_text(text, Origin(str(path), source, source.parent), scaling)
 
 
-def topology_from_text(text: str, origin: Origin, counts: Mapping[str, int] | None = None) -> Topology:
+def topology_from_text(text: str, origin: Origin, scaling: Scaling = NOT_SCALED) -> Topology:
     """Check a topology's text; raises as `load_topology` does."""
-    return resolve_topology(parse_document(text, origin.label), origin, counts or {})
+    topology = resolve_topology(parse_document(text, origin.label), origin, scaling)
+    return replace(topology, digest=hashlib.sha256(text.encode()).hexdigest())
+
+
+def host_part(topology: Topology, host: str) -> Topology:
+    """Choose a host's part of a topology: the host that is named, or the only one.
+
+    Args:
+        topology: All of it.
+        host: Name of the host, empty if none was named.
+
+    Returns:
+        The part; all of it if the topology names no hosts, or several and none was named.
+
+    Raises:
+        ConfigError: There is no such host.
+    """
+    chosen = host or (next(iter(topology.hosts)) if len(topology.hosts) == 1 else "")
+    return topology.at(chosen) if chosen else topology
+
+
+def load_running(path: Path | str | None, host: str) -> Topology:
+    """Load a host's part of a topology as it is now, scaled as `iovirt scale` has said since it came up.
+
+    Args:
+        path: As of `load_topology`.
+        host: As of `host_part`.
+
+    Raises:
+        ConfigError: As of `load_topology` and `host_part`.
+        EndpointError: As of `load_topology`.
+    """
+    topology = host_part(load_topology(path), host)
+    scaling = read_scaling(topology.run_dir)
+    return host_part(load_topology(path, scaling), host) if scaling.revision else topology
 
 
 def topology_from_environment(environ: Mapping[str, str]) -> Topology:
-    """Load what IOVIRT_TOPOLOGY names, or the built-in topology, the part of IOVIRT_HOST; raises as `load_topology`."""
-    topology = load_topology(environ.get(ENVIRONMENT_KEY) or None)
-    host = environ.get(HOST_KEY)
-    return topology.at(host) if host else topology
+    """Load what IOVIRT_TOPOLOGY names, or the built-in topology, the part of IOVIRT_HOST; raises as `load_running`."""
+    return load_running(environ.get(ENVIRONMENT_KEY) or None, environ.get(HOST_KEY, ""))

@@ -15,19 +15,20 @@ from iovirt_dist.topology.resolve_controllers import ControllerResolver
 from iovirt_dist.topology.resolve_guests import GuestResolver
 from iovirt_dist.topology.resolve_hosts import HostResolver, Placement
 from iovirt_dist.topology.resolve_net import check_networks
+from iovirt_dist.topology.scaling import NOT_SCALED, Scaling
 from iovirt_dist.topology.scope import Origin, Scope
 from iovirt_dist.topology.specs import NATIVE, ControllerSpec, DriverDomainSpec, HypervisorSpec, Topology
 
 __all__ = ["Origin", "resolve_topology"]
 
 
-def resolve_topology(document: schema.Document, origin: Origin, counts: Mapping[str, int]) -> Topology:
+def resolve_topology(document: schema.Document, origin: Origin, scaling: Scaling = NOT_SCALED) -> Topology:
     """Check a document's references and turn it into a topology.
 
     Args:
         document: The file's tables.
         origin: Where it comes from.
-        counts: Replicas of guest tables, by name, where they are not what the document says.
+        scaling: What was scaled since the topology came up.
 
     Returns:
         The topology with absolute paths, full addresses and expanded replicas.
@@ -46,7 +47,7 @@ def resolve_topology(document: schema.Document, origin: Origin, counts: Mapping[
     controllers = ControllerResolver(scope, hosts, hypervisors).resolve(document.controller)
     domains = _driver_domains(scope, hosts, document, controllers)
     placement = Placement(hosts.hosts, hypervisors)
-    guests = GuestResolver(scope, hypervisors, controllers, placement, counts).resolve(document.guest)
+    guests = GuestResolver(scope, hypervisors, controllers, placement, scaling).resolve(document.guest)
     check_networks(scope, controllers, guests.specs, document.guest)
     return Topology(
         name=table.name,
@@ -62,6 +63,8 @@ def resolve_topology(document: schema.Document, origin: Origin, counts: Mapping[
         keys=scope.path(table.keys) if table.keys else None,
         counts=guests.counts,
         groups=guests.groups,
+        reach=guests.reach,
+        revision=scaling.revision,
     )
 
 

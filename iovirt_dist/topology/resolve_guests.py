@@ -19,8 +19,10 @@ from iovirt_dist.topology import schema, units
 from iovirt_dist.topology.parse import suggestion
 from iovirt_dist.topology.program_abi import PROGRAM_ABIS, program_abi
 from iovirt_dist.topology.qos import DEVICES, resolve_qos
+from iovirt_dist.topology.replicas import Replica, choices, reach, replicas
 from iovirt_dist.topology.resolve_hosts import Placement
 from iovirt_dist.topology.resolve_net import derived_mac, parse_mac
+from iovirt_dist.topology.scaling import Scaling
 from iovirt_dist.topology.scope import Scope
 from iovirt_dist.topology.specs import (
     BlockSpec,
@@ -62,7 +64,6 @@ _MODULE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*"
 
 _KERNEL_FORMATS: Final = frozenset({"auto", "elf", "multiboot"})
 """Image formats that take a command line; what ``auto`` finds to be a ROM ignores it."""
-
 _T = TypeVar("_T")
 
 
@@ -87,25 +88,13 @@ class Guests(NamedTuple):
         specs: By name.
         counts: How many each table has.
         groups: Tables by the names of their guests.
+        reach: Controllers that guests of a hypervisor may need, by hypervisor.
     """
 
     specs: dict[GuestName, GuestSpec]
     counts: dict[str, int]
     groups: dict[GuestName, str]
-
-
-class _Replica(NamedTuple):
-    """One guest to be: its table, which may stand for several.
-
-    Attributes:
-        group: The table's name.
-        name: The guest's own.
-        number: Which replica, from 1.
-    """
-
-    group: str
-    name: str
-    number: int
+    reach: dict[ProcessName, tuple[ProcessName, ...]]
 
 
 class _Common(TypedDict):
@@ -131,7 +120,7 @@ class GuestResolver:
         hypervisors: All hypervisors by name.
         controllers: All controllers by name.
         placement: Chooses among hypervisors.
-        counts: Replicas of guest tables, by name, where they are not what the tables say.
+        scaling: Replicas of guest tables where they are not what the tables say, and where guests are already.
     """
 
     def __init__(
@@ -140,13 +129,13 @@ class GuestResolver:
         hypervisors: Mapping[ProcessName, HypervisorSpec],
         controllers: Mapping[ProcessName, ControllerSpec],
         placement: Placement,
-        counts: Mapping[str, int],
+        scaling: Scaling,
     ) -> None:
         self._scope = scope
         self._hypervisors = hypervisors
         self._controllers = controllers
         self._placement = placement
-        self._counts = counts
+        self._scaling = scaling
 
     def resolve(self, tables: Mapping[str, schema.AnyGuestTable]) -> Guests:
         """Check all guests.
@@ -154,28 +143,31 @@ class GuestResolver:
         Raises:
             ConfigError: Something is contradictory; `where` names file and key.
         """
-        groups = {group: self._replicas(group, table) for group, table in tables.items()}
-        guests = {guest.name: guest for replicas in groups.values() for guest in replicas}
+        for group, table in tables.items():
+            self._keep(group, table)
+        groups = {group: self._guests(group, table) for group, table in tables.items()}
+        guests = {guest.name: guest for found in groups.values() for guest in found}
         self._check_writers(guests)
         self._check_terminals(guests)
-        of = {guest.name: group for group, replicas in groups.items() for guest in replicas}
-        return Guests(guests, {group: len(replicas) for group, replicas in groups.items()}, of)
+        of = {guest.name: group for group, found in groups.items() for guest in found}
+        counts = {group: len(found) for group, found in groups.items()}
+        return Guests(guests, counts, of, reach(tables, self._scaling, self._controllers))
 
-    def _replicas(self, group: str, table: schema.AnyGuestTable) -> list[GuestSpec]:
-        """Guests of a table. The first keeps the name that the file gives it, however many there are now."""
-        for hypervisor in self._choices(table):
+    def _keep(self, group: str, table: schema.AnyGuestTable) -> None:
+        """Check a table's hypervisors, and let those of its guests that run somewhere already stay there."""
+        for hypervisor in choices(table):
             if hypervisor not in self._hypervisors:
                 where = self._scope.where("guest", group, "hypervisor")
                 raise ConfigError(f"no hypervisor '{hypervisor}'", where, suggestion(hypervisor, self._hypervisors))
-        numbers = range(1, self._counts.get(group, table.count) + 1)
-        alone = 1 if table.count == 1 else 0
-        return [self._guest(_Replica(group, group if n == alone else f"{group}-{n}", n), table) for n in numbers]
+        for replica in replicas(group, table, self._scaling):
+            place = self._scaling.places.get(replica.name)
+            if place in choices(table):
+                self._placement.keep(replica.name, place, self._memory(table, group))
 
-    @staticmethod
-    def _choices(table: schema.AnyGuestTable) -> list[str]:
-        return [table.hypervisor] if isinstance(table.hypervisor, str) else table.hypervisor
+    def _guests(self, group: str, table: schema.AnyGuestTable) -> list[GuestSpec]:
+        return [self._guest(replica, table) for replica in replicas(group, table, self._scaling)]
 
-    def _guest(self, replica: _Replica, table: schema.AnyGuestTable) -> GuestSpec:
+    def _guest(self, replica: Replica, table: schema.AnyGuestTable) -> GuestSpec:
         self._scope.claim_name(replica.name, self._scope.where("guest", replica.group))
         common = self._common(replica, table)
         if isinstance(table, schema.MachineTable):
@@ -184,11 +176,10 @@ class GuestResolver:
             return self._program(replica.group, table, common)
         return self._script(replica.group, table, common)
 
-    def _common(self, replica: _Replica, table: schema.AnyGuestTable) -> _Common:
+    def _common(self, replica: Replica, table: schema.AnyGuestTable) -> _Common:
         devices, group = table.devices, replica.group
         hvc = devices.virtio_console if isinstance(devices, schema.DevicesTable) else ""
-        written = devices.disk.replace("{name}", replica.name).replace("{n}", str(replica.number))
-        disk = self._disk(written, self._device_key(group, "disk"))
+        disk = self._disk(replica.fill(devices.disk), self._device_key(group, "disk"))
         if devices.overlay:
             if disk is None:
                 where = self._device_key(group, "overlay")
@@ -198,7 +189,7 @@ class GuestResolver:
         where = self._scope.where("guest", group, "hypervisor")
         return _Common(
             name=GuestName(replica.name),
-            hypervisor=self._placement.place(self._choices(table), memory_bytes, where),
+            hypervisor=self._placement.place(replica.name, choices(table), memory_bytes, where),
             restart=table.restart,
             memory_bytes=memory_bytes,
             disk=disk,
@@ -374,7 +365,7 @@ class GuestResolver:
     def _rng(self, written: str, where: str) -> RngAttachment | None:
         return RngAttachment(self._reference(written, RngSpec, "rng", where).name) if written else None
 
-    def _net(self, devices: schema.MachineDevicesTable, replica: _Replica) -> NetAttachment | None:
+    def _net(self, devices: schema.MachineDevicesTable, replica: Replica) -> NetAttachment | None:
         where = self._device_key(replica.group, "mac")
         if not devices.net:
             if devices.mac:

@@ -85,11 +85,18 @@ class Placement:
         self._hypervisors = hypervisors
         self._used: dict[HostName, int] = dict.fromkeys((*hosts, NO_HOST), 0)
         self._guests: dict[str, int] = dict.fromkeys(hypervisors, 0)
+        self._kept: dict[str, ProcessName] = {}
 
-    def place(self, choices: Sequence[str], memory_bytes: int, where: str) -> ProcessName:
+    def keep(self, guest: str, hypervisor: str, memory_bytes: int) -> None:
+        """Say where a guest is already, before any other guest is placed."""
+        self._kept[guest] = ProcessName(hypervisor)
+        self._take(hypervisor, memory_bytes)
+
+    def place(self, guest: str, choices: Sequence[str], memory_bytes: int, where: str) -> ProcessName:
         """Return the hypervisor whose host has most memory left, of equals the one with the fewest guests.
 
         Args:
+            guest: Name of the guest; one that is somewhere already stays there.
             choices: Names of hypervisors that exist; at least one.
             memory_bytes: What the guest takes.
             where: File and key for messages.
@@ -97,15 +104,20 @@ class Placement:
         Raises:
             ConfigError: No host has room.
         """
+        if guest in self._kept:
+            return self._kept[guest]
         fitting = [name for name in choices if self._free(name) >= memory_bytes]
         if not fitting:
             need = units.format_size(memory_bytes)
             hosts = ", ".join(sorted({self._host(name) for name in choices}))
             raise ConfigError(f"no room for {need} on {hosts}", where, "enlarge host memory, or have fewer guests")
         chosen = max(fitting, key=lambda name: (self._free(name), -self._guests[name]))
-        self._used[self._host(chosen)] += memory_bytes
-        self._guests[chosen] += 1
+        self._take(chosen, memory_bytes)
         return ProcessName(chosen)
+
+    def _take(self, hypervisor: str, memory_bytes: int) -> None:
+        self._used[self._host(hypervisor)] += memory_bytes
+        self._guests[hypervisor] += 1
 
     def _host(self, hypervisor: str) -> HostName:
         return self._hypervisors[ProcessName(hypervisor)].host

@@ -194,6 +194,9 @@ class Topology:
         keys: Absolute path of the folder of CURVE keys; None without.
         counts: Replicas of each guest table now.
         groups: Guest tables by the names of their replicas.
+        reach: Controllers that a hypervisor's guests may need, those that it may get included, by hypervisor.
+        digest: SHA-256 of the file's text, in hexadecimal digits.
+        revision: How often it was scaled since it came up.
     """
 
     name: str
@@ -210,6 +213,9 @@ class Topology:
     keys: Path | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     groups: Mapping[GuestName, str] = field(default_factory=dict)
+    reach: Mapping[ProcessName, tuple[ProcessName, ...]] = field(default_factory=dict)
+    digest: str = ""
+    revision: int = 0
 
     def at(self, host: str) -> Topology:
         """Return the part of one host: its run directory, and of `specs` what runs there; everything else stays known.
@@ -278,8 +284,9 @@ class Topology:
         return [guest for guest in self.guests.values() if guest.hypervisor == hypervisor]
 
     def controllers_of(self, hypervisor: str) -> list[ControllerSpec]:
-        """The controllers that one hypervisor's guests reach: a queue pair each."""
+        """The controllers that one hypervisor's guests reach, those that it may yet get included: a queue pair each."""
         wanted = {name for guest in self.guests_of(hypervisor) for name in guest.controllers}
+        wanted.update(self.reach.get(ProcessName(hypervisor), ()))
         return [controller for name, controller in self.controllers.items() if name in wanted]
 
     def terminals_of(self, controller: str) -> list[str]:
