@@ -1,8 +1,9 @@
-"""The block controller as a process."""
+"""The block controller, for a process of its own or a driver domain."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +11,7 @@ from iovirt_dist.controllers.block.core import BlockAccess, BlockOutcome
 from iovirt_dist.controllers.block.extents import BlockConfig, Durability, Extent
 from iovirt_dist.controllers.block.runner import BlockRunner, open_block
 from iovirt_dist.controllers.front import DeviceCore
-from iovirt_dist.runtime.controller_process import ControllerProcess
+from iovirt_dist.runtime.controller_process import serve_controller
 from iovirt_dist.topology.specs import BlockSpec, Topology
 
 
@@ -26,7 +27,7 @@ def block_config(spec: BlockSpec) -> BlockConfig:
 
 
 class BlockProcess:
-    """Runs a block controller.
+    """A block controller's `iovirt_dist.runtime.device_service.ControllerDevice`, and as a process by itself.
 
     Args:
         topology: Where everything is.
@@ -39,16 +40,26 @@ class BlockProcess:
 
     def __init__(self, topology: Topology, spec: BlockSpec) -> None:
         config = block_config(spec)
-        self._process = ControllerProcess(topology, spec, config.queue_credits)
+        self._topology = topology
+        self._spec = spec
+        self.credits = config.queue_credits
         self._core, self._storage = open_block(config)
+
+    @property
+    def core(self) -> DeviceCore[BlockOutcome, BlockAccess]:
+        """What decides."""
+        return self._core
+
+    def open_hands(self, deliver: Callable[[BlockOutcome], None]) -> BlockRunner:
+        """Make what reads and writes the image; on the running loop."""
+        return BlockRunner(self._storage, deliver, asyncio.get_running_loop().call_soon_threadsafe)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then everything acknowledged is stable and the image is free."""
-        post = asyncio.get_running_loop().call_soon_threadsafe
-        core: DeviceCore[BlockOutcome, BlockAccess] = self._core
-        await self._process.serve(stop, core, lambda deliver: BlockRunner(self._storage, deliver, post), self._status)
+        await serve_controller(self._topology, self._spec, self, stop)
 
-    def _status(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
+        """What the device tells of itself."""
         core = self._core
         counts = asdict(core.pairs.counts)
         return {**counts, "syncs": core.syncs, "medium_errors": core.medium_errors, "failed": core.failed}

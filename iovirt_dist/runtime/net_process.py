@@ -1,9 +1,10 @@
-"""The network controller as a process."""
+"""The network controller, for a process of its own or a driver domain."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -11,12 +12,14 @@ from iovirt_dist.controllers.front import DeviceCore
 from iovirt_dist.controllers.net.config import QUEUE_CREDITS, NetConfig, PortConfig, ResponderConfig
 from iovirt_dist.controllers.net.core import NetAccess, NetController, NetOutcome
 from iovirt_dist.controllers.net.runner import NetRunner
-from iovirt_dist.runtime.controller_process import ControllerProcess
+from iovirt_dist.runtime.controller_process import serve_controller
 from iovirt_dist.topology.specs import NetSpec, ResponderSpec, SwitchPort, Topology
 
 
 class NetProcess:
-    """Runs a network controller: a switch with a port for each guest that the topology plugs in.
+    """A network controller: a switch with a port for each guest that the topology plugs in.
+
+    It is a device, and a process by itself.
 
     Args:
         topology: Where everything is.
@@ -24,17 +27,27 @@ class NetProcess:
     """
 
     def __init__(self, topology: Topology, spec: NetSpec) -> None:
-        self._process = ControllerProcess(topology, spec, QUEUE_CREDITS)
+        self._topology = topology
+        self._spec = spec
+        self.credits = QUEUE_CREDITS
         self._core = NetController(net_config(topology, spec))
         self._folder = spec.responder.tftp if spec.responder else None
 
+    @property
+    def core(self) -> DeviceCore[NetOutcome, NetAccess]:
+        """What decides."""
+        return self._core
+
+    def open_hands(self, _: Callable[[NetOutcome], None]) -> NetRunner:
+        """Make what writes captures and reads files; all of it is done at once, so nothing is delivered later."""
+        return NetRunner(time.time_ns() - time.monotonic_ns(), self._folder)
+
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set."""
-        core: DeviceCore[NetOutcome, NetAccess] = self._core
-        wall_minus_monotonic_ns = time.time_ns() - time.monotonic_ns()
-        await self._process.serve(stop, core, lambda _: NetRunner(wall_minus_monotonic_ns, self._folder), self._status)
+        await serve_controller(self._topology, self._spec, self, stop)
 
-    def _status(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
+        """What the device tells of itself."""
         return {**asdict(self._core.pairs.counts), **self._core.status()}
 
 

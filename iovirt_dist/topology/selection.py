@@ -11,6 +11,7 @@ from iovirt_dist.topology.specs import (
     AnySpec,
     BlockSpec,
     ConsoleSpec,
+    DriverDomainSpec,
     GuestSpec,
     HypervisorSpec,
     Kind,
@@ -54,6 +55,10 @@ def select(kind: Literal["console"], argv: Sequence[str], environ: Mapping[str, 
 def select(kind: Literal["rng"], argv: Sequence[str], environ: Mapping[str, str]) -> Selection[RngSpec]: ...
 @overload
 def select(kind: Literal["net"], argv: Sequence[str], environ: Mapping[str, str]) -> Selection[NetSpec]: ...
+@overload
+def select(
+    kind: Literal["driver_domain"], argv: Sequence[str], environ: Mapping[str, str]
+) -> Selection[DriverDomainSpec]: ...
 @overload
 def select(kind: Literal["guest"], argv: Sequence[str], environ: Mapping[str, str]) -> Selection[GuestSpec]: ...
 def select(kind: Kind, argv: Sequence[str], environ: Mapping[str, str]) -> Selection[AnySpec]:

@@ -58,6 +58,7 @@ class ConsoleRunner:
         deliver: Takes input as it arrives; called in the loop's thread.
         add_reader: ``add_reader(fd, callback)``, as of an asyncio loop.
         remove_reader: ``remove_reader(fd)``.
+        release: Called by `close` when every terminal has been let go of.
     """
 
     def __init__(
@@ -66,11 +67,13 @@ class ConsoleRunner:
         deliver: Callable[[ConsoleOutcome], None],
         add_reader: Callable[[int, Callable[[], None]], object],
         remove_reader: Callable[[int], object],
+        release: Callable[[], None] = lambda: None,
     ) -> None:
         self._open_port = open_port
         self._deliver = deliver
         self._add_reader = add_reader
         self._remove_reader = remove_reader
+        self._release = release
         self._ports: dict[int, _Port] = {}
 
     def perform(self, action: ConsoleAccess) -> ConsoleOutcome | None:
@@ -89,6 +92,7 @@ class ConsoleRunner:
                 self._remove_reader(port.port.fileno())
             port.port.close()
         self._ports.clear()
+        self._release()
 
     def _open(self, action: OpenTerminal) -> TerminalOpened:
         try:

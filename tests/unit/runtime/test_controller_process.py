@@ -6,9 +6,10 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from iovirt_dist.drivers.disk import DiskDriver
 from iovirt_dist.drivers.entropy import EntropyDriver
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.runtime.block_process import BlockProcess
-from iovirt_dist.runtime.controller_process import ControllerProcess
+from iovirt_dist.runtime.controller_process import serve_controller
 from iovirt_dist.runtime.rng_process import RngProcess
 from iovirt_dist.testing.documents import write_topology
 from iovirt_dist.topology.specs import BlockSpec, ControllerSpec, RngSpec, Topology
@@ -163,7 +164,7 @@ async def test_block_process_takes_a_batch_of_writes_and_gives_a_batch_of_reads(
 
 
 class Chain:
-    """A device class and its hands in one: each access ends at once in an outcome that leads to the next access.
+    """A device, its class and its hands in one: each access ends at once in an outcome that leads to the next access.
 
     Args:
         length: Accesses until a command completes.
@@ -172,6 +173,21 @@ class Chain:
     def __init__(self, length: int) -> None:
         self.left = length
         self.ended = asyncio.Event()
+
+    credits = 8
+
+    @property
+    def core(self) -> Chain:
+        """Itself."""
+        return self
+
+    def open_hands(self, _: Callable[[str], None]) -> Chain:
+        """Itself, too."""
+        return self
+
+    def status(self) -> dict[str, Any]:
+        """There is nothing to tell."""
+        return {}
 
     def deadline_ns(self) -> int | None:
         """Nothing is timed."""
@@ -200,8 +216,7 @@ async def test_outcomes_that_come_at_once_do_not_pile_up_on_the_stack(topology: 
     spec = topology.controller("rng0")
     chain = Chain(5000)
     stop = asyncio.Event()
-    process = ControllerProcess(topology, spec, 8)
-    running = asyncio.create_task(process.serve(stop, chain, lambda _: chain, dict))
+    running = asyncio.create_task(serve_controller(topology, spec, chain, stop))
     with closing(Hypervisor(spec, "")) as hypervisor:
         asking = asyncio.create_task(hypervisor.until_idle())
         await asyncio.wait_for(chain.ended.wait(), PATIENCE_S)
