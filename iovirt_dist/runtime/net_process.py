@@ -12,7 +12,9 @@ from iovirt_dist.controllers.front import DeviceCore
 from iovirt_dist.controllers.net.config import QUEUE_CREDITS, NetConfig, PortConfig, ResponderConfig
 from iovirt_dist.controllers.net.core import NetAccess, NetController, NetOutcome
 from iovirt_dist.controllers.net.runner import NetRunner
+from iovirt_dist.controllers.net.uplink_runner import Uplink
 from iovirt_dist.runtime.controller_process import serve_controller
+from iovirt_dist.runtime.tap import open_tap
 from iovirt_dist.topology.specs import NetSpec, ResponderSpec, SwitchPort, Topology
 
 
@@ -29,26 +31,53 @@ class NetProcess:
     def __init__(self, topology: Topology, spec: NetSpec) -> None:
         self._topology = topology
         self._spec = spec
-        self.credits = QUEUE_CREDITS
         self._core = NetController(net_config(topology, spec))
-        self._folder = spec.responder.tftp if spec.responder else None
+        self.credits = QUEUE_CREDITS
 
     @property
     def core(self) -> DeviceCore[NetOutcome, NetAccess]:
         """What decides."""
         return self._core
 
-    def open_hands(self, _: Callable[[NetOutcome], None]) -> NetRunner:
-        """Make what writes captures and reads files; all of it is done at once, so nothing is delivered later."""
-        return NetRunner(time.time_ns() - time.monotonic_ns(), self._folder)
+    def open_hands(self, deliver: Callable[[NetOutcome], None]) -> NetRunner:
+        """Make what writes captures, reads files and has the uplink; on the running loop.
+
+        Raises:
+            EndpointError: The interface of the uplink cannot be had.
+        """
+        return net_hands(self._spec)(deliver)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set."""
+        """Serve until `stop` is set.
+
+        Raises:
+            EndpointError: The interface of the uplink cannot be had.
+        """
         await serve_controller(self._topology, self._spec, self, stop)
 
     def status(self) -> dict[str, Any]:
         """What the device tells of itself."""
         return {**asdict(self._core.pairs.counts), **self._core.status()}
+
+
+def net_hands(spec: NetSpec) -> Callable[[Callable[[NetOutcome], None]], NetRunner]:
+    """Return what makes a switch's hands, on the running loop; its uplink's interface is taken at once.
+
+    Raises:
+        EndpointError: The interface of the uplink cannot be had.
+    """
+    wall_minus_monotonic_ns = time.time_ns() - time.monotonic_ns()
+    folder = spec.responder.tftp if spec.responder else None
+    tap = open_tap(spec.uplink, spec.mtu) if spec.uplink else None
+
+    def make(deliver: Callable[[NetOutcome], None]) -> NetRunner:
+        loop = asyncio.get_running_loop()
+        uplink = None
+        if tap is not None:
+            uplink = Uplink(tap, lambda: open_tap(spec.uplink, spec.mtu, make=tap.made), deliver, loop)
+        return NetRunner(wall_minus_monotonic_ns, folder, uplink=uplink)
+
+    return make
 
 
 def net_config(topology: Topology, spec: NetSpec) -> NetConfig:
@@ -58,6 +87,7 @@ def net_config(topology: Topology, spec: NetSpec) -> NetConfig:
         storm_frames_per_s=spec.storm_frames_per_s,
         responder=_responder(spec.responder, spec.mtu) if spec.responder else None,
         tap=spec.tap,
+        uplink=spec.uplink,
     )
 
 

@@ -85,6 +85,7 @@ class NetConfig:
         tap: File that every frame is written to once, None for none.
         aging_ns: Silence after which a learned address is forgotten.
         queue_frames: Frames that wait for a port's guest.
+        uplink: Interface that is one more port, empty for none.
     """
 
     ports: tuple[PortConfig, ...]
@@ -93,3 +94,4 @@ class NetConfig:
     tap: Path | None = None
     aging_ns: int = AGING_NS
     queue_frames: int = QUEUE_FRAMES
+    uplink: str = ""

@@ -3,7 +3,7 @@
 Theory of operation. A port belongs to one hypervisor and is up from its identification until that hypervisor's queue
 pair closes. A transmit ends as soon as the switch has seen its frame. Receives are parked, in order, until the
 switch has a frame for their port. What the switch gives for the built-in host never leaves the core, except for the
-files that the host is asked for.
+files that the host is asked for. What it gives for the uplink leaves at the end of the same turn.
 """
 
 from __future__ import annotations
@@ -28,6 +28,14 @@ from iovirt_dist.controllers.net.config import QUEUE_CREDITS, NetConfig, PortCon
 from iovirt_dist.controllers.net.responder import Responder
 from iovirt_dist.controllers.net.switch import Switch
 from iovirt_dist.controllers.net.tftp import FileAccess, FileOpened, FileOutcome, FileRead
+from iovirt_dist.controllers.net.uplink import (
+    SendUplink,
+    UplinkChanged,
+    UplinkDropped,
+    UplinkEvent,
+    UplinkReceived,
+    uplink_port,
+)
 from iovirt_dist.controllers.peer_queues import OutstandingCommand
 from iovirt_dist.wire.commands import MAX_FRAME_BYTES, MIN_FRAME_BYTES, Opcode, Status, UnitIdentity
 
@@ -50,9 +58,9 @@ class CaptureFrames:
     at_ns: int
 
 
-NetAccess = CaptureFrames | FileAccess
+NetAccess = CaptureFrames | FileAccess | SendUplink
 NetAction = CompleteCommands | NetAccess
-NetOutcome = FileOutcome
+NetOutcome = FileOutcome | UplinkEvent
 NetEvent = PairEvent | NetOutcome
 
 RESPONDER: Final = "(responder)"
@@ -70,13 +78,16 @@ class NetController:
 
     def __init__(self, config: NetConfig, queue_credits: int = QUEUE_CREDITS, burst: int = 32) -> None:
         self.pairs = QueuePairs(queue_credits, burst)
-        responder = config.responder
-        ports = (*config.ports, _responder_port(responder)) if responder else config.ports
+        ports = _all_ports(config)
         self.switch = Switch(ports, config.storm_frames_per_s, config.aging_ns, config.queue_frames, config.tap)
-        self.responder = Responder(responder) if responder else None
+        self.responder = Responder(config.responder) if config.responder else None
+        self.uplink_dropped = 0
+        """Frames that the uplink's interface did not take, and those from there that no guest would take."""
+        self._config = config
         self._responder_number = len(config.ports)
-        if responder:
-            self.switch.set_up(self._responder_number, True)
+        self._uplink_number = len(ports) - 1
+        for number in range(len(config.ports), len(ports)):
+            self.switch.set_up(number, True)
         self._numbers = {port.name: number for number, port in enumerate(config.ports)}
         self._parked: list[deque[OutstandingCommand]] = [deque() for _ in config.ports]
         self._identified: dict[str, set[int]] = {}
@@ -88,11 +99,14 @@ class NetController:
             TimerFired: self._timer_fired,
             FileOpened: self._file_event,
             FileRead: self._file_event,
+            UplinkReceived: self._uplink_received,
+            UplinkDropped: self._uplink_dropped,
+            UplinkChanged: self._uplink_changed,
         }
         self._now_ns = 0
 
     def handle(self, event: NetEvent, now_ns: int) -> list[NetAction]:
-        """Take an event; return completions first, then captures, then accesses to files."""
+        """Take an event; return completions first, then frames for the uplink, captures, accesses to files."""
         self._now_ns = now_ns
         handler = self._handlers.get(type(event))
         if handler is not None:
@@ -102,10 +116,12 @@ class NetController:
         switch = self.switch
         accesses = self._respond(self.responder) if self.responder is not None else ()
         for number in sorted(switch.touched):
-            if number != self._responder_number:
+            if number < self._responder_number:
                 self._serve(number)
-        switch.touched.clear()
         actions: list[NetAction] = [*self.pairs.collect()]
+        if self._config.uplink and self._uplink_number in switch.touched:
+            actions.append(self._send_uplink())
+        switch.touched.clear()
         if switch.captured:
             actions += [CaptureFrames(tap, frames, now_ns) for tap, frames in switch.captured.items()]
             switch.captured.clear()
@@ -129,7 +145,11 @@ class NetController:
             }
             for port in self.switch.ports
         }
-        return {"ports": ports, "responder": self.responder.status() if self.responder is not None else {}}
+        return {
+            "ports": ports,
+            "responder": self.responder.status() if self.responder is not None else {},
+            "uplink": self._uplink_status() if self._config.uplink else {},
+        }
 
     # --- the built-in host
 
@@ -150,6 +170,32 @@ class NetController:
     def _file_event(self, event: FileOutcome) -> None:
         if self.responder is not None:
             self.responder.file_event(event, self._now_ns)
+
+    # --- the uplink
+
+    def _uplink_status(self) -> dict[str, Any]:
+        port = self.switch.ports[self._uplink_number]
+        return {"interface": self._config.uplink, "up": port.up, "dropped": self.uplink_dropped}
+
+    def _send_uplink(self) -> SendUplink:
+        """Everything that waits there: the interface takes it now or not at all."""
+        number, take = self._uplink_number, self.switch.take
+        return SendUplink([take(number) for _ in range(len(self.switch.ports[number].queue))])
+
+    def _uplink_received(self, event: UplinkReceived) -> None:
+        """Frames from outside; of a length that no guest takes they are dropped."""
+        number, accept, now_ns = self._uplink_number, self.switch.accept, self._now_ns
+        for frame in event.frames:
+            if MIN_FRAME_BYTES <= len(frame) <= MAX_FRAME_BYTES:
+                accept(number, frame, now_ns)
+            else:
+                self.uplink_dropped += 1
+
+    def _uplink_dropped(self, event: UplinkDropped) -> None:
+        self.uplink_dropped += event.frames
+
+    def _uplink_changed(self, event: UplinkChanged) -> None:
+        self.switch.set_up(self._uplink_number, event.up)
 
     # --- queue pairs and ports
 
@@ -240,6 +286,16 @@ class NetController:
                 self.pairs.complete(command, Status.OK, frame)
             else:
                 self.pairs.complete(command, Status.BAD_LENGTH)
+
+
+def _all_ports(config: NetConfig) -> list[PortConfig]:
+    """The guests' ports, then those of the built-in host and of the uplink, if any."""
+    ports = list(config.ports)
+    if config.responder:
+        ports.append(_responder_port(config.responder))
+    if config.uplink:
+        ports.append(uplink_port())
+    return ports
 
 
 def _responder_port(responder: ResponderConfig) -> PortConfig:

@@ -1,4 +1,4 @@
-"""Performs the network core's actions on files: the thin I/O between the core and the file system."""
+"""Performs the network core's actions: the thin I/O between the core, the file system and the uplink's interface."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from iovirt_dist.controllers.net.core import CaptureFrames, NetAccess, NetOutcome
 from iovirt_dist.controllers.net.files import FileFolder
 from iovirt_dist.controllers.net.pcap import PcapFile
+from iovirt_dist.controllers.net.uplink import SendUplink
+from iovirt_dist.controllers.net.uplink_runner import Uplink
 
 _log = logging.getLogger(__name__)
 
@@ -20,6 +22,7 @@ class NetRunner:
         wall_minus_monotonic_ns: What makes wall clock times, ns since 1970 UTC, of the core's times.
         folder: What the built-in host's files are read from, None for no files.
         open_tap: Makes a capture file; raises OSError.
+        uplink: Hands of the uplink, None for none.
     """
 
     def __init__(
@@ -27,7 +30,9 @@ class NetRunner:
         wall_minus_monotonic_ns: int,
         folder: Path | None = None,
         open_tap: Callable[[Path], PcapFile] = PcapFile,
+        uplink: Uplink | None = None,
     ) -> None:
+        self._uplink = uplink
         self._wall_minus_monotonic_ns = wall_minus_monotonic_ns
         self._files = FileFolder(folder) if folder is not None else None
         self._open_tap = open_tap
@@ -35,6 +40,9 @@ class NetRunner:
 
     def perform(self, action: NetAccess) -> NetOutcome | None:
         """Do an action; return its outcome if it has one."""
+        if isinstance(action, SendUplink):
+            assert self._uplink is not None, "without an uplink the core sends nothing there"
+            return self._uplink.send(action.frames)
         if isinstance(action, CaptureFrames):
             self._capture(action)
             return None
@@ -58,7 +66,9 @@ class NetRunner:
                 file.close()
 
     def close(self) -> None:
-        """Close all files."""
+        """Close all files, and the uplink."""
+        if self._uplink is not None:
+            self._uplink.close()
         if self._files is not None:
             self._files.close()
         for file in self._taps.values():
