@@ -10,7 +10,10 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 import iovirt_dist
+from iovirt_dist.errors import ConfigError
 from iovirt_dist.topology import ENVIRONMENT_KEY, Topology, load_topology
+from iovirt_dist.topology.load import HOST_KEY, host_part, load_running
+from iovirt_dist.topology.specs import AnySpec
 
 _TOPOLOGY_HELP = f"Topology file. Default: ${ENVIRONMENT_KEY}, else the built-in topology."
 
@@ -18,6 +21,9 @@ File = Annotated[Path | None, Parameter(name=("--file", "-f"), help=_TOPOLOGY_HE
 _RUNNING_HELP = f"Topology file. Default: ${ENVIRONMENT_KEY}, else what is up in ./.iovirt, else the built-in one."
 RunningFile = Annotated[Path | None, Parameter(name=("--file", "-f"), help=_RUNNING_HELP)]
 LongFile = Annotated[Path | None, Parameter(name="--file", help=_RUNNING_HELP)]
+Host = Annotated[
+    str, Parameter(show_default=False, help=f"Which host's part. Default: ${HOST_KEY}, else the topology's only one.")
+]
 Json = Annotated[
     bool, Parameter(name="--json", negative=(), show_default=False, help="Print one JSON object on stdout.")
 ]
@@ -41,19 +47,54 @@ app = App(
 )
 
 
-def starting_topology(file: Path | None) -> Topology:
-    """The topology to start."""
-    return load_topology(file or os.environ.get(ENVIRONMENT_KEY) or None)
+def _host(host: str) -> str:
+    return host or os.environ.get(HOST_KEY, "")
 
 
-def running_topology(file: Path | None) -> Topology:
-    """The topology to look at: without a file, what is up in this folder's run directory comes before the built-in."""
-    topology = starting_topology(file)
-    if topology.source is not None:
-        return topology
+def starting_topology(file: Path | None, host: str = "") -> Topology:
+    """The topology to start, or a host's part of it: of the one that is named, or of the only one."""
+    return host_part(load_topology(file or os.environ.get(ENVIRONMENT_KEY) or None), _host(host))
+
+
+def running_topology(file: Path | None, host: str = "") -> Topology:
+    """The topology to look at, as it was scaled, or a host's part of it.
+
+    Without a file, what is up in this folder's run directory comes before the built-in topology.
+    """
+    written = file or os.environ.get(ENVIRONMENT_KEY) or None
+    if written is not None:
+        return load_running(written, _host(host))
     from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir  # noqa: PLC0415 - keeps --help fast
     from iovirt_dist.runtime.status import read_status_file  # noqa: PLC0415 - as above
 
-    status = read_status_file(RunDir(topology.run_dir).status(SUPERVISOR))
-    source = status.content.get("topology") if status is not None and status.alive else None
-    return load_topology(source) if source else topology
+    run_dir = load_topology().run_dir
+    for folder in (run_dir, *sorted(path.parent.parent for path in run_dir.glob(f"*/status/{SUPERVISOR}.json"))):
+        status = read_status_file(RunDir(folder).status(SUPERVISOR))
+        if status is not None and status.alive:
+            written = status.content.get("topology") or None
+            break
+    return load_running(written, _host(host))
+
+
+def local_part(topology: Topology, process: AnySpec) -> Topology:
+    """The part of the host that a process is on, whose files a command needs.
+
+    Raises:
+        ConfigError: Another host was chosen.
+    """
+    host = topology.host_of(process)
+    if topology.host and topology.host != host:
+        what = f"'{process.name}' is on host '{host}', not on '{topology.host}'"
+        raise ConfigError(what, topology.label, f"say --host {host}, on that machine")
+    return topology.at(host) if host and not topology.host else topology
+
+
+def need_host(topology: Topology) -> Topology:
+    """Refuse several hosts of which none was chosen: the command is about one host's files.
+
+    Raises:
+        ConfigError: Say which one.
+    """
+    if len(topology.hosts) > 1 and not topology.host:
+        raise ConfigError("which host?", topology.label, f"say --host: {', '.join(topology.hosts)}")
+    return topology

@@ -17,12 +17,15 @@ from iovirt_dist.cli import measuring as _measuring  # noqa: F401 - registers it
 from iovirt_dist.cli.app import (
     Expect,
     File,
+    Host,
     Json,
     LongFile,
     RunningFile,
     Text,
     Timeout,
     app,
+    local_part,
+    need_host,
     running_topology,
     starting_topology,
 )
@@ -39,15 +42,16 @@ def up(
     detach: Annotated[
         bool, Parameter(name=("--detach", "-d"), negative=(), show_default=False, help="Run in the background.")
     ] = False,
+    host: Host = "",
     json: Json = False,
 ) -> int:
-    """Start a topology's processes and restart what crashes.
+    """Start a topology's processes and restart what crashes; of several hosts those of one.
 
     In the foreground the logs are shown and Ctrl-C stops everything; detached, 'iovirt down' does.
     """
     from iovirt_dist.cli import launch, processes  # noqa: PLC0415 - keeps --help fast
 
-    topology = starting_topology(file)
+    topology = starting_topology(file, host)
     if not detach:
         return launch.run_foreground(topology)
     pid = launch.start_detached(topology)
@@ -61,12 +65,12 @@ def up(
 
 
 @app.command(help_epilogue="Example: iovirt down")
-def down(*, file: RunningFile = None, json: Json = False) -> int:
+def down(*, file: RunningFile = None, host: Host = "", json: Json = False) -> int:
     """Stop a topology and remove its sockets and status files; logs and disk images stay."""
     from iovirt_dist.runtime.rundir import RunDir  # noqa: PLC0415 - keeps --help fast
     from iovirt_dist.runtime.takedown import take_down  # noqa: PLC0415 - as above
 
-    done = take_down(RunDir(running_topology(file).run_dir))
+    done = take_down(RunDir(need_host(running_topology(file, host)).run_dir))
     if json:
         print_json(done._asdict())
     else:
@@ -76,11 +80,11 @@ def down(*, file: RunningFile = None, json: Json = False) -> int:
 
 
 @app.command(help_epilogue="Example: iovirt ps --json")
-def ps(*, file: RunningFile = None, json: Json = False) -> int:
-    """List the topology's processes and their state."""
+def ps(*, file: RunningFile = None, host: Host = "", json: Json = False) -> int:
+    """List the topology's processes and their state; of all hosts if none is named."""
     from iovirt_dist.cli.processes import show_processes  # noqa: PLC0415 - keeps --help fast
 
-    return show_processes(running_topology(file), as_json=json)
+    return show_processes(running_topology(file, host), as_json=json)
 
 
 _SET_EXAMPLES = """\
@@ -89,7 +93,7 @@ Example: iovirt set guest.disk weight=2 iops=none"""
 
 
 @app.command(name="set", help_epilogue=_SET_EXAMPLES)
-def set_(device: str, *settings: Text, file: RunningFile = None, json: Json = False) -> int:
+def set_(device: str, *settings: Text, file: RunningFile = None, host: Host = "", json: Json = False) -> int:
     """Change what a guest may have of a device, at once and until the topology goes down.
 
     Parameters
@@ -102,7 +106,7 @@ def set_(device: str, *settings: Text, file: RunningFile = None, json: Json = Fa
     """
     from iovirt_dist.cli.qos import set_qos  # noqa: PLC0415 - keeps --help fast
 
-    return set_qos(running_topology(file), device, settings, as_json=json)
+    return set_qos(running_topology(file, host), device, settings, as_json=json)
 
 
 @app.command(help_epilogue="Example: iovirt logs -f hv0 guest")
@@ -113,6 +117,7 @@ def logs(
         bool, Parameter(name=("--follow", "-f"), negative=(), show_default=False, help="Go on with new lines.")
     ] = False,
     lines: Annotated[int, Parameter(name=("--lines", "-n"), help="How many of the last lines of each log.")] = 50,
+    host: Host = "",
     json: Json = False,
 ) -> int:
     """Show the logs of all or the named processes ('_up' is the supervisor).
@@ -124,13 +129,14 @@ def logs(
     """
     from iovirt_dist.cli.processes import show_logs  # noqa: PLC0415 - keeps --help fast
 
-    return show_logs(running_topology(file), names, follow=follow, lines=lines, as_json=json)
+    return show_logs(need_host(running_topology(file, host)), names, follow=follow, lines=lines, as_json=json)
 
 
 @app.command(help_epilogue="Example: iovirt config --toml > topology.toml")
 def config(
     *,
     file: File = None,
+    host: Host = "",
     json: Json = False,
     toml: Annotated[
         bool, Parameter(name="--toml", negative=(), show_default=False, help="Print the file's text instead.")
@@ -139,7 +145,7 @@ def config(
     """Check a topology and show what it means."""
     from iovirt_dist.cli.config import show_config  # noqa: PLC0415 - keeps --help fast
 
-    topology = starting_topology(file)
+    topology = starting_topology(file, host)
     if toml:
         print(topology.source.read_text("utf-8") if topology.source else default_text(), end="")
         return EXIT_DONE
@@ -151,6 +157,7 @@ def console(
     guest: str,
     *,
     file: File = None,
+    host: Host = "",
     expect: Expect = "",
     timeout: Timeout = None,
     history: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
@@ -171,13 +178,14 @@ def console(
     from iovirt_dist.cli.terminal import HISTORY_BYTES, ConsolePlan, attach  # noqa: PLC0415 - keeps --help fast
     from iovirt_dist.runtime.rundir import RunDir  # noqa: PLC0415 - as above
 
-    topology = running_topology(file)
-    terminal = topology.terminal(guest).terminal
+    topology = running_topology(file, host)
+    terminal = topology.terminal(guest)
+    topology = local_part(topology, topology.controller(terminal.controller))
     pattern = _pattern(expect)
     scripted = pattern is not None or not sys.stdin.isatty()
     history_bytes = None if history else 0 if scripted else HISTORY_BYTES
     plan = ConsolePlan(expect=pattern, timeout_s=timeout, history_bytes=history_bytes)
-    return attach(RunDir(topology.run_dir), terminal, plan)
+    return attach(RunDir(topology.run_dir), terminal.terminal, plan)
 
 
 _RUN_EXAMPLES = """\
@@ -286,11 +294,11 @@ def run(  # noqa: PLR0913 - a command's options are its parameters
 
 
 @app.command(help_epilogue="Example: iovirt doctor --json")
-def doctor(*, file: RunningFile = None, json: Json = False) -> int:
+def doctor(*, file: RunningFile = None, host: Host = "", json: Json = False) -> int:
     """Check whether this machine can run a topology, and what is left over from an earlier one."""
     from iovirt_dist.cli.doctor import show_doctor  # noqa: PLC0415 - keeps --help fast
 
-    return show_doctor(running_topology(file), as_json=json)
+    return show_doctor(running_topology(file, host), as_json=json)
 
 
 def _pattern(text: str) -> re.Pattern[str] | None:

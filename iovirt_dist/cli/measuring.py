@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from iovirt_dist.cli.app import Json, RunningFile, Text, app, running_topology
+from iovirt_dist.cli.app import Host, Json, RunningFile, Text, app, need_host, running_topology
 from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED
 from iovirt_dist.errors import ConfigError
 
@@ -68,6 +68,7 @@ def trace(  # noqa: PLR0913 - a command's options are its parameters
         bool, Parameter(negative=(), show_default=False, help="Go on with new points; with --json one a line.")
     ] = False,
     file: RunningFile = None,
+    host: Host = "",
     json: Json = False,
 ) -> int:
     """Show the path of I/Os through the processes: time, process, guest, number, event, fields.
@@ -85,7 +86,7 @@ def trace(  # noqa: PLR0913 - a command's options are its parameters
 
     if on and off:
         raise ConfigError("--on and --off contradict each other", "iovirt trace")
-    topology = running_topology(file)
+    topology = need_host(running_topology(file, host))
     if on or off:
         return switch_trace(topology, on=on)
     return show_trace(topology, Selection(guest, number), lines=lines, follow=follow, as_json=json)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from iovirt_dist.cli.app import local_part
 from iovirt_dist.cli.output import EXIT_DONE, note, print_json
 from iovirt_dist.errors import ConfigError, LocalError
 from iovirt_dist.platform.qos import Qos, SchedulerKind
@@ -79,7 +80,7 @@ def set_qos(topology: Topology, name: str, words: Sequence[str], *, as_json: boo
     """
     guest, device, scheduler = shared_device(topology, name)
     change = parse_changes(words, scheduler)
-    run_dir = RunDir(topology.run_dir)
+    run_dir = RunDir(local_part(topology, topology.hypervisor(guest.hypervisor)).run_dir)
     _hypervisor(run_dir, guest)
     revision = 0
     if words:
