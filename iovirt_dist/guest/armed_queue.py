@@ -120,6 +120,7 @@ class ArmedQueue:
         "_last_chain",
         "_load",
         "_memory",
+        "_number",
         "_pack",
         "_plain",
         "_ring",
@@ -141,20 +142,23 @@ class ArmedQueue:
         self._plain: dict[int, _Plain] = {}
         self._last_chain: dict[int, Chain] = {}
         self._drained = False
+        self._number = 0
         setup = RingSetup(arm.size, arm.descriptors, arm.driver_area, arm.device_area, arm.features)
         self._ring = device_ring(memory, setup)
 
-    def gather(self, notifications: int) -> list[Outgoing]:
+    def gather(self, notifications: int, number: int = 0) -> list[Outgoing]:
         """Take what the ring offers.
 
         Args:
             notifications: Stores to the notify register that are to be told; 0 if the driver did not ask.
+            number: Of the trap that told of the ring; 0 for the one before.
 
         Returns:
             Doorbells, none if there is nothing to tell; behind them `QueueBroken` if the ring cannot be walked.
         """
         out: list[Outgoing] = []
         last: list[Outgoing] = []
+        self._number = number or self._number
         self._drained = False
         try:
             while not self.broken and (self._waiting or self._take()) and self._load < MAX_LOAD_BYTES:
@@ -267,7 +271,7 @@ class ArmedQueue:
     def _body(self, notifications: int, requests: bytes) -> Doorbell:
         arm = self.arm
         interrupt_at = NEVER if self.broken else self._ring.interrupt_at()
-        return Doorbell(arm.device, arm.queue, arm.generation, notifications, interrupt_at, requests)
+        return Doorbell(arm.device, arm.queue, arm.generation, notifications, interrupt_at, requests, self._number)
 
     def _split(self, readable: list[Segment], header_bytes: int) -> tuple[bytes, Buffer]:
         """Return the header, and what is behind it: the memory itself if that is one segment, else a copy."""

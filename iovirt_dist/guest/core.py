@@ -245,7 +245,7 @@ class GuestCore:
         self._changed = True
         self.counts.traps[TrapKind.DOORBELL] += 1
         self._void_prefetched(now_ns)
-        self._say(queue.gather(1), now_ns)
+        self._say(queue.gather(1, self.number), now_ns)
 
     def _system_call(self, event: SystemCallRaised, now_ns: int) -> None:
         self.number = self._waiting_call = number = self.number + 1

@@ -76,6 +76,7 @@ class Doorbell(Struct, frozen=True, array_like=True, forbid_unknown_fields=True,
         interrupt_at: The driver wants an interrupt with the completion of this number, counted from 1 since the queue
             was armed; or `NEVER`, or `ALWAYS`.
         requests: Packed entries; empty if the ring offered nothing.
+        number: Of the trap that told of the ring last, as the guest counts traps; 0 before the first.
     """
 
     device: U16
@@ -84,6 +85,7 @@ class Doorbell(Struct, frozen=True, array_like=True, forbid_unknown_fields=True,
     notifications: U32
     interrupt_at: Annotated[int, Meta(ge=-1, le=(1 << 63) - 1)]
     requests: Annotated[bytes, Meta(max_length=100_000)]
+    number: U64 = 0
 
 
 class Completions(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=27):

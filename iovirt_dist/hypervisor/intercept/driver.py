@@ -153,6 +153,7 @@ class DriverInterception:
         self.notifications += body.notifications
         self.requests += len(batch)
         if self._tracer.on:
+            self._tracer.number = body.number
             self._trace("doorbell", queue, len(batch), sum(map(len, payload)))
         if batch:
             self.bytes_out += sum([request.readable for request in batch])
@@ -216,13 +217,13 @@ class DriverInterception:
         size = sum(map(len, frames))
         self.bytes_in += size
         if self._tracer.on:
+            self._tracer.number = 0  # of many
             self._trace("completions", queue, count, size)
         lines = self._take_lines()
         return Outgoing(Completions(queue.device, queue.number, queue.generation, interrupt, entries, lines), frames)
 
     def _trace(self, event: str, queue: VirtioQueue, requests: int, payload_bytes: int) -> None:
         """All that is known at this level without asking the device's class."""
-        self._tracer.number = self.doorbells
         self._tracer.point(event, device=queue.device, queue=queue.number, requests=requests, bytes=payload_bytes)
 
 

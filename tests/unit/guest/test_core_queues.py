@@ -63,6 +63,20 @@ def test_store_to_the_notify_register_of_an_armed_queue_is_a_doorbell() -> None:
     assert armed.bench.core.counts.traps == [0, 0, 0, 0, 0, 0, 1, 0]
 
 
+def test_doorbell_has_the_number_of_its_trap() -> None:
+    """So that a trace can tell which store led to which request; the guest counts doorbells among its traps."""
+    armed = Armed()
+    armed.store(address=NOTIFY + 4)
+    armed.guest.add_read(0)
+
+    armed.store()
+
+    (trap, _), (doorbell, _) = armed.bench.messages
+    assert isinstance(trap, Trap)
+    assert isinstance(doorbell, Doorbell)
+    assert (trap.number, doorbell.number) == (1, 2)
+
+
 def test_store_that_is_no_notification_is_a_trap() -> None:
     """Another register, another queue's number, another width; the ring is left alone."""
     armed = Armed()

@@ -345,17 +345,17 @@ def test_generation_is_never_0_and_fits_its_field() -> None:
 
 
 def test_trace_shows_doorbells_and_completions_while_somebody_looks() -> None:
-    """Device, queue, number of requests and bytes."""
+    """Device, queue, number of requests and bytes; a doorbell under the number of the trap that rang."""
     tracer = Tracer("alice")
     bench = BlockBench()
     bench.host._tracer = tracer
     bench.doorbell(0, *reads(2))
     tracer.on = True
 
-    bench.doorbell(0, *reads(3, first=2))
+    bench.doorbell(0, *reads(3, first=2), number=47)
     bench.complete()
 
-    assert [(point.event, dict(point.fields)) for point in tracer.take()] == [
-        ("doorbell", {"device": NUMBER, "queue": 0, "requests": 3, "bytes": 0}),
-        ("completions", {"device": NUMBER, "queue": 0, "requests": 5, "bytes": 2560}),
+    assert [(point.number, point.event, dict(point.fields)) for point in tracer.take()] == [
+        (47, "doorbell", {"device": NUMBER, "queue": 0, "requests": 3, "bytes": 0}),
+        (0, "completions", {"device": NUMBER, "queue": 0, "requests": 5, "bytes": 2560}),
     ]

@@ -181,10 +181,12 @@ class Bench:
         """Messages of the flush now."""
         return [body for body, _ in self.flush()]
 
-    def doorbell(self, queue: int, *requests: Offered, interrupt_at: int = NEVER, now_ns: int = 0) -> bool:
+    def doorbell(
+        self, queue: int, *requests: Offered, interrupt_at: int = NEVER, now_ns: int = 0, number: int = 0
+    ) -> bool:
         """Offer requests; returns whether the message was well-formed."""
         entries, payload = pack_requests(requests, self.device.queues[queue].header_bytes)
-        bell = Doorbell(NUMBER, queue, self.generations[queue], 1, interrupt_at, entries)
+        bell = Doorbell(NUMBER, queue, self.generations[queue], 1, interrupt_at, entries, number)
         return self.host.message(bell, payload, now_ns)
 
     def returned(self) -> list[Returned]:
