@@ -45,7 +45,9 @@ class NetProcess:
         Raises:
             EndpointError: The interface of the uplink cannot be had.
         """
-        return net_hands(self._spec)(deliver)
+        folder = self._spec.responder.tftp if self._spec.responder else None
+        uplink = _uplink(self._spec, deliver) if self._spec.uplink else None
+        return NetRunner(time.time_ns() - time.monotonic_ns(), folder, uplink=uplink)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set.
@@ -60,24 +62,10 @@ class NetProcess:
         return {**asdict(self._core.pairs.counts), **self._core.status()}
 
 
-def net_hands(spec: NetSpec) -> Callable[[Callable[[NetOutcome], None]], NetRunner]:
-    """Return what makes a switch's hands, on the running loop; its uplink's interface is taken at once.
-
-    Raises:
-        EndpointError: The interface of the uplink cannot be had.
-    """
-    wall_minus_monotonic_ns = time.time_ns() - time.monotonic_ns()
-    folder = spec.responder.tftp if spec.responder else None
-    tap = open_tap(spec.uplink, spec.mtu) if spec.uplink else None
-
-    def make(deliver: Callable[[NetOutcome], None]) -> NetRunner:
-        loop = asyncio.get_running_loop()
-        uplink = None
-        if tap is not None:
-            uplink = Uplink(tap, lambda: open_tap(spec.uplink, spec.mtu, make=tap.made), deliver, loop)
-        return NetRunner(wall_minus_monotonic_ns, folder, uplink=uplink)
-
-    return make
+def _uplink(spec: NetSpec, deliver: Callable[[NetOutcome], None]) -> Uplink:
+    """Take the interface; one that was made for us is made again if it is deleted."""
+    tap = open_tap(spec.uplink, spec.mtu)
+    return Uplink(tap, lambda: open_tap(spec.uplink, spec.mtu, make=tap.made), deliver, asyncio.get_running_loop())
 
 
 def net_config(topology: Topology, spec: NetSpec) -> NetConfig:
