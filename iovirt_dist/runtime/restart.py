@@ -12,6 +12,9 @@ MAX_DELAY_NS: Final = 5_000_000_000
 SETTLED_NS: Final = 10_000_000_000
 """A process that ran this long is taken as healthy: its next crash starts the back-off anew."""
 
+SERVED_DELAY_NS: Final = 200_000_000
+"""Longest delay for a process that came so far as to serve: others wait for it, and what it met may not come again."""
+
 EXIT_USAGE: Final = 2
 """Exit status of a wrong configuration: starting again cannot help."""
 
@@ -31,12 +34,13 @@ class Backoff:
         self._delay_ns = FIRST_DELAY_NS
         self.restarts = 0
 
-    def ended(self, code: int, ran_ns: int) -> int | None:
+    def ended(self, code: int, ran_ns: int, *, served: bool = False) -> int | None:
         """Take note of an end.
 
         Args:
             code: Exit status 0..255, or the negative signal number.
             ran_ns: How long it ran.
+            served: Whether it came so far as to serve.
 
         Returns:
             Nanoseconds to wait before it is started again; None to leave it.
@@ -44,6 +48,8 @@ class Backoff:
         if self._restart == "never" or code == EXIT_USAGE or (code == 0 and self._restart == "on-failure"):
             return None
         delay_ns = FIRST_DELAY_NS if ran_ns >= SETTLED_NS else self._delay_ns
+        if served:
+            delay_ns = min(delay_ns, SERVED_DELAY_NS)
         self._delay_ns = min(2 * delay_ns, MAX_DELAY_NS)
         self.restarts += 1
         return delay_ns

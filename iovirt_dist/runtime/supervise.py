@@ -25,7 +25,7 @@ from iovirt_dist.errors import LocalError
 from iovirt_dist.runtime import child
 from iovirt_dist.runtime.restart import Backoff, describe_exit
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
-from iovirt_dist.runtime.status import StatusWriter, read_status, start_ticks
+from iovirt_dist.runtime.status import StatusWriter, read_status, read_status_file, start_ticks
 from iovirt_dist.topology import ENVIRONMENT_KEY
 from iovirt_dist.topology.specs import KINDS, Kind, ProcessSpec
 
@@ -51,6 +51,7 @@ class Managed:
         start_ticks: Start time of that process, see `status.start_ticks`.
         since_ns: Wall clock (Unix time) of the last change of state.
         exit: How it ended last; empty if it never did.
+        served: Whether it was killed, or crashed, while it served.
     """
 
     spec: ProcessSpec
@@ -60,6 +61,7 @@ class Managed:
     start_ticks: int = 0
     since_ns: int = 0
     exit: str = ""
+    served: bool = False
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -140,7 +142,7 @@ class Supervisor:
             if self._stopping.is_set():
                 self._note(managed, "stopped", f"stopped ({managed.exit})")
                 return
-            delay_ns = managed.backoff.ended(code, time.monotonic_ns() - started_ns)
+            delay_ns = managed.backoff.ended(code, time.monotonic_ns() - started_ns, served=managed.served)
             if delay_ns is None:
                 self._note(managed, "ended", f"ended ({managed.exit})")
                 return
@@ -155,7 +157,7 @@ class Supervisor:
         try:
             process = await self._spawn(managed.spec)
         except OSError as error:
-            managed.exit = f"cannot start: {error.strerror or error}"
+            managed.exit, managed.served = f"cannot start: {error.strerror or error}", False
             return EXIT_FAILED
         managed.pid = process.pid
         managed.start_ticks = start_ticks(process.pid) or 0
@@ -164,9 +166,15 @@ class Supervisor:
             _signal_group(managed.pid, signal.SIGTERM)
         code = await process.wait()
         _signal_group(managed.pid, signal.SIGKILL)  # what it may have started itself
+        managed.served = self._told_status(managed)
         managed.pid = 0
         managed.exit = describe_exit(code)
         return code
+
+    def _told_status(self, managed: Managed) -> bool:
+        """Whether the process wrote a status file, which it does when it serves, and could not remove it."""
+        status = read_status_file(self._run_dir.status(managed.spec.name))
+        return status is not None and status.pid == managed.pid
 
     async def _spawn(self, spec: ProcessSpec) -> asyncio.subprocess.Process:
         """Start a process in a group of its own, its output in its log; OSError if the system refuses."""

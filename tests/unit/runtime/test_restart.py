@@ -26,6 +26,14 @@ def test_backoff_starts_anew_after_a_healthy_run() -> None:
     assert delays_ms == [100, 200, 100, 200]
 
 
+def test_backoff_is_short_for_a_process_that_served() -> None:
+    """Others wait for it; one that does not get so far has the ladder to itself."""
+    backoff = Backoff("always")
+    delays_ms = [(backoff.ended(-9, SHORT_NS, served=True) or 0) // 1_000_000 for _ in range(5)]
+    delays_ms += [(backoff.ended(1, SHORT_NS) or 0) // 1_000_000 for _ in range(2)]
+    assert delays_ms == [100, 200, 200, 200, 200, 400, 800]
+
+
 @pytest.mark.parametrize(
     ("restart", "code", "again"),
     [

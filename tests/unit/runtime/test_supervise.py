@@ -103,6 +103,21 @@ async def test_stop_goes_from_guests_to_controllers(harness: Harness) -> None:
     assert harness.run_dir.leftovers() == []
 
 
+async def test_process_that_is_killed_while_it_serves_is_back_soon_every_time(harness: Harness) -> None:
+    """Its status file tells that it served; the delay stays short however often it happens."""
+    serve = 'import os; open("status/hv0.json", "w").write(\'{"name": "hv0", "pid": %d}\' % os.getpid())'
+    running = harness.run(process("hv0", "hypervisor", f"{serve}; os.kill(os.getpid(), 9)"))
+    for _ in range(4):
+        await harness.until(lambda _, text: text.startswith("ended"))
+    harness.stop.set()
+    await running
+    ends = [text for _, text in harness.seen if text.startswith("ended")]
+    assert ends == [
+        "ended (killed by SIGKILL); starts again in 0.1 s",
+        *["ended (killed by SIGKILL); starts again in 0.2 s"] * 3,
+    ]
+
+
 async def test_crash_is_restarted_and_counted(harness: Harness) -> None:
     """SIGKILL of one process is a new process after the first back-off."""
     running = harness.run(process("hv0", "hypervisor", IDLE))
