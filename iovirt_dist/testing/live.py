@@ -14,21 +14,22 @@ from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.testing.console import ConsoleHandle
 from iovirt_dist.testing.documents import Source, write_topology
 from iovirt_dist.testing.processes import ProcessHandle, eventually
-from iovirt_dist.topology import ENVIRONMENT_KEY, Topology
+from iovirt_dist.topology import Topology
 from iovirt_dist.topology.specs import CONTROLLER_KINDS, KINDS
 
 GRACE_S = 5.0
 """Time that each kind of process has for an orderly end."""
 
 _TRACEBACK = "Traceback (most recent call last)"
-_NOT_OURS = ("HONCHO_PROCESS_NAME", "IOVIRT_TOPOLOGY")
+_NOT_OURS = ("HONCHO_PROCESS_NAME", "IOVIRT_TOPOLOGY", "IOVIRT_HOST")
 
 
 class LiveTopology:
     """Processes, consoles and files of one topology.
 
     Args:
-        topology: Written for this test by `write_topology`; its run directory is its own.
+        topology: Written for this test by `write_topology`, or one host's part of that; its run directory is its own.
+        enter: Command in front of each process's own, which replaces itself with it: ``ip netns exec NAME``.
 
     Attributes:
         topology: What the file says.
@@ -36,14 +37,15 @@ class LiveTopology:
         tracebacks_expected: Set it if the test makes a process print a traceback on purpose.
     """
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: Topology, enter: Sequence[str] = ()) -> None:
         self.topology = topology
         self.run_dir = RunDir(topology.run_dir)
         self.tracebacks_expected = False
         self.run_dir.create()
         environ = {key: value for key, value in os.environ.items() if key not in _NOT_OURS}
-        environ |= {ENVIRONMENT_KEY: str(topology.source), "IOVIRT_SUPERVISED": "1", "PYTHONUNBUFFERED": "1"}
-        self._processes = {str(spec.name): ProcessHandle(spec, self.run_dir, environ) for spec in topology.processes()}
+        environ |= {**topology.environment(), "IOVIRT_SUPERVISED": "1", "PYTHONUNBUFFERED": "1"}
+        specs = [spec._replace(argv=(*enter, *spec.argv)) for spec in topology.processes()]
+        self._processes = {str(spec.name): ProcessHandle(spec, self.run_dir, environ) for spec in specs}
         self._consoles: dict[str, ConsoleHandle] = {}
 
     # --- parts
