@@ -1,4 +1,4 @@
-"""The commands that measure and show: ``demo``, ``compare``, ``trace``, ``bench``."""
+"""The commands that measure and show: ``demo``, ``compare``, ``top``, ``trace``, ``bench``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from iovirt_dist.cli.app import Host, Json, RunningFile, Text, app, need_host, running_topology
 from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED
@@ -43,6 +44,41 @@ def compare(
     from iovirt_dist.cli.compare import job_of, rows_of, run_compare  # noqa: PLC0415 - keeps --help fast
 
     return run_compare(job_of(size, block_size, write), rows_of(level), as_json=json, plot=plot)
+
+
+_TOP_EXAMPLES = """\
+Example: iovirt top --sort iops
+Example: iovirt top --once --json | jq '.guests[] | {name, traps_per_s}'"""
+
+
+@app.command(help_epilogue=_TOP_EXAMPLES)
+def top(
+    *,
+    interval: Annotated[
+        float, Parameter(name=("--interval", "-i"), help="Seconds between two samples.", validator=Number(gte=0.1))
+    ] = 1.0,
+    once: Annotated[bool, Parameter(negative=(), show_default=False, help="One sample; as -n 1.")] = False,
+    number: Annotated[
+        int | None,
+        Parameter(name=("--number", "-n"), show_default=False, help="End after so many.", validator=Number(gte=1)),
+    ] = None,
+    sort: Annotated[
+        Literal["name", "iops", "bytes", "waiting", "traps", "interrupts", "messages"],
+        Parameter(help="Guests with most of it come first."),
+    ] = "name",
+    file: RunningFile = None,
+    json: Json = False,
+) -> int:
+    """Watch guests, controllers and hypervisors: rates, queues, shares, traps, interrupts, messages.
+
+    On a terminal live, 's' changes the order of guests and 'q' leaves; elsewhere, or with -n, as plain samples. With
+    --json an object a line, with --once one object. Rates are of the last interval, from counts that processes give
+    twice a second. A SHARE of 33/40% is what the guest has of its controller, and what its weight gives it at least.
+    """
+    from iovirt_dist.cli.top import TopPlan, run_top  # noqa: PLC0415 - keeps --help fast
+
+    plan = TopPlan(interval, 1 if once else number, sort, as_json=json)
+    return run_top(lambda: running_topology(file), plan)
 
 
 _TRACE_EXAMPLE = """\

@@ -12,54 +12,59 @@ from iovirt_dist.cli.output import EXIT_DONE, format_age, print_json, print_tabl
 from iovirt_dist.cli.tail import LinePrinter, LineTail, clean_line, last_lines
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
-from iovirt_dist.runtime.status import ProcessStatus, read_status, read_status_file
+from iovirt_dist.runtime.status import ProcessStatus
+from iovirt_dist.runtime.view import View, view_topology
 from iovirt_dist.topology import GuestBase, Topology
-from iovirt_dist.topology.host_specs import DriverDomainSpec
+from iovirt_dist.topology.specs import AnySpec, DriverDomainSpec
 
 _FOLLOW_INTERVAL_S = 0.05
 
 
-def process_rows(topology: Topology, now_ns: int) -> list[dict[str, Any]]:
+def process_rows(topology: Topology, now_ns: int, view: View | None = None) -> list[dict[str, Any]]:
     """Describe every process of a topology.
 
     Args:
         topology: Which processes there should be.
         now_ns: Wall clock (Unix time).
+        view: What is known of them; None to look.
 
     Returns:
         A row per process in starting order: what its status file and its supervisor say, checked against the kernel.
     """
-    run_dir = RunDir(topology.run_dir)
-    statuses = read_status(run_dir)
-    supervisor = read_status_file(run_dir.status(SUPERVISOR))
-    supervised: dict[str, dict[str, Any]] = {}
-    if supervisor is not None and supervisor.alive:
-        supervised = supervisor.content.get("processes", {})
-    rows = []
-    qos = {name: held for status in statuses.values() if status.alive for name, held in _qos(status)}
-    for spec in topology.specs():
-        status, under = statuses.get(spec.name), supervised.get(spec.name, {})
-        alive = status is not None and status.alive
-        row: dict[str, Any] = {"name": spec.name, "kind": spec.kind, "state": "down", "reason": "", "pid": None}
-        row |= {"restarts": under.get("restarts", 0), "uptime_s": None, "epoch": None}
-        if isinstance(spec, GuestBase):
-            row |= {"guest": spec.guest_kind, "level": spec.level.value, "where": f"on {spec.hypervisor}"}
-        elif isinstance(spec, DriverDomainSpec):
-            row |= {"guest": None, "level": None, "where": f"serves {', '.join(spec.devices)}"}
-        else:
-            row |= {"guest": None, "level": None, "where": _short(spec.endpoint, topology)}
-        row["qos"] = qos.get(spec.name)
-        if under.get("state") in ("backoff", "ended", "stopped"):
-            row |= {"state": under["state"], "reason": under["exit"]}
-        elif status is not None and alive:
-            row |= {"state": status.state, "reason": status.reason, "pid": status.pid, "epoch": status.epoch}
-            row["uptime_s"] = round((now_ns - status.started_ns) / 1e9, 3)
-        elif under.get("pid"):
-            row |= {"state": "starting", "pid": under["pid"]}
-        elif status is not None:
-            row |= {"state": "dead", "reason": f"pid {status.pid} is gone"}
-        rows.append(row)
-    return rows
+    seen = view_topology(topology) if view is None else view
+    qos = {name: held for status in seen.living().values() for name, held in _qos(status)}
+    return [_row(topology, spec, seen, now_ns) | {"qos": qos.get(spec.name)} for spec in topology.specs()]
+
+
+def _row(topology: Topology, spec: AnySpec, view: View, now_ns: int) -> dict[str, Any]:
+    """One process: what it is, and how it is."""
+    status, under = view.statuses.get(spec.name), view.supervised.get(spec.name, {})
+    alive = spec.name in view.alive
+    row: dict[str, Any] = {"name": spec.name, "kind": spec.kind, "host": topology.host_of(spec) or None}
+    row |= {"state": "down", "reason": "", "pid": None, "restarts": under.get("restarts", 0), "uptime_s": None}
+    row |= {"epoch": None, **_nature(topology, spec)}
+    if under.get("state") in ("backoff", "ended", "stopped"):
+        row |= {"state": under["state"], "reason": under.get("exit", "")}
+    elif status is not None and alive:
+        row |= {"state": status.state, "reason": status.reason, "pid": status.pid, "epoch": status.epoch}
+        row["uptime_s"] = round((now_ns - status.started_ns) / 1e9, 3)
+    elif under.get("pid"):
+        row |= {"state": "starting", "pid": under["pid"]}
+    elif status is not None:
+        row |= {"state": "dead", "reason": f"pid {status.pid} is gone"}
+    return row | {"status": status.content if status is not None and alive else {}}
+
+
+def _nature(topology: Topology, spec: AnySpec) -> dict[str, Any]:
+    """What a process is by its topology, and where it is found."""
+    row: dict[str, Any] = {"guest": None, "level": None, "devices": None}
+    if isinstance(spec, GuestBase):
+        row |= {"guest": spec.guest_kind, "level": spec.level.value, "where": f"on {spec.hypervisor}"}
+    elif isinstance(spec, DriverDomainSpec):
+        row |= {"devices": list(spec.devices), "where": f"serves {', '.join(spec.devices)}"}
+    else:
+        row["where"] = _short(spec.endpoint, topology)
+    return row
 
 
 def _qos(status: ProcessStatus) -> list[tuple[str, dict[str, Any]]]:
@@ -81,24 +86,31 @@ def show_processes(topology: Topology, *, as_json: bool) -> int:
     if as_json:
         print_json({"topology": topology.name, "run_dir": str(topology.run_dir), "processes": rows})
         return EXIT_DONE
-    cells = [
-        (
-            row["name"],
-            row["guest"] or row["kind"],
-            row["level"] or "-",
-            row["state"],
-            str(row["pid"] or "-"),
-            str(row["restarts"]),
-            "-" if row["uptime_s"] is None else format_age(row["uptime_s"]),
-            row["where"],
-        )
-        for row in rows
-    ]
-    print_table(("NAME", "KIND", "LEVEL", "STATE", "PID", "RST", "UP", "WHERE"), cells)
+    columns = ["NAME", "KIND", "LEVEL", "STATE", "PID", "RST", "UP", "WHERE"]
+    cells = [_cells(row) for row in rows]
+    if topology.hosts:
+        columns.insert(-1, "HOST")
+        for row, line in zip(rows, cells, strict=True):
+            line.insert(-1, row["host"])
+    print_table(columns, cells)
     for row in rows:
         if row["reason"]:
             print(f"{row['name']}: {row['reason']}")
     return EXIT_DONE
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    """One line of the table."""
+    return [
+        row["name"],
+        row["guest"] or row["kind"].replace("_", " "),
+        row["level"] or "-",
+        row["state"],
+        str(row["pid"] or "-"),
+        str(row["restarts"]),
+        "-" if row["uptime_s"] is None else format_age(row["uptime_s"]),
+        row["where"],
+    ]
 
 
 def show_logs(topology: Topology, names: Sequence[str], *, follow: bool, lines: int, as_json: bool) -> int:

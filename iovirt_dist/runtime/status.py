@@ -129,7 +129,7 @@ def read_status_file(path: Path) -> ProcessStatus | None:
         raw = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
         known = {key: raw.pop(key) for key in _KNOWN if key in raw}
         return msgspec.convert({**known, "content": raw}, ProcessStatus)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 

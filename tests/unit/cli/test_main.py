@@ -12,7 +12,7 @@ from iovirt_dist.cli.app import app
 from iovirt_dist.cli.main import main
 
 COMMANDS = (
-    "up", "down", "ps", "logs", "config", "console", "run", "set", "demo", "compare", "trace", "bench", "doctor"
+    "up", "down", "ps", "logs", "config", "console", "run", "set", "demo", "compare", "top", "trace", "bench", "doctor"
 )  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
         (
             ["xyzzy"],
             "iovirt: error: unknown command 'xyzzy'; "
-            "known: bench, compare, config, console, demo, doctor, down, logs, ps, run, set, trace, up;",
+            "known: bench, compare, config, console, demo, doctor, down, logs, ps, run, set, top, trace, up;",
         ),
         (["run", "--timeout", "-1"], 'iovirt: error: Invalid value "-1.0" for --timeout. Must be >= 0'),
         (["console", "guest", "--timeout=-0.5"], "iovirt: error: Invalid value"),
