@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from iovirt_dist.controllers.console.config import ConsoleConfig
-from iovirt_dist.controllers.console.core import ConsoleAccess, ConsoleController, ConsoleOutcome
+from iovirt_dist.controllers.console.core import ConsoleAccess, ConsoleController, ConsoleOutcome, TerminalsChanged
 from iovirt_dist.controllers.console.runner import ConsoleRunner, TerminalDirectory
 from iovirt_dist.controllers.front import DeviceCore
 from iovirt_dist.runtime.controller_process import serve_controller
@@ -58,3 +58,7 @@ class ConsoleProcess:
     def status(self) -> dict[str, Any]:
         """What the device tells of itself."""
         return asdict(self._core.pairs.counts)
+
+    def reload(self, topology: Topology) -> TerminalsChanged:
+        """Have the terminals of the guests that there are now."""
+        return TerminalsChanged(tuple(topology.terminals_of(self._spec.name)))

@@ -10,6 +10,7 @@ from typing import Any
 from iovirt_dist.controllers.front import Access, Outcome
 from iovirt_dist.runtime.device_service import ControllerDevice, DeviceService, Surroundings
 from iovirt_dist.runtime.rundir import RunDir
+from iovirt_dist.runtime.scale_file import ScalingFollower
 from iovirt_dist.runtime.telemetry import Telemetry
 from iovirt_dist.runtime.trace_log import TraceLog
 from iovirt_dist.step import TracePoint
@@ -56,13 +57,19 @@ class DeviceProcess:
 
     async def run(self, stop: asyncio.Event, status: Callable[[], dict[str, Any]]) -> None:
         """Tell in the status file how the devices are, until `stop` is set."""
-        async with Telemetry(self._topology, self._spec, self._epoch, lambda: _running(status()), self._trace):
+        follower = ScalingFollower(self._topology, self._reload)
+        told = Telemetry(self._topology, self._spec, self._epoch, lambda: _running(status()), self._trace, follower)
+        async with told:
             await stop.wait()
 
     def close(self) -> None:
         """Give all devices back, the last one first."""
         while self._services:
             self._services.pop().close()
+
+    def _reload(self, topology: Topology) -> None:
+        for service in self._services:
+            service.reload(topology)
 
     def _switch(self, on: bool) -> None:
         for service in self._services:

@@ -84,6 +84,14 @@ class ControllerDevice(Protocol[OutcomeT, AccessT]):
         """What the device tells of itself, as JSON values."""
         ...
 
+    def reload(self, topology: Topology) -> OutcomeT | None:
+        """Follow a topology that was scaled; returns an event for the core, None where it need not know.
+
+        Raises:
+            IovirtError: It cannot follow; nothing is changed then.
+        """
+        ...
+
 
 class Surroundings(NamedTuple):
     """What a process gives to each device that it serves.
@@ -143,6 +151,12 @@ class DeviceService(Generic[Outcome, Access]):
     def trace(self, on: bool) -> None:
         """Make trace points from now on, or no more."""
         self._front.trace(on)
+
+    def reload(self, topology: Topology) -> None:
+        """Follow a topology that was scaled; raises as the device's `reload` does."""
+        event = self._device.reload(topology)
+        if event is not None:
+            self._later(event)
 
     def status(self) -> dict[str, Any]:
         """What a status file tells of the device: its sessions, and what it says itself."""

@@ -13,10 +13,11 @@ from iovirt_dist.hypervisor import events as hv
 from iovirt_dist.hypervisor.core import Hypervisor
 from iovirt_dist.platform.qos import Qos
 from iovirt_dist.runtime.hypervisor_status import guest_status, pair_status
-from iovirt_dist.runtime.plans import hypervisor_config
+from iovirt_dist.runtime.plans import guest_plan, hypervisor_config, share_devices
 from iovirt_dist.runtime.qos_file import QosFile
 from iovirt_dist.runtime.reactor import Reactor
 from iovirt_dist.runtime.rundir import RunDir
+from iovirt_dist.runtime.scale_file import ScalingFollower
 from iovirt_dist.runtime.telemetry import Telemetry
 from iovirt_dist.runtime.trace_log import TraceLog
 from iovirt_dist.topology.specs import HypervisorSpec, Topology
@@ -45,6 +46,7 @@ class HypervisorProcess:
         self._epoch = time.time_ns()
         self.core = Hypervisor(hypervisor_config(topology, spec, self._epoch))
         self._qos: QosFile | None = None
+        self._sockets: _Sockets | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then say goodbye and close every socket.
@@ -54,14 +56,34 @@ class HypervisorProcess:
         """
         trace = TraceLog(RunDir(self._topology.run_dir), self._spec.name, self.core.trace)
         controllers = {name: self._topology.controller(name).endpoint for name in self.core.openers}
-        sockets = _Sockets(self.core, self._spec.endpoint, controllers, trace)
+        sockets = self._sockets = _Sockets(self.core, self._spec.endpoint, controllers, trace)
         log.info("listening at %s", self._spec.endpoint)
         self._qos = QosFile(RunDir(self._topology.run_dir).qos(self._spec.name), sockets.set_qos)
         sockets.start()
-        async with Telemetry(self._topology, self._spec, self._epoch, self.status, trace):
+        follower = ScalingFollower(self._topology, self.reload)
+        async with Telemetry(self._topology, self._spec, self._epoch, self.status, trace, follower):
             await stop.wait()
         sockets.close("shutting down")
         self._qos.remove()
+
+    def reload(self, topology: Topology) -> None:
+        """Serve the guests that a topology has now: take in new ones, let go of others; the rest goes on as it was.
+
+        Raises:
+            ConfigError: A new guest needs a controller to which there is no queue pair; nothing is changed then.
+        """
+        assert self._sockets is not None, "only while it runs"
+        core, pairs = self.core, self.core.config.controllers
+        wanted = {str(guest.name): guest for guest in topology.guests_of(self._spec.name)}
+        plans = {name: guest_plan(guest, pairs) for name, guest in wanted.items() if name not in core.guests}
+        gone = [name for name in core.guests if name not in wanted]
+        for name in gone:
+            self._sockets.take(hv.GuestRemoved(name))
+        for name, plan in plans.items():
+            share_devices(wanted[name], pairs, time.monotonic_ns())
+            self._sockets.take(hv.GuestAdded(plan))
+        if self._qos is not None:
+            self._qos.forget(gone)
 
     def status(self) -> dict[str, Any]:
         """What the status file tells: guests with both sides' counts, controllers with their queue pairs.
@@ -116,7 +138,11 @@ class _Sockets:
 
     def set_qos(self, guest: str, device: str, qos: Qos) -> None:
         """Let a guest have more or less of a device."""
-        self._reactor.handle(hv.QosChanged(guest, device, qos))
+        self.take(hv.QosChanged(guest, device, qos))
+
+    def take(self, event: hv.QosChanged | hv.GuestAdded | hv.GuestRemoved) -> None:
+        """Let the core take what somebody has decided."""
+        self._reactor.handle(event)
         self._settle()
 
     def close(self, reason: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from iovirt_dist.controllers.front import DeviceCore
 from iovirt_dist.controllers.net.config import QUEUE_CREDITS, NetConfig, PortConfig, ResponderConfig
-from iovirt_dist.controllers.net.core import NetAccess, NetController, NetOutcome
+from iovirt_dist.controllers.net.core import NetAccess, NetController, NetOutcome, PortsChanged
 from iovirt_dist.controllers.net.runner import NetRunner
 from iovirt_dist.controllers.net.uplink_runner import Uplink
 from iovirt_dist.runtime.controller_process import serve_controller
@@ -60,6 +60,10 @@ class NetProcess:
     def status(self) -> dict[str, Any]:
         """What the device tells of itself."""
         return {**asdict(self._core.pairs.counts), **self._core.status()}
+
+    def reload(self, topology: Topology) -> PortsChanged:
+        """Have ports for the guests that there are now."""
+        return PortsChanged(net_config(topology, self._spec).ports)
 
 
 def _uplink(spec: NetSpec, deliver: Callable[[NetOutcome], None]) -> Uplink:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.drivers.request import Request
+from iovirt_dist.errors import ConfigError
 from iovirt_dist.hypervisor.events import HypervisorConfig
 from iovirt_dist.hypervisor.machines.registry import NO_MACHINE
 from iovirt_dist.hypervisor.plan import Attachment, Card, GuestPlan
@@ -29,7 +30,7 @@ def hypervisor_config(topology: Topology, spec: HypervisorSpec, epoch: int) -> H
         controller.name: QueuePair(controller.name, _queue(controller, guests))
         for controller in topology.controllers_of(spec.name)
     }
-    plans: dict[str, GuestPlan] = {guest.name: _plan(guest, pairs) for guest in guests}
+    plans: dict[str, GuestPlan] = {guest.name: guest_plan(guest, pairs) for guest in guests}
     return HypervisorConfig(
         name=spec.name,
         epoch=epoch,
@@ -49,7 +50,30 @@ def _queue(controller: ControllerSpec, guests: Sequence[GuestSpec]) -> MultiQueu
     return MultiQueue(controller.scheduler, depth=controller.depth, qos=shares)
 
 
-def _plan(guest: GuestSpec, pairs: Mapping[str, QueuePair]) -> GuestPlan:
+def share_devices(guest: GuestSpec, pairs: Mapping[str, QueuePair], now_ns: int) -> None:
+    """Give a guest that comes later its shares of the devices, as `hypervisor_config` does for the others.
+
+    Args:
+        guest: Which guest.
+        pairs: Queue pairs by controller name.
+        now_ns: Monotonic time.
+    """
+    for device, qos in guest.qos.items():
+        controller = guest.controller_of(device)
+        if controller is not None:
+            pairs[controller].queue.set_qos(guest.name, qos, now_ns)
+
+
+def guest_plan(guest: GuestSpec, pairs: Mapping[str, QueuePair]) -> GuestPlan:
+    """Translate a guest.
+
+    Raises:
+        ConfigError: It needs a controller to which the hypervisor has no queue pair.
+    """
+    missing = [name for name in guest.controllers if name not in pairs]
+    if missing:
+        what = f"guest {guest.name} needs controller {missing[0]}, to which its hypervisor has no queue pair"
+        raise ConfigError(what, guest.hypervisor, "restart the hypervisor")
     disk, console, virtio_console, rng = guest.disk, guest.console, guest.virtio_console, guest.rng
     net = guest.net
     return GuestPlan(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import msgspec
@@ -57,6 +57,11 @@ def change_settings(run_dir: RunDir, hypervisor: str, device: str, change: Calla
         LocalError: The file cannot be written.
     """
     path = run_dir.qos(hypervisor)
+    return _replace(path, lambda devices: {**devices, device: change(devices.get(device))}).revision
+
+
+def _replace(path: Path, change: Callable[[dict[str, Qos]], dict[str, Qos]]) -> QosSettings:
+    """Make a new file from the old one while nobody else does; returns its content."""
     scratch = path.with_name(f"{path.name}.tmp")
     try:
         lock = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -65,13 +70,12 @@ def change_settings(run_dir: RunDir, hypervisor: str, device: str, change: Calla
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         old = read_settings(path) or QosSettings()
-        devices = {**old.devices, device: change(old.devices.get(device))}
-        new = QosSettings(old.revision + 1, devices)
+        new = QosSettings(old.revision + 1, change(old.devices))
         scratch.write_bytes(msgspec.json.encode(new))
         scratch.replace(path)
     finally:
         os.close(lock)
-    return new.revision
+    return new
 
 
 class QosFile:
@@ -96,6 +100,22 @@ class QosFile:
         """Remove the file: the hypervisor ends in order, and the next one begins with the topology's settings."""
         self._path.unlink(missing_ok=True)
 
+    def forget(self, guests: Collection[str]) -> None:
+        """Take out what was set for guests that are gone: one of that name which comes later is another.
+
+        Raises:
+            LocalError: The file cannot be written.
+        """
+        if any(_guest(name) in guests for name in self._devices):
+            self._replace_without(guests)
+
+    def _replace_without(self, guests: Collection[str]) -> None:
+        def without(devices: dict[str, Qos]) -> dict[str, Qos]:
+            return {name: qos for name, qos in devices.items() if _guest(name) not in guests}
+
+        _replace(self._path, without)
+        self._devices = without(self._devices)
+
     def poll(self) -> None:
         """Follow the file if it is another one than before."""
         try:
@@ -114,3 +134,8 @@ class QosFile:
                 self._apply(guest, device, qos)
         self._devices = settings.devices
         self.revision = settings.revision
+
+
+def _guest(name: str) -> str:
+    """The guest in ``GUEST.DEVICE``."""
+    return name.rpartition(".")[0]

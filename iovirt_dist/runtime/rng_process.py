@@ -46,3 +46,6 @@ class RngProcess:
         """What the device tells of itself."""
         core = self._core
         return {**asdict(core.pairs.counts), "bytes_given": core.bytes_given, "errors": core.errors}
+
+    def reload(self, _: Topology) -> None:
+        """Guests that come and go are nothing to it."""

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from iovirt_dist.runtime.rundir import RunDir
+from iovirt_dist.runtime.scale_file import ScalingFollower
 from iovirt_dist.runtime.status import MIN_INTERVAL_NS, StatusWriter
 from iovirt_dist.runtime.trace_log import TraceLog
 from iovirt_dist.topology.specs import AnySpec, Topology
@@ -37,6 +38,7 @@ class Telemetry:
         epoch: Which life of it this is.
         status: Gathers ``state`` and whatever else is worth telling, as JSON values; cheap.
         trace: Its trace points.
+        follower: Follows `iovirt scale`; looked at before each write, so that the file tells what is in force.
     """
 
     def __init__(
@@ -46,12 +48,14 @@ class Telemetry:
         epoch: int,
         status: Callable[[], dict[str, Any]],
         trace: TraceLog | None = None,
+        follower: ScalingFollower | None = None,
     ) -> None:
         run_dir = RunDir(topology.run_dir)
         run_dir.create()
         self._status = status
         self._writer = StatusWriter(run_dir, spec.name, spec.kind, epoch, time.time_ns())
         self._trace = trace
+        self._follower = follower
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> None:
@@ -75,6 +79,10 @@ class Telemetry:
             self._write()
 
     def _write(self) -> None:
-        self._writer.update(time.time_ns(), force=True, **usage(), **self._status())
+        followed: dict[str, Any] = {}
+        if self._follower is not None:
+            self._follower.poll()
+            followed = self._follower.status()
+        self._writer.update(time.time_ns(), force=True, **usage(), **followed, **self._status())
         if self._trace is not None:
             self._trace.poll()

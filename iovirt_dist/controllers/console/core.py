@@ -61,6 +61,13 @@ class AcceptInput:
 
 
 @dataclass(frozen=True, slots=True)
+class CloseTerminal:
+    """Let go of a terminal; it may be opened again later."""
+
+    terminal: int
+
+
+@dataclass(frozen=True, slots=True)
 class TerminalOpened:
     """`OpenTerminal` ended; `error` is an errno value, 0 for success."""
 
@@ -84,8 +91,15 @@ class InputArrived:
     data: bytes
 
 
-ConsoleOutcome = TerminalOpened | TerminalWritten | InputArrived
-ConsoleAccess = OpenTerminal | WriteTerminal | AcceptInput
+@dataclass(frozen=True, slots=True)
+class TerminalsChanged:
+    """Other guests are there now: names that may be identified, or patterns of them."""
+
+    terminals: tuple[str, ...]
+
+
+ConsoleOutcome = TerminalOpened | TerminalWritten | InputArrived | TerminalsChanged
+ConsoleAccess = OpenTerminal | WriteTerminal | AcceptInput | CloseTerminal
 ConsoleEvent = PairEvent | ConsoleOutcome
 ConsoleAction = CompleteCommands | ConsoleAccess
 
@@ -138,6 +152,7 @@ class ConsoleController:
             TerminalOpened: self._terminal_opened,
             TerminalWritten: self._terminal_written,
             InputArrived: self._input_arrived,
+            TerminalsChanged: self._terminals_changed,
         }
         self._starters: dict[Opcode, Callable[[OutstandingCommand], None]] = {
             Opcode.IDENTIFY: self._identify,
@@ -184,10 +199,10 @@ class ConsoleController:
     def _identify(self, command: OutstandingCommand) -> None:
         name = bytes(command.data).decode("ascii", errors="replace")
         terminal = self._by_name.get(name)
+        if not self._may_open(name, known=terminal is not None):
+            self.pairs.complete(command, Status.UNKNOWN_UNIT)
+            return
         if terminal is None:
-            if not self._may_open(name):
-                self.pairs.complete(command, Status.UNKNOWN_UNIT)
-                return
             terminal = self._by_name[name] = _Terminal(len(self._terminals), name)
             self._terminals.append(terminal)
         if terminal.opened:
@@ -197,14 +212,27 @@ class ConsoleController:
             self._actions.append(OpenTerminal(terminal.number, name))
         terminal.identifying.append(command)
 
-    def _may_open(self, name: str) -> bool:
-        if len(self._terminals) >= MAX_TERMINALS or not TERMINAL_NAME.fullmatch(name):
+    def _may_open(self, name: str, *, known: bool) -> bool:
+        if (len(self._terminals) >= MAX_TERMINALS and not known) or not TERMINAL_NAME.fullmatch(name):
             return False
         return any(fnmatchcase(name, pattern) for pattern in self._allowed)
 
     def _identified(self, terminal: _Terminal, command: OutstandingCommand) -> None:
         identity = UnitIdentity(0, 1, False, terminal.name[:20]).pack()
         self.pairs.complete(command, Status.OK, identity, terminal.number)
+
+    def _terminals_changed(self, event: TerminalsChanged) -> None:
+        """Let go of terminals whose guests are gone, with what waits for them; their places are kept for their names."""
+        self._allowed = event.terminals
+        for terminal in self._terminals:
+            if terminal.opened and not self._may_open(terminal.name, known=True):
+                terminal.opened = False
+                for command in terminal.parked:
+                    self.pairs.complete(command, Status.UNKNOWN_UNIT)
+                terminal.parked.clear()
+                terminal.input.clear()
+                terminal.space_bytes = 0
+                self._actions.append(CloseTerminal(terminal.number))
 
     def _terminal_opened(self, event: TerminalOpened) -> None:
         terminal = self._terminals[event.terminal]

@@ -13,6 +13,7 @@ from typing import Final
 from iovirt_dist.controllers.console.config import ConsoleConfig
 from iovirt_dist.controllers.console.core import (
     AcceptInput,
+    CloseTerminal,
     ConsoleAccess,
     ConsoleOutcome,
     InputArrived,
@@ -83,16 +84,22 @@ class ConsoleRunner:
         if isinstance(action, AcceptInput):
             self._accept(action)
             return None
+        if isinstance(action, CloseTerminal):
+            self._close(action)
+            return None
         return self._open(action)
 
     def close(self) -> None:
         """Let go of every terminal."""
-        for port in self._ports.values():
-            if port.space_bytes:
-                self._remove_reader(port.port.fileno())
-            port.port.close()
-        self._ports.clear()
+        for terminal in list(self._ports):
+            self._close(CloseTerminal(terminal))
         self._release()
+
+    def _close(self, action: CloseTerminal) -> None:
+        port = self._ports.pop(action.terminal)
+        if port.space_bytes:
+            self._remove_reader(port.port.fileno())
+        port.port.close()
 
     def _open(self, action: OpenTerminal) -> TerminalOpened:
         try:

@@ -58,9 +58,16 @@ class CaptureFrames:
     at_ns: int
 
 
+@dataclass(frozen=True, slots=True)
+class PortsChanged:
+    """Other guests are there now; a port that is the same as before goes on as it was."""
+
+    ports: tuple[PortConfig, ...]
+
+
 NetAccess = CaptureFrames | FileAccess | SendUplink
 NetAction = CompleteCommands | NetAccess
-NetOutcome = FileOutcome | UplinkEvent
+NetOutcome = FileOutcome | UplinkEvent | PortsChanged
 NetEvent = PairEvent | NetOutcome
 
 RESPONDER: Final = "(responder)"
@@ -89,7 +96,7 @@ class NetController:
         for number in range(len(config.ports), len(ports)):
             self.switch.set_up(number, True)
         self._numbers = {port.name: number for number, port in enumerate(config.ports)}
-        self._parked: list[deque[OutstandingCommand]] = [deque() for _ in config.ports]
+        self._parked: dict[int, deque[OutstandingCommand]] = {number: deque() for number in self._numbers.values()}
         self._identified: dict[str, set[int]] = {}
         self._open: dict[int, str] = {}
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -102,6 +109,7 @@ class NetController:
             UplinkReceived: self._uplink_received,
             UplinkDropped: self._uplink_dropped,
             UplinkChanged: self._uplink_changed,
+            PortsChanged: self._ports_changed,
         }
         self._now_ns = 0
 
@@ -116,7 +124,7 @@ class NetController:
         switch = self.switch
         accesses = self._respond(self.responder) if self.responder is not None else ()
         for number in sorted(switch.touched):
-            if number < self._responder_number:
+            if number in self._parked:
                 self._serve(number)
         actions: list[NetAction] = [*self.pairs.collect()]
         if self._config.uplink and self._uplink_number in switch.touched:
@@ -143,7 +151,7 @@ class NetController:
                 "learned": len(port.learned),
                 **asdict(port.counts),
             }
-            for port in self.switch.ports
+            for port in self.switch.plugged
         }
         return {
             "ports": ports,
@@ -206,7 +214,7 @@ class NetController:
         self._open[event.pair] = event.peer
         if not event.resumed:
             self._identified[event.peer] = set()
-        for parked in self._parked:
+        for parked in self._parked.values():
             stale = [command for command in parked if command.queues.abandoned]
             for command in stale:
                 parked.remove(command)
@@ -218,6 +226,25 @@ class NetController:
         peer = self._open.pop(event.pair, None)
         if peer is not None and peer not in self._open.values():
             self._take_down(peer)
+
+    def _ports_changed(self, event: PortsChanged) -> None:
+        wanted = {port.name: port for port in event.ports}
+        for name, number in list(self._numbers.items()):
+            if self.switch.ports[number].config != wanted.get(name):
+                self._unplug(name, number)
+        for name, config in wanted.items():
+            if name not in self._numbers:
+                number = self._numbers[name] = self.switch.plug(config)
+                self._parked[number] = deque()
+
+    def _unplug(self, name: str, number: int) -> None:
+        """Take a guest's port away; what is parked there ends."""
+        del self._numbers[name]
+        for command in self._parked.pop(number):
+            self.pairs.complete(command, Status.UNKNOWN_UNIT)
+        for identified in self._identified.values():
+            identified.discard(number)
+        self.switch.unplug(number)
 
     def _take_down(self, peer: str) -> None:
         for number in self._identified.get(peer, ()):

@@ -122,7 +122,7 @@ class Switch:
         tap: File that every frame which is let in is to be written to, None for none.
 
     Attributes:
-        ports: By number.
+        ports: By number; a number whose port is unplugged is given to the next one that is plugged in.
         touched: Numbers of ports whose queue has got frames; whoever serves them clears it.
         captured: Frames to be written, by file; whoever writes them clears it.
     """
@@ -135,19 +135,53 @@ class Switch:
         queue_frames: int = QUEUE_FRAMES,
         tap: Path | None = None,
     ) -> None:
-        self.ports = [_make_port(config, storm_frames_per_s) for config in ports]
+        self.ports: list[Port] = []
         self.touched: set[int] = set()
         self.captured: dict[Path, list[bytes]] = {}
         self._aging_ns = aging_ns
         self._queue_frames = queue_frames
         self._tap = tap
         self._vlans: dict[int, _Vlan] = {}
-        self._numbers = {port: number for number, port in enumerate(self.ports)}
-        for port in self.ports:
-            vlan = self._vlans.setdefault(port.config.vlan, _Vlan([], {}))
-            vlan.ports.append(port)
-            if port.config.anti_spoofing:
-                vlan.stations[port.config.mac] = _Station(port, 0, True)
+        self._storm_frames_per_s = storm_frames_per_s
+        self._numbers: dict[Port, int] = {}
+        self._free: list[int] = []
+        for config in ports:
+            self.plug(config)
+
+    @property
+    def plugged(self) -> list[Port]:
+        """The ports that there are now."""
+        return list(self._numbers)
+
+    def plug(self, config: PortConfig) -> int:
+        """Add a port, which is down; returns its number."""
+        port = _make_port(config, self._storm_frames_per_s)
+        if self._free:
+            number = self._free.pop()
+            self.ports[number] = port
+        else:
+            number = len(self.ports)
+            self.ports.append(port)
+        self._numbers[port] = number
+        vlan = self._vlans.setdefault(config.vlan, _Vlan([], {}))
+        vlan.ports.append(port)
+        if config.anti_spoofing:
+            old = vlan.stations.get(config.mac)
+            if old is not None:
+                old.port.learned.pop(config.mac, None)
+            vlan.stations[config.mac] = _Station(port, 0, True)
+        return number
+
+    def unplug(self, number: int) -> None:
+        """Take a port away, with what waits there and the addresses that are there."""
+        port = self.ports[number]
+        self.set_up(number, False)
+        del self._numbers[port]
+        self._free.append(number)
+        self.touched.discard(number)
+        vlan = self._vlans[port.config.vlan]
+        vlan.ports.remove(port)
+        vlan.stations = {address: station for address, station in vlan.stations.items() if station.port is not port}
 
     def accept(self, number: int, frame: bytes, now_ns: int) -> None:
         """Take a frame that came in at a port.
