@@ -9,20 +9,26 @@ from typing import Any
 
 from iovirt_dist.controllers.block.core import BlockAccess, BlockOutcome
 from iovirt_dist.controllers.block.extents import BlockConfig, Durability, Extent
+from iovirt_dist.controllers.block.overlay_units import OverlaysAllowed
 from iovirt_dist.controllers.block.runner import BlockRunner, open_block
 from iovirt_dist.controllers.front import DeviceCore
 from iovirt_dist.runtime.controller_process import serve_controller
 from iovirt_dist.topology.specs import BlockSpec, Topology
 
 
-def block_config(spec: BlockSpec) -> BlockConfig:
-    """Translate the topology's words into the controller's."""
+def block_config(topology: Topology, spec: BlockSpec) -> BlockConfig:
+    """Translate the topology's words into the controller's; what is below an overlay is read-only."""
+    bases = {unit.partition("@")[0] for unit in topology.overlays_of(spec.name)}
     return BlockConfig(
         image=spec.image,
         size_bytes=spec.size_bytes,
         durability=Durability.WRITE_THROUGH if spec.write_through else Durability.WRITE_BACK,
-        extents=tuple(Extent(e.name, e.offset_bytes, e.size_bytes, e.read_only) for e in spec.extents),
+        extents=tuple(
+            Extent(e.name, e.offset_bytes, e.size_bytes, e.read_only or e.name in bases) for e in spec.extents
+        ),
         read_only=spec.read_only,
+        overlays=spec.overlays,
+        allowed_overlays=topology.overlays_of(spec.name),
     )
 
 
@@ -39,7 +45,7 @@ class BlockProcess:
     """
 
     def __init__(self, topology: Topology, spec: BlockSpec) -> None:
-        config = block_config(spec)
+        config = block_config(topology, spec)
         self._topology = topology
         self._spec = spec
         self.credits = config.queue_credits
@@ -62,4 +68,9 @@ class BlockProcess:
         """What the device tells of itself."""
         core = self._core
         counts = asdict(core.pairs.counts)
-        return {**counts, "syncs": core.syncs, "medium_errors": core.medium_errors, "failed": core.failed}
+        told = {**counts, "syncs": core.syncs, "medium_errors": core.medium_errors, "failed": core.failed}
+        return {**told, "overlays": sorted(core.overlays.open), "overlay_problems": dict(core.overlays.problems)}
+
+    def reload(self, topology: Topology) -> BlockOutcome:
+        """Allow the overlays of the guests that there are now; those of others are synced and closed."""
+        return OverlaysAllowed(topology.overlays_of(self._spec.name))

@@ -82,20 +82,21 @@ class MemoryStorage:
 
     Args:
         size_bytes: Its size, a positive multiple of 512.
+        content: What is on it, stable, `size_bytes` bytes; zeroes if None.
     """
 
-    def __init__(self, size_bytes: int) -> None:
+    def __init__(self, size_bytes: int, content: bytes | None = None) -> None:
         self.size_bytes = size_bytes
         self.log: list[LogEntry] = []
         """Every call but reads, in order."""
         self.cold: set[int] = set()
         """Sector numbers that `read_cached` does not have."""
-        self._cache = bytearray(size_bytes)
-        self._stable = bytearray(size_bytes)
+        self._cache = bytearray(size_bytes if content is None else content)
+        self._stable = bytearray(self._cache)
         self._sectors: dict[int, _Sector] = {}
         self._clock = 0
         self._failures: dict[Kind, _Failure] = {}
-        self._off = False
+        self._calls_left: int | None = None
 
     def fail(self, kind: Kind, nth: int = 1, error: int = errno.EIO, done_bytes: int = 0) -> None:
         """Make a call fail.
@@ -108,9 +109,18 @@ class MemoryStorage:
         """
         self._failures[kind] = _Failure(nth, error, done_bytes)
 
-    def cut(self) -> None:
-        """Cut the power: every later call raises EIO."""
-        self._off = True
+    def cut(self, after: int = 0) -> None:
+        """Cut the power, or end the process that uses it: every later call raises EIO.
+
+        Args:
+            after: So many calls that are no reads still succeed.
+        """
+        self._calls_left = after
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether every call fails."""
+        return self._calls_left == 0
 
     def read_at(self, offset: int, length: int) -> Buffer:
         """Return what the cache holds."""
@@ -130,6 +140,11 @@ class MemoryStorage:
         failure = self._attempt("write", offset, len(data))
         self._change(offset, bytes(data) if failure is None else bytes(data[: failure.done_bytes]))
         _raise(failure)
+
+    def write_cached(self, offset: int, data: Buffer) -> bool:
+        """Change the cache, which takes any write without waiting."""
+        self.write_at(offset, data)
+        return True
 
     def discard(self, offset: int, length: int) -> None:
         """Change the cache to zeroes."""
@@ -157,7 +172,7 @@ class MemoryStorage:
 
     def close(self) -> None:
         """Sync, then fail every later call."""
-        if not self._off:
+        if not self.is_cut:
             self.sync()
         self.cut()
 
@@ -197,7 +212,7 @@ class MemoryStorage:
     def _attempt(self, kind: Kind, offset: int = 0, length: int = 0) -> _Failure | None:
         """Log a call; return the failure that was ordered for it. Reads fail here."""
         failure = self._failures.get(kind)
-        if self._off:
+        if self._calls_left == 0:
             failure = _Failure(0, errno.EIO, 0)
         elif failure is not None:
             failure.remaining -= 1
@@ -208,6 +223,8 @@ class MemoryStorage:
         if kind == "read":
             _raise(failure)
         else:
+            if self._calls_left:
+                self._calls_left -= 1
             self.log.append(LogEntry(kind, offset, length, 0 if failure is None else failure.error))
         return failure
 

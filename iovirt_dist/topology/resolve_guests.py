@@ -376,17 +376,25 @@ class GuestResolver:
         return NetAttachment(switch.name, replica.name, mac, switch.mtu)
 
     def _check_writers(self, guests: Mapping[GuestName, GuestSpec]) -> None:
-        """Refuse a second guest on a writable extent: neither's file system would survive it."""
+        """Refuse a second guest on a writable extent, or one below overlays: no file system would survive it."""
         writers: dict[tuple[str, str], str] = {}
-        for guest in guests.values():
-            if guest.disk is None or guest.disk.extent.read_only or guest.disk.overlay:
+        where = f"{self._scope.origin.label}: guest"
+        disks = [(guest.name, guest.disk) for guest in guests.values() if guest.disk is not None]
+        for guest, disk in disks:
+            if disk.extent.read_only or disk.overlay:
                 continue
-            key = (guest.disk.controller, guest.disk.extent.name)
+            key = (disk.controller, disk.extent.name)
             if key in writers:
-                what = f"guests '{writers[key]}' and '{guest.name}' both write extent '{key[0]}/{key[1]}'"
+                what = f"guests '{writers[key]}' and '{guest}' both write extent '{key[0]}/{key[1]}'"
                 fix = "give each an extent ('{name}' and '{n}' stand for the replica), or make it read_only = true"
-                raise ConfigError(what, f"{self._scope.origin.label}: guest", fix)
-            writers[key] = guest.name
+                raise ConfigError(what, where, fix)
+            writers[key] = guest
+        for guest, disk in disks:
+            writer = writers.get((disk.controller, disk.extent.name), "")
+            if disk.overlay and writer:
+                what = f"guest '{writer}' writes extent '{disk.controller}/{disk.extent.name}', the base of '{guest}'"
+                fix = f"set overlay = true for '{writer}', too, or make the extent read_only = true"
+                raise ConfigError(what, where, fix)
 
     def _check_terminals(self, guests: Mapping[GuestName, GuestSpec]) -> None:
         """Refuse two terminals of one name, which would be one file: that of ``a.hvc0`` and the second of ``a``."""

@@ -289,6 +289,11 @@ class Topology:
         wanted.update(self.reach.get(ProcessName(hypervisor), ()))
         return [controller for name, controller in self.controllers.items() if name in wanted]
 
+    def overlays_of(self, controller: str) -> frozenset[str]:
+        """Units of one block controller that are guests' overlays, ``EXTENT@GUEST``."""
+        disks = [guest.disk for guest in self.guests.values() if guest.disk is not None]
+        return frozenset(disk.unit for disk in disks if disk.controller == controller and disk.overlay)
+
     def terminals_of(self, controller: str) -> list[str]:
         """Names of the terminals of one console controller."""
         consoles = [console for guest in self.guests.values() for console in guest.terminals]

@@ -7,18 +7,46 @@ from pathlib import Path
 
 import pytest
 
+from iovirt_dist.controllers.block.overlay import Overlay
+from iovirt_dist.controllers.block.overlay_files import Base, OverlayFolder
+from iovirt_dist.controllers.block.overlay_format import Layout
 from iovirt_dist.controllers.block.storage import FileStorage, Storage
+from iovirt_dist.controllers.block.unit_storage import UnitStorage
 from iovirt_dist.testing.storage import MemoryStorage
 
 SIZE_BYTES = 64 * 1024
 
 
-@pytest.fixture(params=["file", "memory"])
+def _overlay(folder: Path) -> Storage:
+    """An overlay over zeroes, in a file."""
+    base = MemoryStorage(SIZE_BYTES)
+    return OverlayFolder(folder).open("all@guest", Base(base, 0, SIZE_BYTES, "base.img"))
+
+
+def _memory_overlay() -> Storage:
+    """An overlay over zeroes, in memory."""
+    file = MemoryStorage(Layout(SIZE_BYTES).file_bytes)
+    return Overlay(file, MemoryStorage(SIZE_BYTES), 0, SIZE_BYTES, bytes(16))
+
+
+def _image_of_units(folder: Path) -> Storage:
+    """An image of which nobody has opened an overlay."""
+
+    def refuse(unit: str, start: int, length: int) -> Overlay:
+        raise AssertionError("nobody asks for an overlay")
+
+    return UnitStorage(FileStorage(folder / "units.img", SIZE_BYTES), refuse)
+
+
+@pytest.fixture(params=["file", "memory", "overlay", "memory overlay", "units"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
     """A new storage of 64 KiB."""
     makers: dict[str, Callable[[], Storage]] = {
         "file": lambda: FileStorage(tmp_path / "disk.img", SIZE_BYTES),
         "memory": lambda: MemoryStorage(SIZE_BYTES),
+        "overlay": lambda: _overlay(tmp_path),
+        "memory overlay": _memory_overlay,
+        "units": lambda: _image_of_units(tmp_path),
     }
     made = makers[request.param]()
     yield made
@@ -60,6 +88,16 @@ def test_read_cached_after_write_gives_the_data(storage: Storage) -> None:
 
     assert filled
     assert buffer == b"c" * 4096
+
+
+def test_write_cached_after_write_is_seen_by_later_reads(storage: Storage) -> None:
+    """What was just written can be written again without waiting, even in part."""
+    storage.write_at(4096, b"c" * 4096)
+
+    taken = storage.write_cached(4608, b"d" * 512)
+
+    assert taken
+    assert bytes(storage.read_at(4096, 4096)) == b"c" * 512 + b"d" * 512 + b"c" * 3072
 
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 4096), (512, 512), (4096 - 512, 1024), (0, SIZE_BYTES)])

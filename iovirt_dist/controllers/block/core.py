@@ -16,7 +16,7 @@ controller refuses every later write, discard and flush until it restarts. Reads
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,6 +31,13 @@ from iovirt_dist.controllers.base import (
 from iovirt_dist.controllers.block.extents import BLOCK_BYTES, Durability, ExtentTable, Unit
 from iovirt_dist.controllers.block.operation import Operation
 from iovirt_dist.controllers.block.ordering import AccessOrder
+from iovirt_dist.controllers.block.overlay_units import (
+    OverlayAction,
+    OverlayClosed,
+    OverlayOpened,
+    OverlaysAllowed,
+    OverlayUnits,
+)
 from iovirt_dist.controllers.peer_queues import OutstandingCommand
 from iovirt_dist.step import Record
 from iovirt_dist.wire.codec import Buffer
@@ -90,8 +97,8 @@ class SyncDone:
     error: int
 
 
-BlockOutcome = StorageDone | SyncDone
-BlockAccess = AccessStorage | SyncStorage
+BlockOutcome = StorageDone | SyncDone | OverlayOpened | OverlayClosed | OverlaysAllowed
+BlockAccess = AccessStorage | SyncStorage | OverlayAction
 BlockEvent = PairEvent | BlockOutcome
 BlockAction = CompleteCommands | BlockAccess
 
@@ -104,6 +111,7 @@ class BlockController:
         durability: What a completed write promises.
         queue_credits: Commands that one queue pair may have in flight.
         burst: Commands taken from one queue pair before the next has its turn.
+        allowed_overlays: Overlays that may be used, ``EXTENT@GUEST``.
     """
 
     def __init__(
@@ -112,6 +120,7 @@ class BlockController:
         durability: Durability = Durability.WRITE_THROUGH,
         queue_credits: int = 256,
         burst: int = 8,
+        allowed_overlays: Collection[str] = (),
     ) -> None:
         self.pairs = QueuePairs(queue_credits, burst)
         self.failed = False
@@ -126,16 +135,21 @@ class BlockController:
             CommandsSubmitted: self.pairs.submit,
             StorageDone: self._storage_done,
             SyncDone: self._sync_done,
+            OverlayOpened: self._overlay_opened,
+            OverlayClosed: self._overlay_closed,
+            OverlaysAllowed: self._overlays_allowed,
         }
         self._table = table
         self._units = table.units
         self._write_through = durability is Durability.WRITE_THROUGH
+        self.overlays = OverlayUnits(table, allowed_overlays, self._identified)
+        """Units that are overlays."""
         self._order = AccessOrder()
         self._active: dict[int, OutstandingCommand] = {}
         self._next_token = 1
         self._operations: list[Operation] = []
-        self._dirty = False
-        """Something was written since the last sync began."""
+        self._dirty = True
+        """Something was written since the last sync began, or before this process began: the first flush syncs."""
         self._unsynced: list[OutstandingCommand] = []
         """Requests that the next sync will let complete."""
         self._flushed: list[OutstandingCommand] = []
@@ -157,6 +171,9 @@ class BlockController:
         if self._operations:
             actions.append(AccessStorage(self._operations))
             self._operations = []
+        if self.overlays.actions:
+            actions += self.overlays.actions
+            self.overlays.actions = []
         return actions
 
     def deadline_ns(self) -> int | None:
@@ -191,6 +208,9 @@ class BlockController:
         offset, length = command.offset, command.length
         plain = opcode is _READ and not (offset | length) & _BLOCK_MASK and 0 < length <= MAX_DATA_BYTES
         if not (plain and offset + length <= unit.size_bytes):
+            if not unit.size_bytes:
+                self.overlays.access(unit.number, command)
+                return None
             status = self._check(command, unit)
             if status is not Status.OK:
                 self._end(command, status)
@@ -207,11 +227,33 @@ class BlockController:
             self.pairs.complete(command, Status.UNKNOWN_OPCODE)
 
     def _identify(self, command: OutstandingCommand) -> None:
-        unit = self._table.find(bytes(command.data))
+        name = bytes(command.data)
+        unit = self._table.find(name)
+        if unit is None:
+            self.overlays.identify(name.decode("ascii", errors="replace"), command)
+        else:
+            self._identified(command, unit)
+
+    def _identified(self, command: OutstandingCommand, unit: Unit | None) -> None:
+        """Go on with a command for a unit, None if it cannot be had: IDENTIFY, or an access to an overlay's unit."""
         if unit is None:
             self.pairs.complete(command, Status.UNKNOWN_UNIT)
-        else:
+        elif command.opcode is Opcode.IDENTIFY:
             self.pairs.complete(command, Status.OK, unit.identity, unit.number)
+        elif (operation := self._start(command)) is not None:
+            self._operations += self._order.enter([operation])
+
+    def _overlay_opened(self, event: OverlayOpened) -> None:
+        self._dirty = True  # a former life may have written to it
+        self.overlays.opened(event)
+
+    def _overlay_closed(self, event: OverlayClosed) -> None:
+        if event.error:
+            self._fail()
+        self.overlays.closed(event)
+
+    def _overlays_allowed(self, event: OverlaysAllowed) -> None:
+        self.overlays.allow(event, {command.unit for command in self._active.values()})
 
     def _check(self, command: OutstandingCommand, unit: Unit) -> Status:
         """Return why an access is refused, or OK. What is no whole number of blocks has BAD_LENGTH."""
@@ -266,6 +308,8 @@ class BlockController:
         if row:
             self.pairs.complete_reads(row, buffer, end)
         self._operations += self._order.leave(left)
+        if self.overlays.draining:
+            self.overlays.drained({command.unit for command in self._active.values()})
 
     def _changed(self, command: OutstandingCommand, error: int) -> None:
         """The storage has taken a write or discard, or failed to: it may have changed something in either case."""
@@ -279,12 +323,17 @@ class BlockController:
 
     def _sync_done(self, event: SyncDone) -> None:
         covered, self._covered = self._covered or [], None
-        if event.error:
-            self.failed = True
-            covered += self._unsynced
-            self._unsynced = []
         for command in covered:
             self._end(command, Status.MEDIUM_ERROR if event.error else Status.OK)
+        if event.error:
+            self._fail()
+
+    def _fail(self) -> None:
+        """What was written since the last sync may be lost: refuse to write from now on."""
+        self.failed = True
+        unsynced, self._unsynced = self._unsynced, []
+        for command in unsynced:
+            self._end(command, Status.MEDIUM_ERROR)
 
     def _end(self, command: OutstandingCommand, status: Status) -> None:
         if status is Status.MEDIUM_ERROR:

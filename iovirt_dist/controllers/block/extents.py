@@ -1,7 +1,9 @@
-"""The block controller's configuration and its table of extents.
+"""The block controller's configuration and its table of units: extents, and overlays over them.
 
 An extent is a byte range of the image that a guest sees as a whole disk, as an NVMe namespace is a range of the
-medium. Its place in the table is its unit number, so numbers are the same in every life of the controller.
+medium. Its place in the table is its unit number. An overlay is unit ``EXTENT@GUEST``: an extent that nobody writes,
+with what one guest has written over it. It has a number from its first use on, another one in another life of the
+controller; requesters identify their units in each.
 """
 
 from __future__ import annotations
@@ -20,6 +22,12 @@ BLOCK_BYTES: Final = 512
 """Smallest aligned unit of access: the sector of ATA and virtio-blk."""
 
 MAX_EXTENTS: Final = 4096
+
+MAX_OVERLAYS: Final = 4096
+"""Overlays that one life of a controller opens: each costs a file descriptor and a map of its clusters."""
+
+SLOT_BITS: Final = 48
+"""Accesses are ordered in one linear range: the image from 0, the overlay that is unit n from ``n << SLOT_BITS``."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -63,6 +71,8 @@ class BlockConfig:
         extents: Virtual disks.
         queue_credits: Commands that one queue pair may have in flight.
         burst: Commands taken from one queue pair before the next has its turn.
+        overlays: Folder of the overlays; None for the image's path with ``.overlays`` behind it.
+        allowed_overlays: Those that may be made and used, ``EXTENT@GUEST``.
     """
 
     image: Path
@@ -72,15 +82,17 @@ class BlockConfig:
     extents: tuple[Extent, ...] = (Extent("disk"),)
     queue_credits: int = 256
     burst: int = 8
+    overlays: Path | None = None
+    allowed_overlays: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A checked extent as the core uses it.
+    """A checked extent or an overlay as the core uses it.
 
     Attributes:
         number: Unit number.
-        start_bytes: First byte in the image.
+        start_bytes: First byte, in the image or the overlay's slot.
         size_bytes: Length.
         read_only: Writes and discards are refused.
         identity: The packed `UnitIdentity`.
@@ -111,7 +123,8 @@ class ExtentTable:
             raise ConfigError(f"{len(extents)} extents", where, f"give 1 to {MAX_EXTENTS}")
         sized = [_sized(extent, image_bytes, where) for extent in extents]
         _refuse_overlaps(sized, where)
-        self.units = tuple(_unit(number, extent) for number, extent in enumerate(sized))
+        self.units = [_unit(number, extent) for number, extent in enumerate(sized)]
+        self._overlays: dict[str, Unit] = {}
         self._by_name = {extent.name: unit for extent, unit in zip(sized, self.units, strict=True)}
         if len(self._by_name) != len(sized):
             names = [extent.name for extent in sized]
@@ -121,6 +134,45 @@ class ExtentTable:
     def find(self, name: bytes) -> Unit | None:
         """Return the unit that IDENTIFY's payload names, None for an unknown or malformed name."""
         return self._by_name.get(name.decode("ascii", errors="replace"))
+
+    def base_of(self, overlay: str) -> Unit | None:
+        """Return the extent below ``EXTENT@GUEST``; None if it is not there or somebody may write it."""
+        base = self._by_name.get(overlay.partition("@")[0])
+        return base if base is not None and base.read_only else None
+
+    @property
+    def overlays(self) -> int:
+        """How many overlays have a number."""
+        return len(self._overlays)
+
+    def reserved(self, name: str) -> bool:
+        """Whether an overlay has a number."""
+        return name in self._overlays
+
+    def reserve(self, name: str) -> tuple[Unit, Unit]:
+        """Return an overlay's unit, with a number from now on, and its base, which exists."""
+        base = self.base_of(name)
+        assert base is not None, "checked by whoever asks"
+        unit = self._overlays.get(name)
+        if unit is None:
+            number = len(self.units)
+            identity = UnitIdentity.unpack(base.identity)._replace(read_only=False).pack()
+            unit = Unit(number, number << SLOT_BITS, base.size_bytes, read_only=False, identity=identity)
+            self._overlays[name] = unit
+            self.units.append(replace(unit, size_bytes=0))
+        return unit, base
+
+    def admit(self, name: str) -> Unit:
+        """Let the unit of an overlay, which has a number, be found and accessed."""
+        unit = self._overlays[name]
+        self.units[unit.number] = self._by_name[name] = unit
+        return unit
+
+    def retire(self, name: str) -> Unit:
+        """Let the unit of an overlay not be found any more; every access to it is out of range."""
+        unit = self._by_name.pop(name)
+        self.units[unit.number] = replace(unit, size_bytes=0)
+        return unit
 
 
 def _sized(extent: Extent, image_bytes: int, where: str) -> Extent:

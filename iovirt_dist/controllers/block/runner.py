@@ -1,8 +1,9 @@
 """Performs the block core's actions on a storage: the thin I/O between the core and the seam.
 
 What the page cache can answer is done at once, on the loop. What waits for the medium (cold or very large reads,
-discards, every sync) is done by threads, so the loop goes on and the next group of writes gathers behind a running
-sync. Without a way back into the loop everything is done at once, which tests and the simulator use.
+writes that an overlay has to fill from a cold base, discards, opening of overlays, every sync) is done by threads, so
+the loop goes on and the next group of writes gathers behind a running sync. Without a way back into the loop
+everything is done at once, which tests and the simulator use.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from iovirt_dist.controllers.block.core import (
+    AccessStorage,
     BlockAccess,
     BlockController,
     BlockOutcome,
@@ -25,7 +28,12 @@ from iovirt_dist.controllers.block.core import (
 )
 from iovirt_dist.controllers.block.extents import BlockConfig, ExtentTable
 from iovirt_dist.controllers.block.operation import Operation
+from iovirt_dist.controllers.block.overlay import Overlay
+from iovirt_dist.controllers.block.overlay_files import Base, OverlayFolder, base_mark
+from iovirt_dist.controllers.block.overlay_units import CloseOverlay, OpenOverlay, OverlayClosed, OverlayOpened
 from iovirt_dist.controllers.block.storage import FileStorage, Storage
+from iovirt_dist.controllers.block.unit_storage import UnitStorage
+from iovirt_dist.errors import ImageError
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import Opcode
 from iovirt_dist.wire.payload import JOIN_BYTES
@@ -73,13 +81,14 @@ class BlockRunner:
         Returns:
             The outcome of what is done already, to be handed to the core; None when everything comes later.
         """
+        if isinstance(action, AccessStorage):
+            outcomes = self._access(action.operations)
+            return StorageDone(outcomes) if outcomes else None
         if isinstance(action, SyncStorage):
-            if self._syncer is None:
-                return self._sync()
-            self._syncer.submit(self._later, self._sync)
-            return None
-        outcomes = self._access(action.operations)
-        return StorageDone(outcomes) if outcomes else None
+            return self._hand_over(self._syncer, self._sync)
+        if isinstance(action, OpenOverlay):
+            return self._hand_over(self._workers, self._open, action)
+        return self._hand_over(self._syncer, self._close_overlay, action)  # never beside a sync of the same overlay
 
     def close(self) -> None:
         """Wait for what is under way, sync, and close the storage. No outcome is delivered any more."""
@@ -116,8 +125,9 @@ class BlockRunner:
                     used += length
                     continue
             elif opcode is Opcode.WRITE:
-                outcomes.append(self._do(operation))
-                continue
+                if (outcome := self._write_cached(operation)) is not None:
+                    outcomes.append(outcome)
+                    continue
             elif opcode is _READ and (outcome := self._read_long(operation)) is not None:
                 outcomes.append(outcome)
                 continue
@@ -134,6 +144,14 @@ class BlockRunner:
         except OSError as error:
             return Outcome(operation.token, self._failed(_name(operation), error))
         return Outcome(operation.token, 0, own) if filled else None
+
+    def _write_cached(self, operation: Operation) -> Outcome | None:
+        """Write; None if that would have to wait for the medium."""
+        try:
+            taken = self.storage.write_cached(operation.offset, operation.data)
+        except OSError as error:
+            return Outcome(operation.token, self._failed(_name(operation), error))
+        return Outcome(operation.token) if taken else None
 
     def _work(self, operation: Operation) -> StorageDone:
         return StorageDone([self._do(operation)])
@@ -159,6 +177,34 @@ class BlockRunner:
             return SyncDone(self._failed("sync", error))
         return SyncDone(0)
 
+    def _open(self, action: OpenOverlay) -> OverlayOpened:
+        try:
+            self._units().open(action.name, action.slot, action.base_offset, action.size_bytes)
+        except (ImageError, OSError) as error:
+            _log.error("overlay %s: %s", action.name, error)
+            return OverlayOpened(action.name, str(error))
+        return OverlayOpened(action.name)
+
+    def _close_overlay(self, action: CloseOverlay) -> OverlayClosed:
+        try:
+            self._units().close_slot(action.slot)
+        except OSError as error:
+            return OverlayClosed(action.name, self._failed(f"closing overlay {action.name}", error))
+        return OverlayClosed(action.name)
+
+    def _units(self) -> UnitStorage:
+        assert isinstance(self.storage, UnitStorage), "where overlays are allowed, the storage has them"
+        return self.storage
+
+    def _hand_over(
+        self, pool: ThreadPoolExecutor | None, work: Callable[..., BlockOutcome], *arguments: object
+    ) -> BlockOutcome | None:
+        """Let a thread do the work; without threads do it now."""
+        if pool is None:
+            return work(*arguments)
+        pool.submit(self._later, work, *arguments)
+        return None
+
     def _later(self, work: Callable[..., BlockOutcome], *arguments: object) -> None:
         """Run in a worker thread: do the work and bring its outcome into the loop."""
         event = work(*arguments)
@@ -173,24 +219,39 @@ class BlockRunner:
         return error.errno or errno.EIO
 
 
-def open_block(config: BlockConfig) -> tuple[BlockController, FileStorage]:
-    """Open the configured image and make the core that serves it.
+def open_block(config: BlockConfig) -> tuple[BlockController, UnitStorage]:
+    """Open the configured image and make the core that serves it and the overlays over it.
 
     Raises:
         ImageError: The image cannot be used.
         ConfigError: The extents do not fit the image or each other.
     """
-    storage = FileStorage(config.image, config.size_bytes, read_only=config.read_only)
+    image = FileStorage(config.image, config.size_bytes, read_only=config.read_only)
     try:
         extents = [
             extent if not config.read_only or extent.read_only else replace(extent, read_only=True)
             for extent in config.extents
         ]
-        table = ExtentTable(extents, storage.size_bytes, str(config.image))
+        table = ExtentTable(extents, image.size_bytes, str(config.image))
     except BaseException:
-        storage.close()
+        image.close()
         raise
-    return BlockController(table, config.durability, config.queue_credits, config.burst), storage
+    core = BlockController(table, config.durability, config.queue_credits, config.burst, config.allowed_overlays)
+    return core, UnitStorage(image, _overlay_opener(config, image))
+
+
+def _overlay_opener(config: BlockConfig, image: FileStorage) -> Callable[[str, int, int], Overlay]:
+    """Return what opens overlays; each base's fingerprint is taken once, as nobody changes it meanwhile."""
+    folder = OverlayFolder(config.overlays or Path(f"{config.image}.overlays"))
+    marks: dict[tuple[int, int], bytes] = {}
+
+    def open_overlay(unit: str, start: int, length: int) -> Overlay:
+        base = Base(image, start, length, str(config.image))
+        if (start, length) not in marks:
+            marks[start, length] = base_mark(base)
+        return folder.open(unit, base, marks[start, length])
+
+    return open_overlay
 
 
 def _name(operation: Operation) -> str:

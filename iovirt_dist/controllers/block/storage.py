@@ -57,6 +57,14 @@ class Storage(Protocol):
         """Take all of `data`: later reads see it. After an error any part of the range may have changed."""
         ...
 
+    def write_cached(self, offset: int, data: Buffer) -> bool:
+        """Take all of `data` as `write_at` does if that needs no waiting for the medium; else change nothing.
+
+        Returns:
+            Whether it is taken.
+        """
+        ...
+
     def discard(self, offset: int, length: int) -> None:
         """Give the range back: it reads as zeroes, and is as stable as a write of zeroes would be."""
         ...
@@ -85,10 +93,9 @@ class FileStorage:
 
     def __init__(self, path: Path, size_bytes: int | None = None, *, read_only: bool = False) -> None:
         self.path = path
-        self._fd = _open(path, size_bytes, read_only)
         self._no_waiting = os.RWF_NOWAIT
+        self._fd = _open_locked(path, size_bytes, read_only)
         try:
-            lock_medium(self._fd, path, shared=read_only)
             self.size_bytes = _checked_size(self._fd, path, size_bytes, may_create=not read_only)
         except BaseException:
             os.close(self._fd)
@@ -128,6 +135,15 @@ class FileStorage:
         while written < len(data):
             written += os.pwrite(self._fd, memoryview(data)[written:], offset + written)
 
+    def write_cached(self, offset: int, data: Buffer) -> bool:
+        """Write: the page cache takes it."""
+        self.write_at(offset, data)
+        return True
+
+    def allocate(self, offset: int, length: int) -> None:
+        """Reserve space, so that writes there cannot find the file system full (posix_fallocate(3))."""
+        os.posix_fallocate(self._fd, offset, length)
+
     def discard(self, offset: int, length: int) -> None:
         """Punch a hole (fallocate(2)), or write zeroes where the file system has no holes."""
         if not _fallocate(self._fd, _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE, offset, length):
@@ -157,6 +173,27 @@ class FileStorage:
             os.fdatasync(fd)
         finally:
             os.close(fd)
+
+
+def _open_locked(path: Path, size_bytes: int | None, read_only: bool) -> int:
+    """Open and lock the image; once more if it was replaced by another file between the two."""
+    while True:
+        fd = _open(path, size_bytes, read_only)
+        try:
+            lock_medium(fd, path, shared=read_only)
+            if _is_still(path, fd):
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def _is_still(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))  # noqa: PTH116 - its pair has no method of Path
+    except FileNotFoundError:
+        return False
 
 
 def _open(path: Path, size_bytes: int | None, read_only: bool) -> int:
@@ -206,7 +243,12 @@ def _create(fd: int, path: Path, size_bytes: int) -> None:
     """Make the new image survive a power cut: its size, and its name in the directory."""
     os.ftruncate(fd, size_bytes)
     os.fsync(fd)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder stable (fsync(2))."""
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)
     finally:

@@ -199,9 +199,15 @@ def test_flush_during_a_sync_with_a_later_write_waits_for_the_next() -> None:
 
 
 @pytest.mark.parametrize("durability", list(Durability))
-def test_flush_with_nothing_written_completes_at_once(durability: Durability) -> None:
-    """There is nothing to make stable."""
-    assert _submit(_core(durability), _flush(1)) == [_completed(1)]
+def test_flush_with_nothing_written_since_the_last_completes_at_once(durability: Durability) -> None:
+    """The first one syncs, as a former life may have written; then there is nothing to make stable."""
+    core = _core(durability)
+
+    first = _submit(core, _flush(1))
+    synced = core.handle(SyncDone(0), 0)
+    second = _submit(core, _flush(2))
+
+    assert (first, synced, second) == ([SyncStorage()], [_completed(1)], [_completed(2)])
 
 
 def test_discard_in_write_through_is_as_stable_as_a_write() -> None:
