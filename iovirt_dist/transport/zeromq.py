@@ -17,14 +17,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import zmq
 
-from iovirt_dist.errors import EndpointError
+from iovirt_dist.errors import ConfigError, EndpointError
 from iovirt_dist.transport.address import IpcClaim, check_endpoint, ipc_path
+from iovirt_dist.transport.curve import Security
 from iovirt_dist.transport.port import ONLY_PEER
+from iovirt_dist.transport.zap import Door, open_door, shut_door
 from iovirt_dist.wire.codec import MAX_PAYLOAD_BYTES, MAX_PAYLOAD_FRAMES, Buffer
 
 ZERO_COPY_BYTES = 64 << 10
@@ -34,6 +37,8 @@ HIGH_WATER_MESSAGES = 8192
 HEARTBEAT_MS = 1000
 HEARTBEAT_TIMEOUT_MS = 3000
 LINGER_MS = 200
+MAX_NAMES = 4096
+"""Connections whose owner is remembered; an older one is looked up again when it speaks."""
 HANDSHAKE_MS = 5000
 UNBIND_MS = 1000
 RECONNECT_MS = 20
@@ -54,13 +59,23 @@ class ZeromqPort:
         endpoint: Its address.
         routed: Whether it is a ROUTER.
         claim: Ownership of its socket file.
+        door: Who may connect; None: everybody who can.
     """
 
-    def __init__(self, socket: zmq.Socket[bytes], endpoint: str, routed: bool, claim: IpcClaim | None) -> None:
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        endpoint: str,
+        routed: bool,
+        claim: IpcClaim | None,
+        door: Door | None = None,
+    ) -> None:
         self._socket = socket
         self._endpoint = endpoint
         self._routed = routed
         self._claim = claim
+        self._door = door
+        self._names: dict[bytes, str] = {}
         self._closed = False
         self._fd = int(socket.getsockopt(zmq.FD))
         self._poll_set = [(socket, zmq.POLLIN)]
@@ -78,6 +93,20 @@ class ZeromqPort:
     def endpoint(self) -> str:
         """Where this port listens (with the port that was chosen), or what it dials."""
         return self._endpoint
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Handshakes that failed, by reason (see `transport.zap.Door`); empty without security."""
+        return self._door.refused if self._door is not None else Counter()
+
+    def identity(self, peer: bytes) -> str | None:
+        """Whose key the peer at this address has proved to own; None if this port believes whoever connects."""
+        return self._names.get(peer, "") if self._door is not None else None
+
+    def admit(self, clients: Mapping[bytes, str]) -> None:
+        """Let others connect from now on: names by public key, 32 bytes; who is connected stays."""
+        if self._door is not None:
+            self._door.clients = clients
 
     def send(self, peer: bytes, frames: Sequence[Buffer]) -> bool:
         """Hand a message to ZeroMQ; False if the peer is unknown, its pipe is full, or the port is closed."""
@@ -124,6 +153,8 @@ class ZeromqPort:
         try:
             peer = receive(flags) if self._routed else ONLY_PEER
             frame = receive(flags, _NO_COPY)
+            if self._door is not None and peer not in self._names:
+                self._learn(peer, frame)
             frames: list[Buffer] = [frame.bytes]
             while frame.more:
                 frame = receive(flags, _NO_COPY)
@@ -135,6 +166,12 @@ class ZeromqPort:
         if self._luck < _LUCKY:
             self._luck += 1
         return peer, frames
+
+    def _learn(self, peer: bytes, frame: zmq.Frame) -> None:
+        """Remember whose connection this is, once; every message of it says so."""
+        if len(self._names) >= MAX_NAMES:
+            del self._names[next(iter(self._names))]
+        self._names[peer] = str(frame.get("User-Id"))
 
     def pending(self) -> bool:
         """Whether a message is there; lets ZeroMQ do its work, as every question does."""
@@ -155,6 +192,8 @@ class ZeromqPort:
         """Close the socket and give the address back."""
         if not self._closed:
             self._closed = True
+            if self._door is not None:
+                shut_door(self._socket.context, self._socket, self._door)
             if self._routed and self._claim is None:
                 _unbind(self._socket, self._endpoint)
             self._socket.close(LINGER_MS)
@@ -175,12 +214,20 @@ def uncopied(frame: Buffer) -> Buffer | zmq.Frame:
     return frame
 
 
-def listen(endpoint: str, context: zmq.Context[zmq.Socket[bytes]] | None = None) -> ZeromqPort:
+def listen(
+    endpoint: str,
+    security: Security | None = None,
+    clients: Iterable[str] | None = None,
+    context: zmq.Context[zmq.Socket[bytes]] | None = None,
+) -> ZeromqPort:
     """Listen at an address.
 
     Args:
         endpoint: ``ipc://PATH``, whose directory is made with mode 0700 if missing, or ``tcp://HOST:PORT``, where
             port ``*`` is any free one (see `ZeromqPort.endpoint`).
+        security: Own key pair and whom to believe: only those connect, and what passes is encrypted. Of no meaning
+            for ipc, where the directory keeps others out.
+        clients: Who of the trusted may connect; None for all of them.
         context: ZeroMQ context; the process's own if None.
 
     Raises:
@@ -189,32 +236,53 @@ def listen(endpoint: str, context: zmq.Context[zmq.Socket[bytes]] | None = None)
     check_endpoint(endpoint, listening=True)
     claim = IpcClaim(endpoint) if ipc_path(endpoint) is not None else None
     socket = _socket(context, zmq.ROUTER)
+    door: Door | None = None
     try:
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        if security is not None and claim is None:
+            socket.curve_server = True
+            socket.curve_secretkey = security.secret
+            door = open_door(socket.context, socket, security.clients(clients))
         socket.bind(endpoint)
     except zmq.ZMQError as error:
+        if door is not None:
+            shut_door(socket.context, socket, door)
         socket.close(0)
         if claim is not None:
             claim.release()
         raise _endpoint_error(endpoint, error) from None
     bound = endpoint if claim is not None else str(socket.getsockopt_string(zmq.LAST_ENDPOINT))
-    return ZeromqPort(socket, bound, True, claim)
+    return ZeromqPort(socket, bound, True, claim, door)
 
 
-def dial(endpoint: str, context: zmq.Context[zmq.Socket[bytes]] | None = None) -> ZeromqPort:
+def dial(
+    endpoint: str,
+    security: Security | None = None,
+    server: str = "",
+    context: zmq.Context[zmq.Socket[bytes]] | None = None,
+) -> ZeromqPort:
     """Dial an address; nobody need be there yet, and the connection is made again whenever it breaks.
 
     Args:
         endpoint: ``ipc://PATH`` or ``tcp://HOST:PORT``.
+        security: Own key pair and whom to believe; of no meaning for ipc.
+        server: Whose key must be found there; among the trusted.
         context: ZeroMQ context; the process's own if None.
 
     Raises:
         EndpointError: The address is malformed.
+        ConfigError: There is no key of `server`.
     """
     check_endpoint(endpoint, listening=False)
     socket = _socket(context, zmq.DEALER)
     try:
+        if security is not None and ipc_path(endpoint) is None:
+            socket.curve_serverkey = security.server_key(server, endpoint)
+            socket.curve_publickey, socket.curve_secretkey = security.public, security.secret
         socket.connect(endpoint)
+    except ConfigError:
+        socket.close(0)
+        raise
     except zmq.ZMQError as error:
         socket.close(0)
         raise _endpoint_error(endpoint, error) from None
