@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +27,7 @@ from iovirt_dist.runtime.restart import Backoff, describe_exit
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
 from iovirt_dist.runtime.status import StatusWriter, read_status, read_status_file, start_ticks
 from iovirt_dist.topology import ENVIRONMENT_KEY
-from iovirt_dist.topology.specs import KINDS, Kind, ProcessSpec
+from iovirt_dist.topology.specs import KINDS, ProcessSpec
 
 EXIT_FAILED: Final = 1
 """Stands for the exit status of a process that could not be started."""
@@ -52,6 +52,7 @@ class Managed:
         since_ns: Wall clock (Unix time) of the last change of state.
         exit: How it ended last; empty if it never did.
         served: Whether it was killed, or crashed, while it served.
+        stop: Set when it shall not run any more.
     """
 
     spec: ProcessSpec
@@ -62,6 +63,7 @@ class Managed:
     since_ns: int = 0
     exit: str = ""
     served: bool = False
+    stop: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -98,7 +100,9 @@ class Supervisor:
         self._report = report
         self._grace_s = grace_s
         self._managed = [Managed(spec, Backoff(spec.restart)) for spec in processes]
-        self._stopping = asyncio.Event()
+        self._told: dict[str, Any] = {}
+        self._stopping = False
+        self._changed = asyncio.Event()
         self._status = StatusWriter(run_dir, SUPERVISOR, "supervisor", epoch=time.time_ns(), started_ns=time.time_ns())
 
     async def run(self, stop: asyncio.Event, hurry: asyncio.Event | None = None) -> bool:
@@ -112,34 +116,72 @@ class Supervisor:
             Whether it was stopped as asked; False if every process ended for good by itself.
         """
         for managed in self._managed:
-            managed.task = asyncio.create_task(self._keep(managed), name=managed.spec.name)
-        everything = asyncio.gather(*(managed.task for managed in self._managed if managed.task))
+            self._start(managed)
         asked = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait((everything, asked), return_when=asyncio.FIRST_COMPLETED)
+            while (running := self._running()) and not stop.is_set():
+                self._changed.clear()
+                changed = asyncio.create_task(self._changed.wait())
+                await asyncio.wait((*running, changed, asked), return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
         finally:
             asked.cancel()
-            self._stopping.set()
+            self._stopping = True
+            for managed in self._managed:
+                managed.stop.set()
             for kind in reversed(KINDS):
-                await self._stop_kind(kind, hurry or asyncio.Event())
-            await everything
+                await self._stop([m for m in self._managed if m.spec.kind == kind], hurry or asyncio.Event())
+            await asyncio.gather(*self._running())
             self._status.remove()
         return stop.is_set()
+
+    def add(self, processes: Sequence[ProcessSpec]) -> None:
+        """Supervise more processes; while everything is being stopped none is started."""
+        for spec in processes:
+            managed = Managed(spec, Backoff(spec.restart))
+            self._managed.append(managed)
+            if not self._stopping:
+                self._start(managed)
+        self._changed.set()
+
+    async def remove(self, names: Collection[str]) -> None:
+        """Stop some processes for good and forget them; returns when they are gone."""
+        leaving = [managed for managed in self._managed if managed.spec.name in names]
+        for managed in leaving:
+            managed.stop.set()
+        await self._stop(leaving, asyncio.Event())
+        self._managed = [managed for managed in self._managed if managed not in leaving]
+
+    def tell(self, **content: Any) -> None:
+        """Have more in the status file, from the next write on."""
+        self._told |= content
+        if not self._stopping:
+            self._write()
+
+    def _start(self, managed: Managed) -> None:
+        managed.task = asyncio.create_task(self._keep(managed), name=managed.spec.name)
+
+    def _running(self) -> list[asyncio.Task[None]]:
+        return [managed.task for managed in self._managed if managed.task and not managed.task.done()]
 
     def _note(self, managed: Managed, state: str, text: str) -> None:
         managed.state = state
         managed.since_ns = time.time_ns()
+        self._write()
+        self._report(managed.spec.name, text)
+
+    def _write(self) -> None:
         rows = {entry.spec.name: entry.to_json() for entry in self._managed}
         source = self._environ.get(ENVIRONMENT_KEY, "")
-        self._status.update(managed.since_ns, force=True, state="running", processes=rows, topology=source)
-        self._report(managed.spec.name, text)
+        now_ns = time.time_ns()
+        self._status.update(now_ns, force=True, state="running", processes=rows, topology=source, **self._told)
 
     async def _keep(self, managed: Managed) -> None:
         """Start one process, and again as its policy says."""
-        while not self._stopping.is_set():
+        while not managed.stop.is_set():
             started_ns = time.monotonic_ns()
             code = await self._run_once(managed)
-            if self._stopping.is_set():
+            if managed.stop.is_set():
                 self._note(managed, "stopped", f"stopped ({managed.exit})")
                 return
             delay_ns = managed.backoff.ended(code, time.monotonic_ns() - started_ns, served=managed.served)
@@ -147,7 +189,7 @@ class Supervisor:
                 self._note(managed, "ended", f"ended ({managed.exit})")
                 return
             self._note(managed, "backoff", f"ended ({managed.exit}); starts again in {delay_ns / 1e9:.1f} s")
-            await _wait(self._stopping, delay_ns / 1e9)
+            await _wait(managed.stop, delay_ns / 1e9)
 
     async def _run_once(self, managed: Managed) -> int:
         """Start a process and wait for its end; its exit status, negative for a signal.
@@ -162,7 +204,7 @@ class Supervisor:
         managed.pid = process.pid
         managed.start_ticks = start_ticks(process.pid) or 0
         self._note(managed, "up", f"started (pid {process.pid})")
-        if self._stopping.is_set():  # asked to stop while the process was being made, so nobody signalled it
+        if managed.stop.is_set():  # asked to stop while the process was being made, so nobody signalled it
             _signal_group(managed.pid, signal.SIGTERM)
         code = await process.wait()
         _signal_group(managed.pid, signal.SIGKILL)  # what it may have started itself
@@ -192,9 +234,8 @@ class Supervisor:
         finally:
             os.close(log)
 
-    async def _stop_kind(self, kind: Kind, hurry: asyncio.Event) -> None:
-        """SIGTERM to all processes of a kind, SIGKILL to those that are still there after the grace."""
-        running = [managed for managed in self._managed if managed.spec.kind == kind and managed.task]
+    async def _stop(self, running: Sequence[Managed], hurry: asyncio.Event) -> None:
+        """SIGTERM to processes, SIGKILL to those that are still there after the grace."""
         tasks = [managed.task for managed in running if managed.task and not managed.task.done()]
         if not tasks:
             return

@@ -222,7 +222,7 @@ class ConsoleController:
         self.pairs.complete(command, Status.OK, identity, terminal.number)
 
     def _terminals_changed(self, event: TerminalsChanged) -> None:
-        """Let go of terminals whose guests are gone, with what waits for them; their places are kept for their names."""
+        """Let go of terminals whose guests are gone, with what waits for them; their numbers stay theirs."""
         self._allowed = event.terminals
         for terminal in self._terminals:
             if terminal.opened and not self._may_open(terminal.name, known=True):
