@@ -26,6 +26,7 @@ _TWICE: Final = re.compile(r"Cannot declare (?P<key>\(.*\)) twice \(at (?P<line>
 """tomllib's message for a table that is there already; the key is a tuple of its parts."""
 
 _TYPE_NAMES: Final[dict[Any, str]] = {str: "a string", int: "an integer", bool: "true or false", float: "a number"}
+_TABLE_NAMES: Final[dict[Any, str]] = {str: "a table of strings", Any: "a table"}
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
@@ -117,9 +118,9 @@ class _Walker:
 
     def _dictionary(self, raw: object, hint: Any, path: str) -> dict[str, Any]:
         """Convert a table whose keys are the user's: named tables, words, or anything."""
-        leaves = hint is Any or hint is str
+        leaves = hint is Any or hint is str or get_origin(hint) is Annotated
         if not isinstance(raw, dict):
-            what = "a table" if hint is Any else "a table of strings" if leaves else "a table of tables"
+            what = _TABLE_NAMES.get(hint, "a table of values" if leaves else "a table of tables")
             raise self._fail(path, f"expected {what}, got {_seen(raw)}")
         convert = self._value if leaves else self._member
         return {name: convert(value, hint, join_key(path, name)) for name, value in raw.items()}

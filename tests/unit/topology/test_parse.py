@@ -58,6 +58,14 @@ def test_document_user_keyed_tables_keep_what_toml_says() -> None:
         (PROGRAM + "arguments = [1]", "t.toml: guest.cat.arguments: expected a list of strings, got [1]"),
         (PROGRAM + 'arguments = "cat"', 't.toml: guest.cat.arguments: expected a list of strings, got "cat"'),
         (PROGRAM + "environment.TERM = 1", "t.toml: guest.cat.environment.TERM: expected a string, got 1"),
+        (
+            '[controller.c]\nkind = "rng"\narbitration.hv0 = "2"',
+            't.toml: controller.c.arbitration.hv0: expected an integer from 1 to 1000, got "2"',
+        ),
+        (
+            '[controller.c]\nkind = "rng"\narbitration = 2',
+            "t.toml: controller.c.arbitration: expected a table of values, got 2",
+        ),
         (PROGRAM + 'files = "x"', 't.toml: guest.cat.files: expected a table of strings, got "x"'),
         (PROGRAM + 'files."/etc/motd" = true', 't.toml: guest.cat.files."/etc/motd": expected a string, got true'),
         (PROGRAM + 'devices.virtio_console = "t"', "t.toml: guest.cat.devices.virtio_console: unknown key; did you"),
