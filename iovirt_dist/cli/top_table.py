@@ -25,6 +25,9 @@ _SORTS: Final[dict[SortKey, Callable[[GuestRow], float]]] = {
 _GOOD: Final = frozenset({"running", "stopped", "halted", "waiting", "starting", "ended", "connected"})
 """States that are nothing to worry about."""
 
+_SHORT: Final = {"virtio_console": "hvc0"}
+"""Names of devices that are too long for a column."""
+
 _LEAST_GUESTS: Final = 4
 """Lines that guests have however little room there is: head, two guests, and how many more."""
 
@@ -81,10 +84,10 @@ _GUEST: Final[tuple[Column[GuestLine], ...]] = (
     Column("GUEST", 0, _of_guest(lambda guest: guest.name), left=True),
     Column("KIND", 12, _of_guest(lambda guest: guest.kind), left=True),
     Column("LEVEL", 8, _of_guest(lambda guest: guest.level), left=True),
-    Column("STATE", 2, _of_guest(lambda guest: guest.state), left=True),
+    Column("STATE", 2, _of_guest(lambda guest: guest.state), 8, left=True),
     Column("HV", 7, _of_guest(lambda guest: guest.hypervisor), left=True),
     Column("HOST", 6, _of_guest(lambda guest: guest.host or "-"), left=True),
-    Column("DEV", 1, _of_device(lambda device: device.device), left=True),
+    Column("DEV", 1, _of_device(lambda device: _SHORT.get(device.device, device.device)), 7, left=True),
     Column("IOPS", 0, _of_device(lambda device: figure(device.requests_per_s)), 6),
     Column("MiB/s", 1, _of_device(lambda device: mebibytes(_moved(device))), 5),
     Column("WAIT", 3, _of_device(lambda device: str(device.waiting)), 4),
