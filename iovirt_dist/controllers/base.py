@@ -16,17 +16,16 @@ life they are sent, when it comes back in a new one (``resumed=False``) everythi
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
-from typing import Final
+from typing import Final, NamedTuple
 
+from iovirt_dist.controllers.arbitration import UNLIMITED, Arbiter
 from iovirt_dist.controllers.peer_queues import CompletionBatch, OutstandingCommand, PeerQueues, Remembered
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import (
-    MAX_DATA_BYTES,
     WITH_DATA_OUT,
     Command,
     Completion,
@@ -37,7 +36,8 @@ from iovirt_dist.wire.commands import (
 MAX_CLOSED_PAIRS: Final = 64
 """Closed queue pairs whose state is kept; beyond it the one that opened first is forgotten."""
 
-NO_LIMIT: Final = 1 << 62
+NO_LIMIT: Final = UNLIMITED
+"""Room of a device that takes everything at once."""
 
 _queues_of = attrgetter("queues")
 
@@ -132,29 +132,65 @@ class QueueCounts:
     strays: int = 0
 
 
+class PairShare(NamedTuple):
+    """What a peer has had of the device.
+
+    Attributes:
+        weight: Its share.
+        open: Whether its session stands.
+        commands: Commands taken from its queue in this life.
+        bytes: Bytes that they move.
+        waiting: Commands that arbitration has not taken yet.
+        in_flight: Commands not completed, with those that wait.
+    """
+
+    weight: int
+    open: bool
+    commands: int
+    bytes: int
+    waiting: int
+    in_flight: int
+
+
 class QueuePairs:
     """The queue pairs of one controller.
 
     Args:
         queue_credits: Most commands that a pair may have in flight; more are completed with QUEUE_FULL.
-        burst: Most commands taken from one pair before the next has its turn: Arbitration Burst (NVM Express Base
-            Specification 2.0, section 3.4.4.1, "Round Robin Arbitration").
-        turn_bytes: A pair's turn also ends once its commands have asked for this much.
+        burst: Most commands taken from one pair before the next has its turn (see `arbitration`).
+        weights: Shares of the peers, 1..255 by name; a peer without has 1.
     """
 
-    def __init__(self, queue_credits: int, burst: int, turn_bytes: int = NO_LIMIT) -> None:
+    def __init__(self, queue_credits: int, burst: int, weights: Mapping[str, int] | None = None) -> None:
         self.counts = QueueCounts()
         self.queue_credits = queue_credits
-        self._burst = burst
-        self._turn_bytes = turn_bytes
+        self._arbiter = Arbiter(burst)
+        self.set_weights(weights or {})
         self._peers: dict[str, PeerQueues] = {}
         self._open: dict[int, PeerQueues] = {}
-        self._ready: deque[PeerQueues] = deque()
         self._answering: list[PeerQueues] = []
 
     def remembers(self, peer: str) -> bool:
         """Whether state of this peer is held, so that its session can be resumed."""
         return peer in self._peers
+
+    def set_weights(self, weights: Mapping[str, int]) -> None:
+        """Set the peers' shares from now on, as `weights` of the constructor."""
+        self._arbiter.set_weights(weights)
+
+    def shares(self) -> dict[str, PairShare]:
+        """What each known peer has had of the device."""
+        return {
+            queues.peer: PairShare(
+                self._arbiter.weight(queues.peer),
+                queues.number is not None,
+                queues.taken_commands,
+                queues.taken_bytes,
+                len(queues.submission),
+                len(queues.outstanding),
+            )
+            for queues in self._peers.values()
+        }
 
     def opened(self, event: QueuePairOpened) -> None:
         """Take up the peer's state, or start afresh."""
@@ -163,9 +199,10 @@ class QueuePairs:
         if queues is not None and queues.number is not None:
             del self._open[queues.number]
         if queues is None or not event.resumed:
-            if queues is not None:
-                queues.abandon()
-            queues = PeerQueues(event.peer)
+            old, queues = queues, PeerQueues(event.peer)
+            if old is not None:
+                old.abandon()
+                queues.account = old.account
         queues.number = event.pair
         self._peers[event.peer] = self._open[event.pair] = queues
         if queues.completion:
@@ -207,36 +244,16 @@ class QueuePairs:
         self.counts.commands += len(new)
         queues.submission.extend(new)
         if queues.submission and not queues.scheduled:
-            queues.scheduled = True
-            self._ready.append(queues)
+            self._arbiter.enter(queues)
 
     def take(self, room: int, room_bytes: int = NO_LIMIT) -> list[OutstandingCommand]:
-        """Take commands by round robin between the pairs, a burst from each.
+        """Take commands by weighted round robin between the pairs, a burst from each.
 
         Args:
             room: Most commands to take.
             room_bytes: Stop once the commands taken move this many bytes; the last one may exceed it.
         """
-        taken: list[OutstandingCommand] = []
-        ready = self._ready
-        while ready and room > 0 and room_bytes > 0:
-            queues = ready.popleft()
-            submission = queues.submission
-            turn = min(self._burst, room, len(submission))
-            turn_bytes = left = min(self._turn_bytes, room_bytes)
-            while turn > 0 and left > 0:
-                command = submission.popleft()
-                taken.append(command)
-                turn -= 1
-                room -= 1
-                length = command.length
-                left -= length if length < MAX_DATA_BYTES else MAX_DATA_BYTES
-            room_bytes -= turn_bytes - left
-            if submission:
-                ready.append(queues)
-            else:
-                queues.scheduled = False
-        return taken
+        return self._arbiter.take(room, room_bytes)
 
     def complete(self, command: OutstandingCommand, status: Status, data: Buffer = b"", value: int = 0) -> None:
         """End a command; its completion leaves with the next `collect`."""

@@ -91,7 +91,11 @@ class PeerQueues:
         abandoned: The peer's next life has begun; nothing of this one is sent any more.
         outstanding: Accepted and not completed, by id.
         submission: Accepted and not taken by arbitration.
-        scheduled: Whether arbitration has the pair in its circle.
+        scheduled: Whether arbitration knows that commands wait.
+        account: What was taken from it by weight (see `arbitration`).
+        share: What a byte adds to the account.
+        taken_commands: Commands that arbitration has taken.
+        taken_bytes: Bytes that they move, of each at most `MAX_DATA_BYTES`.
         remembered: Completions to send again, oldest first.
         completion: Batches to be sent; the last one is open for more.
     """
@@ -102,6 +106,10 @@ class PeerQueues:
     outstanding: dict[bytes, OutstandingCommand] = field(default_factory=dict)
     submission: deque[OutstandingCommand] = field(default_factory=deque)
     scheduled: bool = False
+    account: int = 0
+    share: int = 1
+    taken_commands: int = 0
+    taken_bytes: int = 0
     remembered: OrderedDict[bytes, Remembered] = field(default_factory=OrderedDict)
     completion: list[CompletionBatch] = field(default_factory=list)
 

@@ -1,8 +1,8 @@
 """The entropy controller's core: commands of many queue pairs become draws from one source.
 
 Theory of operation. One draw is under way at a time. It is for the commands that arbitration gave since the last one:
-each queue pair in turn gets a burst of commands, which ends early once it has used up its bytes (`TURN_BYTES`), so a
-peer that asks for much at once waits longer and nobody else does. A command gets what it asks for, up to
+queue pairs take turns by weight and by what they ask for (see `controllers.arbitration`), so a peer that asks for much
+at once waits longer and nobody else does. A command gets what it asks for, up to
 `MAX_GET_BYTES`; where the source gave less than was drawn, the last ones get less, but at least one byte, or fail.
 
 Bytes are given out once. A command that is submitted again after its completion was lost gets fresh ones.
@@ -28,9 +28,6 @@ from iovirt_dist.wire.commands import Opcode, Status, UnitIdentity
 
 MAX_GET_BYTES: Final = 65536
 """Most that one command gets; one that asks for more gets this much."""
-
-TURN_BYTES: Final = 65536
-"""A queue pair's turn ends once its commands have asked for this much."""
 
 DRAW_BYTES: Final = 256 << 10
 """A draw is no longer than this and one command: less than a millisecond of the kernel's generator."""
@@ -80,7 +77,7 @@ class RngController:
     """
 
     def __init__(self, queue_credits: int = 256, burst: int = 8) -> None:
-        self.pairs = QueuePairs(queue_credits, burst, TURN_BYTES)
+        self.pairs = QueuePairs(queue_credits, burst)
         self.bytes_given = 0
         self.errors = 0
         self._handlers: dict[type, Callable[[Any], None]] = {

@@ -6,6 +6,7 @@ from iovirt_dist.controllers.base import (
     MAX_CLOSED_PAIRS,
     CommandsSubmitted,
     CompleteCommands,
+    PairShare,
     QueuePairClosed,
     QueuePairOpened,
     QueuePairs,
@@ -256,3 +257,39 @@ def test_collect_of_more_than_the_wire_takes_splits_the_batch() -> None:
 
     assert [len(batch.completions) for batch in batches] == [1, MAX_BATCH, 2]
     assert [len(batch.payload) for batch in batches] == [1, 1, 0]
+
+
+def test_shares_tell_what_each_peer_has_had() -> None:
+    """Weight, state, what was taken, what waits, what is in flight."""
+    pairs = _pairs("a", "b")
+    pairs.set_weights({"b": 3})
+    pairs.submit(CommandsSubmitted(1, _reads(1, 2, 3), []))
+    pairs.take(2)
+    pairs.closed(QueuePairClosed(2))
+
+    assert pairs.shares() == {"a": PairShare(1, True, 2, 1024, 1, 3), "b": PairShare(3, False, 0, 0, 0, 0)}
+
+
+def test_weights_of_peers_decide_their_shares() -> None:
+    """One to three."""
+    pairs = QueuePairs(100, 2, {"b": 3})
+    for number, peer in enumerate("ab", 1):
+        pairs.opened(QueuePairOpened(number, peer, resumed=False))
+        pairs.submit(CommandsSubmitted(number, _reads(*range(1, 101)), []))
+
+    peers = [command.queues.peer for command in pairs.take(80)]
+
+    assert abs(peers.count("a") - 20) <= 2
+
+
+def test_peer_of_a_new_epoch_owes_what_its_last_life_overdrew() -> None:
+    """Nobody pays a debt by coming back under a new epoch."""
+    pairs = _pairs("a", "b")
+    pairs.submit(CommandsSubmitted(1, _reads(1, length=1 << 20), []))
+    pairs.submit(CommandsSubmitted(2, _reads(*range(11, 19)), []))
+    pairs.take(1)
+
+    pairs.opened(QueuePairOpened(3, "a", resumed=False))
+    pairs.submit(CommandsSubmitted(3, _reads(1), []))
+
+    assert _sequences(pairs) == [*range(11, 19), 1]
