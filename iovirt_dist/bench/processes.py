@@ -45,8 +45,9 @@ class Processes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for name in reversed(list(self._running)):
-            self.stop(name)
+        guests = [name for name in self._running if name in self.topology.guests]
+        self.stop(*guests)
+        self.stop(*reversed(list(self._running)))
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def launch(self, *names: str) -> None:
@@ -72,23 +73,26 @@ class Processes:
         """An ipc address in the folder."""
         return f"ipc://{self.folder / name}"
 
-    def stop(self, name: str) -> None:
-        """End a process, by force if it takes too long."""
-        process = self._running.pop(name)
-        process.terminate()
-        try:
-            process.wait(END_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    def stop(self, *names: str) -> None:
+        """End processes, all at once, by force if they take too long."""
+        processes = [self._running.pop(name) for name in names]
+        for process in processes:
+            process.terminate()
+        deadline = time.monotonic() + END_WITHIN_S
+        for process in processes:
+            try:
+                process.wait(max(deadline - time.monotonic(), 0))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
     def log(self, name: str) -> str:
         """What a process has logged, nothing if it never ran."""
         path = self.run_dir.log(name)
         return path.read_text("utf-8", "replace") if path.exists() else ""
 
-    def wait_for(self, done: Callable[[], bool], what: str, within_s: float) -> None:
-        """Wait until `done`, looking often.
+    def wait_for(self, done: Callable[[], bool], what: str, within_s: float, every_s: float = LOOK_INTERVAL_S) -> None:
+        """Wait until `done`, looking often, or as often as said.
 
         Raises:
             LocalError: A process ended meanwhile, or the time is over.
@@ -101,7 +105,7 @@ class Processes:
                     raise LocalError(f"process ended while waiting for {what}", name, last)
             if time.monotonic() > deadline:
                 raise LocalError(f"waited {within_s:.0f} s for {what}")
-            time.sleep(LOOK_INTERVAL_S)
+            time.sleep(every_s)
 
     def _spawn(self, name: str, command: Sequence[str]) -> None:
         wrapper = (sys.executable, "-I", "-S", child.__file__, str(os.getpid()))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import zmq
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -51,6 +52,7 @@ class Result:
         base_name: What the bare side is.
         target: What must be reached.
         skipped: Why nothing was measured, empty if something was.
+        details: What the figures were made of, as JSON values.
     """
 
     key: str
@@ -61,6 +63,7 @@ class Result:
     base: Figures | None = None
     base_name: str = ""
     skipped: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
@@ -104,19 +107,16 @@ def versions() -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return found | {"libzmq": zmq.zmq_version()}
 
 
-def as_object(results: Iterable[Result]) -> dict[str, Any]:
-    """The whole report, as ``--json`` prints it."""
-    return {
-        "machine": machine(),
-        "versions": versions(),
-        "results": {result.key: result.as_object() for result in results},
-    }
+def as_object(report: Mapping[str, Sequence[Result]]) -> dict[str, Any]:
+    """The whole report, as ``--json`` prints it: machine, versions, and for each part its results by key."""
+    parts = {part: {result.key: result.as_object() for result in results} for part, results in report.items()}
+    return {"machine": machine(), "versions": versions(), **parts}
 
 
-def print_report(results: Sequence[Result]) -> None:
+def print_report(report: Mapping[str, Sequence[Result]]) -> None:
     """Print the table, 80 columns wide whatever the terminal."""
     console = Console(width=WIDTH, highlight=False)
     here = machine()
@@ -126,12 +126,15 @@ def print_report(results: Sequence[Result]) -> None:
     table.add_column("median")
     for column in ("ours", "bare", "ratio", "target", "verdict"):
         table.add_column(column, justify="right", no_wrap=True)
-    for result in results:
-        table.add_row(result.title, *_cells(result))
+    for results in report.values():
+        for result in results:
+            table.add_row(result.title, *_cells(result))
+        table.add_section()
     console.print(table)
-    for result in results:
-        if result.skipped:
-            console.print(f"{result.key}: skipped: {result.skipped}")
+    for part, results in report.items():
+        for result in results:
+            if result.skipped:
+                console.print(f"{part} {result.key}: skipped: {result.skipped}")
 
 
 def _cells(result: Result) -> tuple[str, str, str, str, str]:

@@ -14,16 +14,23 @@ It keeps a number of requests in flight for a while and counts. Parameters, all 
     doorbell = 0            # most requests that a doorbell offers, if not 0: fewer, but the first of them sooner
     interrupts = false      # have the disk interrupt; otherwise it is polled
     packed = false          # packed rings
+    window_seconds = 0.0    # publish what each window of so long brought, while the load runs; 0 for no windows
     seed = 1                # of the random pattern
 
 What it found is published as results and said in one line: ``requests seconds iops mib_per_s failed latency_us``
-(``p50 p99 max``, from the doorbell to the moment when the script sees the completion).
+(``p50 p99 max`` of the first `MAX_LATENCIES`, from the doorbell to the moment when the script sees the completion).
+
+Windows begin at multiples of their length on the host's monotonic clock, so those of all guests of a host are the same
+stretches of time. The result ``windows`` holds ``seconds``, ``first`` (number of the first whole window since the
+clock's start) and ``requests`` (how many were done in it and in each that followed, the last `MAX_WINDOWS`).
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from array import array
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,7 +46,9 @@ from iovirt_dist.virtio.features import Feature, mask
 PLANNED: Final = 8192
 """Requests of which the pattern consists; it is repeated."""
 
-MAX_LATENCIES: Final = 1_000_000
+MAX_LATENCIES: Final = 250_000
+
+MAX_WINDOWS: Final = 600
 
 _FEATURES: Final = mask(BlockFeature.RO, BlockFeature.FLUSH)
 _DEFAULTS: Final[dict[str, Any]] = {
@@ -55,6 +64,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "doorbell": 0,
     "interrupts": False,
     "packed": False,
+    "window_seconds": 0.0,
     "seed": 1,
 }
 
@@ -78,6 +88,7 @@ class LoadPlan:
     doorbell: int
     interrupts: bool
     packed: bool
+    window_ns: int
     seed: int
 
 
@@ -109,6 +120,7 @@ def load_plan(parameters: Mapping[str, Any]) -> LoadPlan:
         "pattern": (given["pattern"] in ("random", "sequential"), '"random" or "sequential"'),
         "seconds": (given["seconds"] >= 0, "0 or more"),
         "warm_up_seconds": (given["warm_up_seconds"] >= 0, "0 or more"),
+        "window_seconds": (given["window_seconds"] == 0 or given["window_seconds"] >= 0.01, "0, or 0.01 or more"),
         "requests": (given["requests"] >= 0, "0 or more"),
     }
     for name, (fine, expected) in limits.items():
@@ -127,6 +139,7 @@ def load_plan(parameters: Mapping[str, Any]) -> LoadPlan:
         given["doorbell"],
         given["interrupts"],
         given["packed"],
+        int(given["window_seconds"] * 1e9),
         given["seed"],
     )
 
@@ -172,12 +185,48 @@ async def main(guest: ScriptGuest) -> None:
     )
     requests = planned_requests(plan, disk.capacity)
     if plan.warm_up_ns:
-        await _Load(guest, disk, plan, requests).run(plan.warm_up_ns, 0)
+        await _Load(guest, disk, plan, requests).run(plan.warm_up_ns, 0, counted=False)
     load = _Load(guest, disk, plan, requests)
-    await load.run(plan.seconds_ns, plan.requests)
+    await load.run(plan.seconds_ns, plan.requests, counted=True)
     results = load.results()
     guest.results.update(results)
     guest.say(" ".join(f"{name}={value}" for name, value in results.items()))
+
+
+class Windows:
+    """How many requests each window of time has brought.
+
+    Args:
+        length_ns: Of a window.
+        now_ns: Monotonic time at which the load begins; the window that it is in is not counted, as it is not whole.
+        publish: Gets the result ``windows`` whenever a window is over.
+    """
+
+    def __init__(self, length_ns: int, now_ns: int, publish: Callable[[dict[str, Any]], None]) -> None:
+        self._length_ns = length_ns
+        self._number = now_ns // length_ns
+        self._whole = False
+        self._count = 0
+        self._first = self._number + 1
+        self._counts: deque[int] = deque(maxlen=MAX_WINDOWS)
+        self._publish = publish
+
+    def add(self, count: int, now_ns: int) -> None:
+        """Count what was done at a time, which never goes back."""
+        number = now_ns // self._length_ns
+        if number != self._number:
+            self._turn(number)
+        self._count += count
+
+    def _turn(self, number: int) -> None:
+        if self._whole:
+            self._counts.append(self._count)
+        self._counts.extend([0] * min(number - self._number - 1, MAX_WINDOWS))
+        self._first = number - len(self._counts)
+        self._number, self._whole, self._count = number, True, 0
+        if self._counts:
+            seconds = self._length_ns / 1e9
+            self._publish({"seconds": seconds, "first": self._first, "requests": list(self._counts)})
 
 
 class _Load:
@@ -197,13 +246,22 @@ class _Load:
         self._requests = requests
         self._started = [0] * (1 << (2 * disk.depth).bit_length())
         self._done = self._failed = self._elapsed_ns = 0
-        self._latencies: list[int] = []
+        self._latencies: array[int] = array("q")
+        self._windows: Windows | None = None
 
-    async def run(self, duration_ns: int, most: int) -> None:
-        """Load until the time is over, or so many requests are done, and wait for the rest."""
+    async def run(self, duration_ns: int, most: int, *, counted: bool) -> None:
+        """Load until the time is over, or so many requests are done, and wait for the rest.
+
+        Args:
+            duration_ns: How long.
+            most: How many requests, 0 for any number.
+            counted: Whether windows are published.
+        """
         disk, guest, requests = self._disk, self._guest, self._requests
         started, wrap = self._started, len(self._started) - 1
         begin = now = guest.now_ns()
+        if counted and self._plan.window_ns:
+            self._windows = Windows(self._plan.window_ns, now, self._publish)
         at_once = self._plan.doorbell or disk.depth
         wanted, at, batch = most or 1 << 62, 0, min(self._plan.batch, disk.depth, at_once)
         while now - begin < duration_ns and wanted:
@@ -223,10 +281,15 @@ class _Load:
         done = await self._disk.completions()
         now, started, wrap = self._guest.now_ns(), self._started, len(self._started) - 1
         if len(self._latencies) < MAX_LATENCIES:
-            self._latencies += [now - started[one.number & wrap] for one in done]
+            self._latencies.extend([now - started[one.number & wrap] for one in done])
         self._failed += sum([one.status != BlockStatus.OK for one in done])
         self._done += len(done)
+        if self._windows is not None:
+            self._windows.add(len(done), now)
         return now
+
+    def _publish(self, windows: dict[str, Any]) -> None:
+        self._guest.results["windows"] = windows
 
     def results(self) -> dict[str, Any]:
         """What was found, as JSON values."""

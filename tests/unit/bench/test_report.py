@@ -9,7 +9,14 @@ from iovirt_dist.bench.report import WIDTH, Result, Target, as_object, machine, 
 from iovirt_dist.bench.sampling import Figures
 
 RATIO = Result(
-    "trap", "trap : echo", "us", Target(1.25), Figures(120.0, 300.0, 110.0), Figures(100.0, 200.0, 90.0), "echo"
+    "trap",
+    "trap : echo",
+    "us",
+    Target(1.25),
+    Figures(120.0, 300.0, 110.0),
+    Figures(100.0, 200.0, 90.0),
+    "echo",
+    details={"rounds": 2},
 )
 VALUE = Result("read", "read", "s", Target(3.0), Figures(3.5, 3.6, 3.4))
 SKIPPED = Result("boot", "boot : plain", "s", Target(3.0), base_name="plain", skipped="package u-boot-qemu is missing")
@@ -41,7 +48,7 @@ def test_verdict_is_of_the_value_where_the_target_is_for_it(capsys: pytest.Captu
     target = Target(60_000, at_most=False, of_value=True)
     result = Result("read", "read", "IOPS", target, Figures(61e3, 6e4, 6e4), Figures(122e3, 1e5, 1e5), "relay")
 
-    print_report([result])
+    print_report({"doorbells": [result]})
 
     assert (result.ratio, result.met) == (0.5, True)
     assert capsys.readouterr().out.splitlines()[-1].split() == [
@@ -51,25 +58,26 @@ def test_verdict_is_of_the_value_where_the_target_is_for_it(capsys: pytest.Captu
 
 def test_object_holds_machine_versions_and_both_sides() -> None:
     """One object that JSON can carry."""
-    report = msgspec.json.decode(msgspec.json.encode(as_object([RATIO, SKIPPED])))
+    report = msgspec.json.decode(msgspec.json.encode(as_object({"traps": [RATIO], "uboot": [SKIPPED]})))
 
-    assert set(report) == {"machine", "versions", "results"}
-    assert report["results"]["trap"]["ours"] == {"p50": 120.0, "p99": 300.0, "best": 110.0}
-    assert report["results"]["trap"]["base"]["p50"] == 100.0
-    assert report["results"]["trap"]["target"] == {"limit": 1.25, "at_most": True, "of_value": False}
-    assert report["results"]["boot"]["skipped"] == "package u-boot-qemu is missing"
-    assert report["results"]["boot"]["met"] is None
+    assert set(report) == {"machine", "versions", "traps", "uboot"}
+    assert report["traps"]["trap"]["ours"] == {"p50": 120.0, "p99": 300.0, "best": 110.0}
+    assert report["traps"]["trap"]["base"]["p50"] == 100.0
+    assert report["traps"]["trap"]["target"] == {"limit": 1.25, "at_most": True, "of_value": False}
+    assert report["traps"]["trap"]["details"] == {"rounds": 2}
+    assert report["uboot"]["boot"]["skipped"] == "package u-boot-qemu is missing"
+    assert report["uboot"]["boot"]["met"] is None
 
 
 def test_machine_and_versions_name_what_was_measured_with() -> None:
     """Enough to compare two reports."""
     assert {"cpu", "cores", "kernel", "load"} <= set(machine())
-    assert {"python", "iovirt-dist", "pyzmq", "unicorn"} <= set(versions())
+    assert {"python", "iovirt-dist", "pyzmq", "libzmq", "msgpack", "msgspec", "unicorn"} <= set(versions())
 
 
 def test_table_fits_and_shows_every_verdict(capsys: pytest.CaptureFixture[str]) -> None:
     """80 columns; what was skipped says why."""
-    print_report([RATIO, VALUE, SKIPPED])
+    print_report({"traps": [RATIO, VALUE], "uboot": [SKIPPED]})
 
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= WIDTH

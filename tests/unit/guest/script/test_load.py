@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from iovirt_dist.errors import ConfigError
-from iovirt_dist.guest.script.load import PLANNED, load_plan, main, planned_requests
+from iovirt_dist.guest.script.load import MAX_WINDOWS, PLANNED, Windows, load_plan, main, planned_requests
 from iovirt_dist.virtio.block import BlockRequest
 from iovirt_dist.wire.commands import Status
 from tests.unit.guest.script.board import MIB, Board
@@ -92,6 +92,7 @@ def test_pattern_sequential_goes_round() -> None:
         ({"batch": 65}, "parameters.batch: expected 1 to the depth, got 65"),
         ({"doorbell": 65}, "parameters.doorbell: expected 0 to the depth, got 65"),
         ({"request": "raed"}, 'parameters.request: expected "read", "write" or "flush", got \'raed\''),
+        ({"window_seconds": 0.001}, "parameters.window_seconds: expected 0, or 0.01 or more, got 0.001"),
         ({"seconds": -1}, "parameters.seconds: expected 0 or more, got -1"),
         ({"packed": 1}, "parameters.packed: expected something like False, got 1"),
     ],
@@ -107,3 +108,37 @@ def test_block_larger_than_the_disk_is_refused() -> None:
     """There is no place for it."""
     with pytest.raises(ConfigError, match="a block of 4096 bytes on a disk of 7 sectors"):
         planned_requests(load_plan({}), 7)
+
+
+def test_windows_are_whole_and_those_without_requests_are_zero() -> None:
+    """The window in which the load begins is not counted; published is what is over."""
+    published: list[dict[str, Any]] = []
+    windows = Windows(100, 250, published.append)
+
+    for count, now_ns in ((1, 260), (2, 300), (3, 399), (4, 400), (5, 710)):
+        windows.add(count, now_ns)
+
+    assert published[-1]["first"] == 3
+    assert published[-1]["requests"] == [5, 4, 0, 0]
+
+
+def test_windows_keep_the_last_ones() -> None:
+    """However long the load runs, or waits."""
+    published: list[dict[str, Any]] = []
+    windows = Windows(10, 0, published.append)
+
+    windows.add(1, 10)
+    windows.add(2, 10 * (MAX_WINDOWS + 2))
+    windows.add(3, 10**12)
+
+    assert len(published[-1]["requests"]) == MAX_WINDOWS
+    assert published[-1]["first"] == 10**11 - MAX_WINDOWS
+    assert sum(published[-1]["requests"]) == 0
+
+
+def test_load_publishes_windows_while_it_runs() -> None:
+    """Of the load that counts; not of the warm-up."""
+    board = Board(bytes(MIB))
+    results = loaded(board, requests=100, window_seconds=1.0)
+    assert "windows" not in results, "time stands still on the board"
+    assert (results["requests"], results["failed"]) == (100, 0)
