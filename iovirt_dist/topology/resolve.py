@@ -64,6 +64,7 @@ def resolve_topology(document: schema.Document, origin: Origin, scaling: Scaling
         counts=guests.counts,
         groups=guests.groups,
         reach=guests.reach,
+        homes=guests.homes,
         revision=scaling.revision,
     )
 

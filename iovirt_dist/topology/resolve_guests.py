@@ -89,12 +89,14 @@ class Guests(NamedTuple):
         counts: How many each table has.
         groups: Tables by the names of their guests.
         reach: Controllers that guests of a hypervisor may need, by hypervisor.
+        homes: Hypervisors that a table's guests may have, by table.
     """
 
     specs: dict[GuestName, GuestSpec]
     counts: dict[str, int]
     groups: dict[GuestName, str]
     reach: dict[ProcessName, tuple[ProcessName, ...]]
+    homes: dict[str, tuple[ProcessName, ...]]
 
 
 class _Common(TypedDict):
@@ -151,7 +153,8 @@ class GuestResolver:
         self._check_terminals(guests)
         of = {guest.name: group for group, found in groups.items() for guest in found}
         counts = {group: len(found) for group, found in groups.items()}
-        return Guests(guests, counts, of, reach(tables, self._scaling, self._controllers))
+        homes = {group: tuple(map(ProcessName, choices(table))) for group, table in tables.items()}
+        return Guests(guests, counts, of, reach(tables, self._scaling, self._controllers), homes)
 
     def _keep(self, group: str, table: schema.AnyGuestTable) -> None:
         """Check a table's hypervisors, and let those of its guests that run somewhere already stay there."""

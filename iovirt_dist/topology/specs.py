@@ -195,6 +195,7 @@ class Topology:
         counts: Replicas of each guest table now.
         groups: Guest tables by the names of their replicas.
         reach: Controllers that a hypervisor's guests may need, those that it may get included, by hypervisor.
+        homes: Hypervisors that a guest table's replicas may have, by table.
         digest: SHA-256 of the file's text, in hexadecimal digits.
         revision: How often it was scaled since it came up.
     """
@@ -214,6 +215,7 @@ class Topology:
     counts: Mapping[str, int] = field(default_factory=dict)
     groups: Mapping[GuestName, str] = field(default_factory=dict)
     reach: Mapping[ProcessName, tuple[ProcessName, ...]] = field(default_factory=dict)
+    homes: Mapping[str, tuple[ProcessName, ...]] = field(default_factory=dict)
     digest: str = ""
     revision: int = 0
 
