@@ -18,6 +18,7 @@ from iovirt_dist.topology import (
     ProgramSpec,
     Topology,
 )
+from iovirt_dist.topology.host_specs import DriverDomainSpec
 from iovirt_dist.topology.qos import describe_qos
 from iovirt_dist.topology.specs import AnySpec
 from iovirt_dist.topology.units import format_size
@@ -47,6 +48,8 @@ def summary(spec: AnySpec) -> str:
     if isinstance(spec, NetSpec):
         host = f" host {spec.responder.interface}" if spec.responder else ""
         return f"mtu {spec.mtu}{host}"
+    if isinstance(spec, DriverDomainSpec):
+        return f"serves {', '.join(spec.devices)}"
     if isinstance(spec, GuestBase):
         return f"{_guest(spec)} on {spec.hypervisor}{_devices(spec)}"
     return ""
@@ -77,6 +80,17 @@ def _devices(spec: GuestSpec) -> str:
     return "".join(f" {word}" for word in words)
 
 
+def config_rows(topology: Topology) -> list[tuple[str, str, str]]:
+    """Name, kind and summary of each process, and below a driver domain those of the devices that it serves."""
+    rows: list[tuple[str, str, str]] = []
+    for spec in topology.specs():
+        rows.append((spec.name, spec.kind.replace("_", " "), summary(spec)))
+        if isinstance(spec, DriverDomainSpec):
+            served = [topology.controllers[name] for name in spec.devices]
+            rows += [(one.name, one.kind, f"in {spec.name} {summary(one)}".rstrip()) for one in served]
+    return rows
+
+
 def show_config(topology: Topology, *, as_json: bool) -> int:
     """The work of ``iovirt config``: 2 if a guest image is missing.
 
@@ -90,8 +104,7 @@ def show_config(topology: Topology, *, as_json: bool) -> int:
     else:
         print(f"topology {topology.name} ({topology.source or topology.label})")
         print(f"run directory {topology.run_dir}")
-        rows = [(spec.name, spec.kind, summary(spec)) for spec in topology.specs()]
-        print_table(("NAME", "KIND", "WHAT"), rows)
+        print_table(("NAME", "KIND", "WHAT"), config_rows(topology))
     for error in missing:
         fail(str(error))
     return EXIT_USAGE if missing else EXIT_DONE

@@ -125,7 +125,8 @@ def check_run_dir(topology: Topology) -> Iterator[Finding]:
     """Socket paths fit, and nothing is left over."""
     run_dir = RunDir(topology.run_dir)
     try:
-        longest = max(len(os.fsencode(run_dir.socket(process.name))) for process in topology.processes())
+        names = [*(process.name for process in topology.processes()), *topology.controllers]
+        longest = max(len(os.fsencode(run_dir.socket(name))) for name in names)
         yield Finding("sockets", "ok", f"longest path has {longest} of {MAX_SOCKET_PATH_BYTES} bytes")
     except ValueError:
         yield Finding("sockets", "note", "the topology has no processes")

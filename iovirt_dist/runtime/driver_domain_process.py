@@ -10,12 +10,8 @@ import asyncio
 from typing import Any
 
 from iovirt_dist.ids import ProcessName
-from iovirt_dist.runtime.block_process import BlockProcess
-from iovirt_dist.runtime.console_process import ConsoleProcess
 from iovirt_dist.runtime.device_process import DeviceProcess
 from iovirt_dist.runtime.device_service import ControllerDevice, DeviceService
-from iovirt_dist.runtime.net_process import NetProcess
-from iovirt_dist.runtime.rng_process import RngProcess
 from iovirt_dist.topology.specs import BlockSpec, ConsoleSpec, ControllerSpec, DriverDomainSpec, RngSpec, Topology
 
 
@@ -57,16 +53,26 @@ class DriverDomainProcess:
 
 
 def make_device(topology: Topology, spec: ControllerSpec) -> ControllerDevice[Any, Any]:
-    """Make the device of a controller of any kind.
+    """Make the device of a controller of any kind; of the kinds, only those that are served are imported.
+
+    Guests wait while a domain starts again, and the modules of all kinds are a third of that time.
 
     Raises:
         ConfigError: Its settings do not fit it.
         ImageError: Its medium cannot be used.
     """
     if isinstance(spec, BlockSpec):
+        from iovirt_dist.runtime.block_process import BlockProcess  # noqa: PLC0415 - see above
+
         return BlockProcess(topology, spec)
     if isinstance(spec, ConsoleSpec):
+        from iovirt_dist.runtime.console_process import ConsoleProcess  # noqa: PLC0415 - see above
+
         return ConsoleProcess(topology, spec)
     if isinstance(spec, RngSpec):
+        from iovirt_dist.runtime.rng_process import RngProcess  # noqa: PLC0415 - see above
+
         return RngProcess(topology, spec)
+    from iovirt_dist.runtime.net_process import NetProcess  # noqa: PLC0415 - see above
+
     return NetProcess(topology, spec)

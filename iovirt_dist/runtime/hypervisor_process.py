@@ -12,6 +12,7 @@ from typing import Any
 from iovirt_dist.hypervisor import events as hv
 from iovirt_dist.hypervisor.core import Hypervisor
 from iovirt_dist.platform.qos import Qos
+from iovirt_dist.runtime.driver_status import driver_status
 from iovirt_dist.runtime.hypervisor_status import guest_status, pair_status
 from iovirt_dist.runtime.plans import guest_plan, hypervisor_config, share_devices
 from iovirt_dist.runtime.qos_file import QosFile
@@ -96,7 +97,13 @@ class HypervisorProcess:
         return {
             "state": "running",
             "qos_revision": self._qos.revision if self._qos is not None else 0,
-            "guests": {name: guest_status(guest, core.acceptor.stream(name)) for name, guest in core.guests.items()},
+            "guests": {
+                name: {
+                    **guest_status(guest, core.acceptor.stream(name)),
+                    "drivers": driver_status(guest.vm, self._topology),
+                }
+                for name, guest in core.guests.items()
+            },
             "controllers": {
                 name: pair_status(pair, core.openers[name].stream) for name, pair in core.config.controllers.items()
             },

@@ -70,8 +70,12 @@ class LiveTopology:
         return self._of_kind(("hypervisor",), name)
 
     def controller(self, name: str) -> ProcessHandle:
-        """Return a controller of any kind."""
+        """Return a controller of any kind that has a process of its own."""
         return self._of_kind(CONTROLLER_KINDS, name)
+
+    def driver_domain(self, name: str = "") -> ProcessHandle:
+        """Return a driver domain; without a name the first one."""
+        return self._of_kind(("driver_domain",), name)
 
     def console(self, guest: str = "") -> ConsoleHandle:
         """Return a terminal by its name or its guest's, always the same object; without a name the first guest's."""
@@ -120,7 +124,7 @@ class LiveTopology:
     def _leftovers(self) -> list[str]:
         """Files that must not outlive the topology, except those of processes that the test killed."""
         killed = {process.name for process in self.processes if process.killed}
-        terminals = any(process.killed and process.kind == "console" for process in self.processes)
+        terminals = any(process.killed and process.kind in ("console", "driver_domain") for process in self.processes)
         left: list[str] = []
         for path in self.run_dir.leftovers():
             owner = path.name.removesuffix(".lock").removesuffix(".json").removesuffix(".tmp")

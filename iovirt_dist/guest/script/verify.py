@@ -3,7 +3,8 @@
 For tests and measurements in which devices, drivers or whole processes fail. On its disk it writes blocks, each with a
 content that no other write has, remembers what was acknowledged, and reads them again, at random in between and all of
 them at the end; never are two requests for one block in flight, so that what a read must bring is certain. If it has an
-entropy device it draws from it, and if it has a virtio console it prints numbered lines, at the same time.
+entropy device it draws from it, and if it has a virtio console it prints numbered lines there that tell how far it
+is, all at the same time.
 
 Parameters, all optional:
 
@@ -313,7 +314,8 @@ class _Verification:
         self._guest.spawn(listen())
         while not self._over():
             begin_ns = self._guest.now_ns()
-            await console.write(b"line %d\r\n" % (self._counts["lines"] + 1))
+            line, draws = self._counts["lines"] + 1, self._counts["draws"]
+            await console.write(b"line %d requests %d draws %d\r\n" % (line, self._requests, draws))
             self._waited("console", begin_ns)
             self._counts["lines"] += 1
             self.publish()
