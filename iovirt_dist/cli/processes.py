@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from iovirt_dist.cli.output import EXIT_DONE, format_age, print_json, print_table
+from iovirt_dist.cli.output import EXIT_DONE, format_age, print_json, print_table, printable
 from iovirt_dist.cli.tail import LinePrinter, LineTail, clean_line, last_lines
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
@@ -95,7 +95,7 @@ def show_processes(topology: Topology, *, as_json: bool) -> int:
     print_table(columns, cells)
     for row in rows:
         if row["reason"]:
-            print(f"{row['name']}: {row['reason']}")
+            print(printable(f"{row['name']}: {row['reason']}"))
     return EXIT_DONE
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Generic, NamedTuple, TypeVar
 
+from iovirt_dist.cli.output import printable
+
 Row = TypeVar("Row")
 
 NAME_WIDTH: Final = 24
@@ -79,6 +81,7 @@ def lay_out(
 
 
 def _cut(text: str) -> str:
+    text = printable(text)
     return text if len(text) <= NAME_WIDTH else f"{text[: NAME_WIDTH - 1]}…"
 
 
