@@ -8,7 +8,7 @@ credits and acknowledges nothing loses the completions beyond the window; that i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -16,8 +16,10 @@ from iovirt_dist.controllers.base import (
     CommandsSubmitted,
     CompleteCommands,
     PairEvent,
+    PairShare,
     QueuePairClosed,
     QueuePairOpened,
+    QueuePairs,
 )
 from iovirt_dist.controllers.base import TimerFired as DeviceTimerFired
 from iovirt_dist.controllers.tracing import command_points, completion_points
@@ -73,6 +75,11 @@ Access_contra = TypeVar("Access_contra", contravariant=True)
 class DeviceCore(Protocol[Outcome_contra, Access_co]):
     """A controller's device class: block, console, entropy or network."""
 
+    @property
+    def pairs(self) -> QueuePairs:
+        """Its queue pairs."""
+        ...
+
     def handle(self, event: PairEvent | Outcome_contra, now_ns: int) -> Sequence[CompleteCommands | Access_co]:
         """Take queue pair events and outcomes of I/O; give completions and I/O actions."""
         ...
@@ -89,13 +96,20 @@ class ControllerFront(Generic[Outcome, Access]):
         config: This process's session settings; its credits are the depth of every queue pair.
         device: The device class behind the front.
         hypervisors: Names that may open a queue pair.
+        weights: Their shares of the device, 1..255 by name; who is not there has 1.
 
     Attributes:
         malformed: Batches of commands that could not be decoded.
         overruns: Batches of completions that a peer, which acknowledges nothing, left no room for.
     """
 
-    def __init__(self, config: SessionConfig, device: DeviceCore[Outcome, Access], hypervisors: frozenset[str]) -> None:
+    def __init__(
+        self,
+        config: SessionConfig,
+        device: DeviceCore[Outcome, Access],
+        hypervisors: frozenset[str],
+        weights: Mapping[str, int] | None = None,
+    ) -> None:
         self.acceptor = Acceptor(replace(config, window=max(config.window, config.credits)), self._refusal)
         self.malformed = 0
         self.overruns = 0
@@ -108,6 +122,7 @@ class ControllerFront(Generic[Outcome, Access]):
         self._addresses: dict[str, bytes] = {}
         self._interrupts: dict[int, int] = {}
         self._opened = 0
+        self.set_weights(weights or {})
 
     def handle(self, event: FrontEvent | Outcome, now_ns: int) -> list[FrontAction | Access]:
         """Take one event; whatever the front does not know goes to the device core."""
@@ -134,6 +149,14 @@ class ControllerFront(Generic[Outcome, Access]):
     def connected(self) -> list[str]:
         """Hypervisors whose queue pairs are open."""
         return sorted(name for name, address in self._addresses.items() if address in self._pairs)
+
+    def set_weights(self, weights: Mapping[str, int]) -> None:
+        """Set the hypervisors' shares of the device from now on, as `weights` of the constructor."""
+        self._device.pairs.set_weights(weights)
+
+    def shares(self) -> dict[str, PairShare]:
+        """What each hypervisor has had of the device, by name."""
+        return self._device.pairs.shares()
 
     def _refusal(self, hello: Hello) -> str | None:
         return None if hello.role is Role.HYPERVISOR and hello.name in self._hypervisors else "unknown-name"

@@ -130,7 +130,7 @@ class DeviceService(Generic[Outcome, Access]):
         session = SessionConfig(Role.CONTROLLER, spec.name, around.epoch, credits=device.credits, lease_ms=lease_ms)
         hypervisors = [h.name for h in topology.hypervisors.values() if spec in topology.controllers_of(h.name)]
         self._hypervisors: frozenset[str] = frozenset(hypervisors)
-        self._front = ControllerFront(session, device.core, self._hypervisors)
+        self._front = ControllerFront(session, device.core, self._hypervisors, spec.arbitration)
         self._device = device
         self._trace = around.trace
         self._label = around.label
@@ -164,6 +164,7 @@ class DeviceService(Generic[Outcome, Access]):
         return {
             "hypervisors": front.connected,
             "sessions": {name: session_status(front.acceptor.stream(name)) for name in sorted(self._hypervisors)},
+            "shares": {name: share._asdict() for name, share in sorted(front.shares().items())},
             "rejects": dict(front.acceptor.rejects),
             "malformed": front.malformed,
             **self._device.status(),

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from iovirt_dist.controllers.base import CommandsSubmitted, CompleteCommands, QueuePairClosed, QueuePairOpened
+from iovirt_dist.controllers.base import (
+    CommandsSubmitted,
+    CompleteCommands,
+    QueuePairClosed,
+    QueuePairOpened,
+    QueuePairs,
+)
 from iovirt_dist.controllers.base import TimerFired as DeviceTimerFired
 from iovirt_dist.controllers.front import ControllerFront, FramesReceived, Note, Send, StopRequested, TimerFired
 from iovirt_dist.ids import RequestId
@@ -28,6 +34,7 @@ class Echo:
     """A device class that completes each batch at once, passes its own actions on, and is timed once."""
 
     def __init__(self) -> None:
+        self.pairs = QueuePairs(8, 2)
         self.events: list[Any] = []
         self.due_ns: int | None = None
 
@@ -81,7 +88,7 @@ class Bench:
     def __init__(self, credits: int = 8, window: int = 4096) -> None:  # noqa: A002 - the protocol's word
         self.device = Echo()
         config = SessionConfig(Role.CONTROLLER, "disk0", 9, credits=credits, window=window)
-        self.front = ControllerFront(config, self.device, frozenset({"hv", "hv2"}))
+        self.front = ControllerFront(config, self.device, frozenset({"hv", "hv2"}), {"hv2": 3})
         self.hypervisors: dict[bytes, Hypervisor] = {}
         self.others: list[Any] = []
 
@@ -244,3 +251,16 @@ def test_front_says_goodbye() -> None:
     bench.do(StopRequested("shutting down"))
 
     assert not hypervisor.opener.open
+
+
+def test_shares_of_hypervisors_follow_their_weights() -> None:
+    """As the topology has them, and as it has them later."""
+    bench = Bench()
+    bench.device.pairs.opened(QueuePairOpened(1, "hv", resumed=False))
+    bench.device.pairs.opened(QueuePairOpened(2, "hv2", resumed=False))
+
+    before = {name: share.weight for name, share in bench.front.shares().items()}
+    bench.front.set_weights({"hv": 2})
+    after = {name: share.weight for name, share in bench.front.shares().items()}
+
+    assert (before, after) == ({"hv": 1, "hv2": 3}, {"hv": 2, "hv2": 1})

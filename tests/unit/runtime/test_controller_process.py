@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from iovirt_dist.controllers.base import QueuePairs
 from iovirt_dist.drivers.backend import DiskRequest
 from iovirt_dist.drivers.disk import DiskDriver
 from iovirt_dist.drivers.entropy import EntropyDriver
@@ -171,6 +172,7 @@ class Chain:
     """
 
     def __init__(self, length: int) -> None:
+        self.pairs = QueuePairs(8, 2)
         self.left = length
         self.ended = asyncio.Event()
 
