@@ -41,6 +41,8 @@ MAX_NAMES = 4096
 """Connections whose owner is remembered; an older one is looked up again when it speaks."""
 HANDSHAKE_MS = 5000
 UNBIND_MS = 1000
+CONNECT_MS = 2000
+"""Without it Linux goes on with one attempt for minutes, asking ever more seldom, also once a link is whole again."""
 RECONNECT_MS = 20
 RECONNECT_CAP_MS = 100
 """Intervals double from the one to the other, so a process that is back is found within a tenth of a second."""
@@ -301,6 +303,7 @@ def _socket(context: zmq.Context[zmq.Socket[bytes]] | None, kind: int) -> zmq.So
         (zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS),
         (zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS),
         (zmq.HANDSHAKE_IVL, HANDSHAKE_MS),
+        (zmq.CONNECT_TIMEOUT, CONNECT_MS),
         (zmq.RECONNECT_IVL, RECONNECT_MS),
         (zmq.RECONNECT_IVL_MAX, RECONNECT_CAP_MS),
     ):
