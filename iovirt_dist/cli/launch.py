@@ -16,6 +16,8 @@ from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, not
 from iovirt_dist.cli.tail import LinePrinter, LineTail, LogLine, last_words
 from iovirt_dist.errors import IovirtError, LocalError
 from iovirt_dist.runtime.child import PR_SET_PDEATHSIG
+from iovirt_dist.runtime.host_control import HostControl
+from iovirt_dist.runtime.host_keeper import HostKeeper
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
 from iovirt_dist.runtime.status import read_status, read_status_file
 from iovirt_dist.runtime.supervise import Report, Supervisor, refuse_orphans
@@ -27,6 +29,10 @@ MAX_TRIES: Final = 3
 """A process that has failed so often at its start is not waited for; its supervisor goes on trying."""
 
 _FOLLOW_INTERVAL_S: Final = 0.05
+
+
+Started = Callable[[], None]
+"""Called once nothing is in the way of the start any more."""
 
 
 def prepare(topology: Topology) -> RunDir:
@@ -45,10 +51,28 @@ def prepare(topology: Topology) -> RunDir:
     return run_dir
 
 
-def _supervisor(topology: Topology, run_dir: RunDir, report: Report) -> Supervisor:
+async def _supervise(
+    topology: Topology, run_dir: RunDir, report: Report, stop: asyncio.Event, hurry: asyncio.Event, started: Started
+) -> bool:
+    """Run a host's processes and answer the other hosts until `stop`; as `Supervisor.run`.
+
+    Raises:
+        ConfigError: The key for host control is missing or wrong.
+        EndpointError: The address for host control cannot be had.
+    """
     environ = os.environ | topology.environment() | {"PYTHONUNBUFFERED": "1"}
     environ.pop("HONCHO_PROCESS_NAME", None)
-    return Supervisor(run_dir, topology.processes(), environ=environ, cwd=Path.cwd(), report=report)
+    supervisor = Supervisor(run_dir, topology.processes(), environ=environ, cwd=Path.cwd(), report=report)
+    control = HostControl(topology) if topology.host else None
+    started()
+    keeping = asyncio.create_task(HostKeeper(topology, supervisor, report).run())
+    try:
+        return await supervisor.run(stop, hurry)
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        if control is not None:
+            control.close()
 
 
 def run_foreground(topology: Topology) -> int:
@@ -76,6 +100,10 @@ async def _foreground(topology: Topology, run_dir: RunDir) -> int:
     def show(line: LogLine) -> None:
         print(printer.format(line), flush=True)
 
+    def report(name: str, text: str) -> None:
+        tail.add(name, run_dir.log(name))
+        show(LogLine(SUPERVISOR, f"{name} {text}"))
+
     def on_signal(number: signal.Signals) -> None:
         if number is signal.SIGINT:
             interrupted.set()
@@ -91,9 +119,10 @@ async def _foreground(topology: Topology, run_dir: RunDir) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, on_signal, number)
     following = asyncio.create_task(follow())
-    supervisor = _supervisor(topology, run_dir, lambda name, text: show(LogLine(SUPERVISOR, f"{name} {text}")))
-    asked = await supervisor.run(stop, hurry)
-    following.cancel()
+    try:
+        asked = await _supervise(topology, run_dir, report, stop, hurry, lambda: None)
+    finally:
+        following.cancel()
     for line in tail.read():
         show(line)
     tail.close()
@@ -184,10 +213,11 @@ async def _detached(topology: Topology, run_dir: RunDir, answer: int) -> int:
     def report(name: str, text: str) -> None:
         print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {name} {text}", flush=True)
 
-    supervisor = _supervisor(topology, run_dir, report)
-    os.write(answer, b"ok")
-    os.close(answer)
-    return EXIT_DONE if await supervisor.run(stop, hurry) else EXIT_FAILED
+    def started() -> None:
+        os.write(answer, b"ok")
+        os.close(answer)
+
+    return EXIT_DONE if await _supervise(topology, run_dir, report, stop, hurry, started) else EXIT_FAILED
 
 
 def wait_ready(

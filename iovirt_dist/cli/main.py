@@ -109,6 +109,28 @@ def set_(device: str, *settings: Text, file: RunningFile = None, host: Host = ""
     return set_qos(running_topology(file, host), device, settings, as_json=json)
 
 
+_SCALE_EXAMPLES = """\
+Example: iovirt scale guest=4
+Example: iovirt scale web=8 load=0 --json"""
+
+
+@app.command(help_epilogue=_SCALE_EXAMPLES)
+def scale(*counts: Text, file: RunningFile = None, host: Host = "", json: Json = False) -> int:
+    """Have more or fewer guests in a running topology, over all its hosts, until it goes down.
+
+    Guests that run stay where they are; of those that are too many the highest numbers end. New ones are placed where
+    most memory is free. Nothing is changed if not all of it can be.
+
+    Parameters
+    ----------
+    counts
+        NAME=N, a guest table and how many replicas it is to have, 0 for none. Without any, what there is is shown.
+    """
+    from iovirt_dist.cli.scale import scale as change  # noqa: PLC0415 - keeps --help fast
+
+    return change(running_topology(file, host), counts, as_json=json)
+
+
 @app.command(help_epilogue="Example: iovirt logs -f hv0 guest")
 def logs(
     *names: str,

@@ -99,6 +99,12 @@ class LineTail:
         self._tails = {name: ByteTail(path, None if from_start else 0) for name, path in paths.items()}
         self._partial = dict.fromkeys(paths, b"")
 
+    def add(self, name: str, path: Path) -> None:
+        """Follow one more log, from its end; one that is followed already goes on."""
+        if name not in self._tails:
+            self._tails[name] = ByteTail(path)
+            self._partial[name] = b""
+
     def read(self) -> list[LogLine]:
         """Return the complete lines that are new; log by log, as the files carry no common clock."""
         lines: list[LogLine] = []

@@ -126,10 +126,18 @@ class StatusWriter:
 def read_status_file(path: Path) -> ProcessStatus | None:
     """Read one status file; None if it is absent or no status file."""
     try:
-        raw = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        return parse_status(path.read_bytes())
+    except OSError:
+        return None
+
+
+def parse_status(data: bytes) -> ProcessStatus | None:
+    """Check a status file's content; None if it is none."""
+    try:
+        raw = msgspec.json.decode(data, type=dict[str, Any])
         known = {key: raw.pop(key) for key in _KNOWN if key in raw}
         return msgspec.convert({**known, "content": raw}, ProcessStatus)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 

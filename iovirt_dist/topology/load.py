@@ -12,7 +12,7 @@ from iovirt_dist.errors import ConfigError
 from iovirt_dist.topology.parse import parse_document
 from iovirt_dist.topology.resolve import Origin, resolve_topology
 from iovirt_dist.topology.scaling import NOT_SCALED, Scaling, read_scaling
-from iovirt_dist.topology.specs import Topology
+from iovirt_dist.topology.specs import Topology, host_folder
 
 HOST_KEY = "IOVIRT_HOST"
 """Environment variable that names the host whose part of the topology this is; absent or empty for all of it."""
@@ -87,7 +87,10 @@ def load_running(path: Path | str | None, host: str) -> Topology:
         EndpointError: As of `load_topology`.
     """
     topology = host_part(load_topology(path), host)
-    scaling = read_scaling(topology.run_dir)
+    folders = [topology.run_dir]
+    if not topology.host:  # of several hosts those that are on this machine
+        folders += [host_folder(topology.run_dir, name) for name in topology.hosts]
+    scaling = max(map(read_scaling, folders), key=lambda found: found.revision)
     return host_part(load_topology(path, scaling), host) if scaling.revision else topology
 
 
