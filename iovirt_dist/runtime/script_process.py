@@ -20,6 +20,8 @@ from iovirt_dist.runtime.guest_status import own_status
 from iovirt_dist.runtime.reactor import Reactor
 from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.runtime.telemetry import Telemetry
+from iovirt_dist.runtime.trace_log import TraceLog
+from iovirt_dist.step import TracePoint
 from iovirt_dist.topology.parse import suggestion
 from iovirt_dist.topology.specs import ScriptSpec, Topology
 from iovirt_dist.transport.port import ONLY_PEER
@@ -104,13 +106,19 @@ class ScriptProcess:
         with run_dir.claimed(self._spec.name):
             await self._run(stop)
 
+    def _switch_trace(self, on: bool) -> None:
+        self.core.tracing = on
+
     async def _run(self, stop: asyncio.Event) -> None:
         port = dial(self._topology.hypervisor(self._spec.hypervisor).endpoint)
         pump: Pump | None = None
+        trace = TraceLog(RunDir(self._topology.run_dir), self._spec.name, self._switch_trace)
 
         def perform(action: Action) -> None:
             if isinstance(action, gc.Send):
                 port.send(ONLY_PEER, action.frames)
+            elif isinstance(action, TracePoint):
+                trace.add(action)
             else:
                 log.info("%s", action.text)
 
@@ -132,7 +140,7 @@ class ScriptProcess:
         pump = attach(asyncio.get_running_loop(), port, from_hypervisor, drained)
         reactor.handle(gc.Started())
         settle()
-        async with Telemetry(self._topology, self._spec, self._epoch, self.status):
+        async with Telemetry(self._topology, self._spec, self._epoch, self.status, trace):
             await stop.wait()
         reactor.handle(gc.StopRequested("shutting down"))
         reactor.close()

@@ -20,7 +20,9 @@ from iovirt_dist.guest.bus import IoPrivilege
 from iovirt_dist.guest.script.failure import failure_line, failure_trace
 from iovirt_dist.guest.script.guest import LoadEnd, ScriptGuest
 from iovirt_dist.guest.script.tasks import Scheduler, Task
+from iovirt_dist.guest.tracing import guest_points
 from iovirt_dist.platform import virt
+from iovirt_dist.step import TracePoint
 from iovirt_dist.virtio.memory import ByteMemory
 from iovirt_dist.wire.messages import GuestState, TrapKind
 from iovirt_dist.wire.session import SessionConfig
@@ -59,7 +61,7 @@ class Drained(NamedTuple):
 
 
 Event: TypeAlias = gc.Started | gc.FramesReceived | gc.TimerFired | gc.StopRequested | Drained
-Action: TypeAlias = gc.Send | gc.Note
+Action: TypeAlias = gc.Send | gc.Note | TracePoint
 
 
 class ScriptCore:
@@ -74,11 +76,13 @@ class ScriptCore:
         core: The guest's side of the protocol, with state and counts.
         guest: What the script sees in its present life; None while the power is off.
         results: What the script has published, over all its lives.
+        tracing: Whether to give a `TracePoint` for each trap.
     """
 
     def __init__(self, config: SessionConfig, hypervisor: str, plan: ScriptPlan) -> None:
         self.guest: ScriptGuest | None = None
         self.results: dict[str, Any] = {}
+        self.tracing = False
         self._plan = plan
         self._memory = ByteMemory(plan.memory_bytes, virt.RAM_BASE)
         self.core = gc.GuestCore(config, hypervisor, self._memory)
@@ -94,7 +98,7 @@ class ScriptCore:
         self._actions = []
         self._now_ns = now_ns
         if not isinstance(event, Drained):
-            self._take(self.core.handle(event, now_ns))
+            self._tell(event)
         if isinstance(event, gc.StopRequested):
             self._end_life()
         elif not isinstance(event, gc.FramesReceived):
@@ -125,9 +129,16 @@ class ScriptCore:
         if self._posted or self.core.opener.stream.unacknowledged() > _CROWDED:
             self._posted.append(trap)
         else:
-            self._take(self.core.handle(trap, self._now_ns))
+            self._tell(trap)
 
     # --- what the hypervisor does
+
+    def _tell(self, event: gc.Event) -> None:
+        """Give the guest's core an event; a point's time is before that of what others make of it."""
+        actions = self.core.handle(event, self._now_ns)
+        if self.tracing:
+            self._actions += guest_points(self._plan.name, self.core.number, event, actions)
+        self._take(actions)
 
     def _take(self, actions: list[gc.Action]) -> None:
         guest = self.guest
@@ -148,7 +159,7 @@ class ScriptCore:
         """Let the script run until it waits, and do what power and it ask for."""
         posted, stream = self._posted, self.core.opener.stream
         while posted and stream.unacknowledged() <= _CROWDED:
-            self._take(self.core.handle(posted.popleft(), self._now_ns))
+            self._tell(posted.popleft())
         while True:
             if self._power is not None:
                 self._change_power()
@@ -196,7 +207,7 @@ class ScriptCore:
 
     def _state(self, state: GuestState, reason: str) -> None:
         taken = self.guest.interrupts_taken if self.guest is not None else 0
-        self._take(self.core.handle(gc.StateChanged(state, reason, taken, 0), self._now_ns))
+        self._tell(gc.StateChanged(state, reason, taken, 0))
 
     def _end_life(self) -> None:
         """End what is left of the script."""

@@ -14,6 +14,7 @@ from iovirt_dist.hypervisor.core import Hypervisor
 from iovirt_dist.hypervisor.events import GuestFramesReceived, HypervisorConfig, SendToGuest, Started
 from iovirt_dist.hypervisor.plan import GuestPlan
 from iovirt_dist.platform.virt import POWEROFF_VALUE, REBOOT_VALUE, RTC_BASE, TEST_BASE, UART_BASE
+from iovirt_dist.step import TracePoint
 from iovirt_dist.wire.messages import GuestState, Role, TrapKind
 from iovirt_dist.wire.session import SessionConfig
 
@@ -31,6 +32,7 @@ class Link:
     def __init__(self, script: Callable[[ScriptGuest], Coroutine[Any, None, None]], **parameters: object) -> None:
         self.now_ns = 0
         self.notes: list[str] = []
+        self.points: list[TracePoint] = []
         plan = ScriptPlan(name="load", memory_bytes=1 << 20, script=script, parameters=parameters)
         self.script = ScriptCore(SessionConfig(Role.GUEST, "load", 1, lease_ms=2000), "hv", plan)
         self.start_hypervisor(epoch=1)
@@ -58,6 +60,7 @@ class Link:
     def _guest(self, event: Any) -> list[Any]:
         actions = self.script.handle(event, self.now_ns)
         self.notes += [action.text for action in actions if isinstance(action, gc.Note)]
+        self.points += [action for action in actions if isinstance(action, TracePoint)]
         return [action.frames for action in actions if isinstance(action, gc.Send)]
 
     def _to_hypervisor(self, frames: Any) -> list[Any]:
@@ -218,3 +221,25 @@ def test_stop_request_ends_the_script_and_the_session(waits: bool) -> None:
     link.happen(gc.StopRequested("bye"))
     assert ended == [True]
     assert link.script.guest is None
+
+
+def test_trace_shows_each_load_and_store_of_the_script() -> None:
+    """As of machine code; nothing while nobody looks."""
+
+    async def script(guest: ScriptGuest) -> None:
+        guest.store(UART_BASE, 1, 0x21)
+        await guest.sleep(1)
+        guest.store(UART_BASE, 1, 0x21)
+        await guest.load(UART_BASE + 5, width=1)
+
+    link = Link(script)
+    untraced = list(link.points)
+    link.script.tracing = True
+    link.pass_time(1)
+
+    assert untraced == []
+    assert [(point.number, point.event, point.fields.get("kind")) for point in link.points] == [
+        (2, "raise", "mmio_store"),
+        (3, "raise", "mmio_load"),
+        (3, "complete", None),
+    ]
