@@ -21,7 +21,7 @@ from iovirt_dist.step import TracePoint
 from iovirt_dist.testing.clock import VirtualClock
 from iovirt_dist.testing.trace import MessageTrace
 from iovirt_dist.transport.memory import MemoryDialler, MemoryListener, MemoryNetwork
-from iovirt_dist.transport.port import ONLY_PEER
+from iovirt_dist.transport.port import ONLY_PEER, key_fits
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.messages import Role
 from iovirt_dist.wire.session import SessionConfig
@@ -213,6 +213,7 @@ class HypervisorNode(Node):
         )
         self.core = Hypervisor(config)
         self._guests = self.world.network.listen(self.name)
+        self.core.acceptor.authenticate(key_fits(self._guests, str))
         self._ports = {name: self.world.network.dial(name, self.name) for name in self._controllers}
         self._handle(hv.Started())
 
@@ -333,6 +334,7 @@ class ControllerNode(Node):
         )
         self.front = cf.ControllerFront(config, self._make_device(), frozenset({self._hypervisor}))
         self._port = self.world.network.listen(self.name)
+        self.front.acceptor.authenticate(key_fits(self._port, str))
 
     def _end(self) -> None:
         self._port.close()

@@ -1,9 +1,9 @@
 """A network inside one process, in virtual time, that can delay, lose, double and reorder.
 
 It behaves as ZeroMQ does where the layers above can see it: a listening port gives each connection an address of its
-own; a dialling port may come first, and what it sends waits for the listener; what was under way to a closed port is
-lost. What happens to a message is decided by a `LinkModel` and a random generator per link, seeded, so that one run
-equals the next and one link's traffic does not change another's luck.
+own and knows who dialled; a dialling port may come first, and what it sends waits for the listener; what was under way
+to a closed port is lost. What happens to a message is decided by a `LinkModel` and a random generator per link, seeded,
+so that one run equals the next and one link's traffic does not change another's luck.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class MemoryNetwork:
         return port
 
     def dial(self, endpoint: str, name: str = "") -> MemoryDialler:
-        """Open a dialling port; `name` is its end of the link for `set_faults`."""
+        """Open a dialling port; `name` is its end of the link for `set_faults`, and whose key it has."""
         self._dialled += 1
         port = MemoryDialler(self, endpoint, name or f"dialler-{self._dialled}")
         self._diallers.setdefault(endpoint, []).append(port)
@@ -272,6 +272,11 @@ class MemoryListener(MemoryPort):
             return True
         connection = self.connections.get(peer)
         return connection is not None and self.network.transmit(connection.to_dialler, frames)
+
+    def identity(self, peer: bytes) -> str | None:
+        """Who dialled; empty for an address without a connection."""
+        connection = self.connections.get(peer)
+        return connection.dialler.name if connection is not None else ""
 
     def _cut(self) -> None:
         for connection in self.connections.values():

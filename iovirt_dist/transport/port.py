@@ -6,7 +6,7 @@ port has one, whose address is ``b""``. Delivery is neither sure nor final: the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from iovirt_dist.wire.codec import Buffer
@@ -58,3 +58,30 @@ class Port(Protocol):
     def close(self) -> None:
         """Leave nothing behind: no socket file, no lock. Twice is harmless."""
         ...
+
+
+class ListeningPort(Port, Protocol):
+    """A port with many peers."""
+
+    def identity(self, peer: bytes) -> str | None:
+        """Whose key the peer at an address has proved to own.
+
+        Returns:
+            The key's name; empty if the address has not spoken yet or no more; None if this port asks nobody for a key.
+        """
+        ...
+
+
+def key_fits(port: ListeningPort, key_of: Callable[[str], str]) -> Callable[[bytes, str], bool]:
+    """Make the question that `wire.acceptor.Acceptor.authenticate` takes.
+
+    Args:
+        port: Where the HELLOs come from.
+        key_of: Gives the name of the key with which a process of that name talks.
+    """
+
+    def fits(peer: bytes, name: str) -> bool:
+        identity = port.identity(peer)
+        return identity is None or identity == key_of(name)
+
+    return fits

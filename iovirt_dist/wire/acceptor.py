@@ -75,12 +75,21 @@ class Acceptor:
         self.rejects: Counter[str] = Counter()
         self._config = config
         self._allow = allow
+        self._key_fits: Callable[[bytes, str], bool] = _anybody
         self._by_name: dict[str, _Peer] = {}
         self._by_address: dict[bytes, _Peer] = {}
         self._fenced: dict[bytes, int] = {}
         self._answered_ns: dict[bytes, int] = {}
         self._alarm_ns = NEVER_NS
         self._closed = False
+
+    def authenticate(self, key_fits: Callable[[bytes, str], bool]) -> None:
+        """Believe a HELLO only from whoever may bear its name.
+
+        Args:
+            key_fits: Whether what the peer at an address has proved to its transport allows it to bear a name.
+        """
+        self._key_fits = key_fits
 
     def receive(self, peer: bytes, frames: Sequence[Buffer], now_ns: int) -> list[SessionOutput]:
         """Take the frames of one message from the transport address `peer`, whatever they are."""
@@ -220,7 +229,7 @@ class Acceptor:
         if (envelope.epoch, envelope.peer_epoch, envelope.sequence) != (hello.epoch, hello.peer_epoch, 0):
             return "bad-hello"
         known = self._by_name.get(hello.name)
-        refuse = self._judge(hello, known)
+        refuse = self._judge(peer, hello, known)
         if refuse is not None:
             out.append(self._refusal(peer, hello.epoch, refuse))
             return refuse.reason
@@ -235,13 +244,15 @@ class Acceptor:
         self._resume(peer, known, envelope.acknowledged if resumed else None, now_ns, out)
         return ""
 
-    def _judge(self, hello: Hello, known: _Peer | None) -> Refuse | None:
+    def _judge(self, peer: bytes, hello: Hello, known: _Peer | None) -> Refuse | None:
         """Whether this HELLO gets no session, and why."""
         own = self._config
         if hello.version != PROTOCOL_VERSION:
             return Refuse("version", f"{own.name} speaks version {PROTOCOL_VERSION}, {hello.name} {hello.version}")
         if COUNTERPART.get(hello.role) is not own.role:
             return Refuse("wrong-role", f"{own.name} is a {own.role.name.lower()}")
+        if not self._key_fits(peer, hello.name):
+            return Refuse("wrong-key", f"the key is not that of {hello.name}")
         reason = self._allow(hello)
         if reason is not None:
             return Refuse(reason, f"{own.name} does not serve {hello.name}")
@@ -364,6 +375,11 @@ class Acceptor:
     def _reject(self, peer: bytes, reason: str) -> Rejected:
         self.rejects[reason] += 1
         return Rejected(peer, reason)
+
+
+def _anybody(peer: bytes, name: str) -> bool:  # noqa: ARG001 - the seam's signature
+    """Where the transport keeps strangers out, whoever gets in may bear any name that `allow` allows."""
+    return True
 
 
 def _remember(table: dict[bytes, int], peer: bytes, value: int) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,22 +14,36 @@ import pytest
 from iovirt_dist.errors import EndpointError
 from iovirt_dist.transport import zeromq
 from iovirt_dist.transport.memory import MemoryNetwork
-from iovirt_dist.transport.port import ONLY_PEER, Port
+from iovirt_dist.transport.port import ONLY_PEER, ListeningPort, Port, key_fits
+from iovirt_dist.wire.acceptor import Acceptor, PeerState
 from iovirt_dist.wire.codec import Buffer
+from iovirt_dist.wire.messages import Role
+from iovirt_dist.wire.opener import Opener
+from iovirt_dist.wire.session import SendFrames, SessionConfig
+from tests.unit.transport.keys import Ring
 
 PATIENCE_S = 10.0
 
 
 @dataclass
 class Transport:
-    """A transport under test; closes what it opened."""
+    """A transport under test; closes what it opened.
+
+    Attributes:
+        endpoint: Where to listen.
+        open_listener: Opens a listening port there.
+        open_dialler: Opens a dialling one, of a peer that is known as ``alice`` where peers are known.
+        known: Whether peers are known.
+        ports: What was opened.
+    """
 
     endpoint: str
-    open_listener: Callable[[str], Port]
+    open_listener: Callable[[str], ListeningPort]
     open_dialler: Callable[[str], Port]
-    ports: list[Port]
+    known: bool
+    ports: list[Port] = field(default_factory=list)
 
-    def listen(self) -> Port:
+    def listen(self) -> ListeningPort:
         """Open a listening port; later diallers dial where it listens."""
         port = self.open_listener(self.endpoint)
         self.endpoint = port.endpoint
@@ -42,14 +57,17 @@ class Transport:
         return port
 
 
-@pytest.fixture(params=["zeromq-ipc", "zeromq-tcp", "memory"])
+@pytest.fixture(params=["zeromq-ipc", "zeromq-tcp", "zeromq-curve", "memory"])
 def transport(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Transport]:
     """Each transport in turn."""
-    network = MemoryNetwork(lambda: 0)
+    network, ring = MemoryNetwork(lambda: 0), Ring()
+    listen = partial(zeromq.listen, security=ring.security("hv", ["alice"]))
+    dial = partial(zeromq.dial, security=ring.security("alice", ["hv"]), server="hv")
     kinds = {
-        "zeromq-ipc": Transport(f"ipc://{tmp_path}/run/a.sock", zeromq.listen, zeromq.dial, []),
-        "zeromq-tcp": Transport("tcp://127.0.0.1:*", zeromq.listen, zeromq.dial, []),
-        "memory": Transport("hypervisor", network.listen, network.dial, []),
+        "zeromq-ipc": Transport(f"ipc://{tmp_path}/run/a.sock", zeromq.listen, zeromq.dial, False),
+        "zeromq-tcp": Transport("tcp://127.0.0.1:*", zeromq.listen, zeromq.dial, False),
+        "zeromq-curve": Transport("tcp://127.0.0.1:*", listen, dial, True),
+        "memory": Transport("hypervisor", network.listen, partial(network.dial, name="alice"), True),
     }
     chosen = kinds[request.param]
     yield chosen
@@ -259,3 +277,31 @@ def test_port_serves_two_threads_in_turn(transport: Transport) -> None:
         thread.join()
         trap(number + 1)
     assert seen == [[b"trap %d" % number] for number in range(20)]
+
+
+def test_listener_knows_who_speaks_or_says_that_it_does_not(transport: Transport) -> None:
+    """Each address has the name of its key; one that never spoke has an empty one, which is nobody's."""
+    listener = transport.listen()
+    names = []
+    for _ in range(2):
+        transport.dial().send(ONLY_PEER, [b"x"])
+        peer, _ = take(listener)
+        names.append(listener.identity(peer))
+    assert names == (["alice", "alice"] if transport.known else [None, None])
+    assert listener.identity(b"nobody") == ("" if transport.known else None)
+
+
+def test_acceptor_behind_a_listener_believes_names_that_fit_their_keys(transport: Transport) -> None:
+    """A HELLO in another's name gets no session where peers are known."""
+    listener, dialler = transport.listen(), transport.dial()
+    acceptor = Acceptor(SessionConfig(Role.HYPERVISOR, "hv", 1), lambda hello: None)
+    acceptor.authenticate(key_fits(listener, str))
+    for name in ("alice", "bob"):
+        opener = Opener(SessionConfig(Role.GUEST, name, 1), "hv")
+        for output in opener.start(0):
+            assert isinstance(output, SendFrames)
+            dialler.send(ONLY_PEER, output.frames)
+        peer, frames = take(listener)
+        acceptor.receive(peer, frames, 0)
+    assert acceptor.state("bob") is (None if transport.known else PeerState.OPEN)
+    assert acceptor.rejects["wrong-key"] == transport.known

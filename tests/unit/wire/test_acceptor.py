@@ -304,3 +304,29 @@ def test_peer_that_opens_and_falls_silent_has_a_deadline(acceptor: Acceptor) -> 
     """Even if it never says anything but HELLO."""
     acceptor.receive(b"p", hello(), 0)
     assert acceptor.deadline_ns() == 250 * MS
+
+
+def test_name_that_the_key_does_not_allow_is_refused_and_counted(acceptor: Acceptor) -> None:
+    """Who connects with bob's key is not alice, whatever it says."""
+    acceptor.authenticate(lambda peer, name: (peer, name) == (b"bob's", "bob"))
+    outputs = acceptor.receive(b"bob's", hello("alice"), 0)
+    assert sent(outputs) == [(b"bob's", Refuse("wrong-key", "the key is not that of alice"))]
+    assert told(outputs) == [Rejected(b"bob's", "wrong-key")]
+    assert acceptor.rejects == {"wrong-key": 1}
+    assert acceptor.state("alice") is None
+
+
+def test_later_hello_in_another_name_leaves_both_sessions_as_they_were(served: Acceptor) -> None:
+    """An open session gives no right to another's name: the impostor's own session and the victim's go on."""
+    served.receive(b"q", hello("bob"), 0)
+    served.authenticate(lambda peer, name: {b"p": "alice", b"q": "bob"}[peer] == name)
+    outputs = served.receive(b"q", hello("alice", ALICE + 1), 0)
+    assert told(outputs) == [Rejected(b"q", "wrong-key")]
+    assert (served.state("alice"), served.state("bob")) == (PeerState.OPEN, PeerState.OPEN)
+    assert served.receive(b"p", from_peer(Interrupt(0, 5), 1), 0) == [Delivered(b"p", Interrupt(0, 5), [])]
+
+
+def test_name_that_the_key_allows_is_welcomed(acceptor: Acceptor) -> None:
+    """The owner of the key gets its session."""
+    acceptor.authenticate(lambda peer, name: (peer, name) == (b"p", "alice"))
+    assert told(acceptor.receive(b"p", hello(), 0)) == [opened(b"p")]
