@@ -17,8 +17,10 @@ from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED, print_json, print_tab
 from iovirt_dist.errors import IovirtError
 from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.runtime.status import read_status
+from iovirt_dist.runtime.tap import exists, may_make_taps
 from iovirt_dist.topology import Topology
 from iovirt_dist.topology.endpoint import MAX_SOCKET_PATH_BYTES
+from iovirt_dist.topology.specs import NetSpec
 
 FIRMWARE: Final = {
     "/usr/lib/u-boot/qemu-x86/u-boot.rom": ("u-boot-qemu", "U-Boot x86 tests, deploy/uboot-pc.toml"),
@@ -112,6 +114,23 @@ def check_terminals() -> Iterator[Finding]:
         yield Finding("terminals", "bad", f"no pseudo-terminal: {error.strerror}", "mount devpts on /dev/pts")
 
 
+def check_tap(topology: Topology) -> Iterator[Finding]:
+    """Uplinks can be made, or those of this topology are there; only a topology that has one needs any."""
+    error = may_make_taps()
+    uplinks = [spec.uplink for spec in topology.specs() if isinstance(spec, NetSpec) and spec.uplink]
+    missing = [name for name in uplinks if not exists(name)]
+    if error is None:
+        yield Finding("uplink", "ok", "TAP interfaces can be made")
+    elif missing:
+        fix = "; ".join(f"sudo ip tuntap add dev {name} mode tap user $USER" for name in missing)
+        yield Finding("uplink", "bad", f"no interface {', '.join(missing)}: {error.strerror}", fix)
+    elif uplinks:
+        yield Finding("uplink", "ok", f"{', '.join(uplinks)} is there; no others can be made: {error.strerror}")
+    else:
+        fix = "run as root, or make an interface for this user: ip tuntap add dev NAME mode tap user $USER"
+        yield Finding("uplink", "note", f"no TAP interface can be made: {error.strerror}", fix)
+
+
 def check_firmware(firmware: dict[str, tuple[str, str]]) -> Iterator[Finding]:
     """Third-party software is optional: it enables tests and some of the shipped topologies."""
     for file, (package, use) in firmware.items():
@@ -163,6 +182,7 @@ def examine(topology: Topology) -> list[Finding]:
         check_packages,
         check_unicorn,
         check_terminals,
+        lambda: check_tap(topology),
         lambda: check_images(topology),
         lambda: check_run_dir(topology),
         lambda: check_firmware(FIRMWARE),

@@ -86,9 +86,9 @@ class HostsFactory:
         self.made.append(made)
         return made
 
-    async def up(self, tables: Mapping[str, Any]) -> Hosts:
+    async def up(self, tables: Mapping[str, Any], names: tuple[str, ...] = ("a", "b")) -> Hosts:
         """Make hosts and start the topology on all of them; it is up when this returns."""
-        made = self.prepare(tables)
+        made = self.prepare(tables, names)
         await made.start()
         return made
 

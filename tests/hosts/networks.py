@@ -139,8 +139,9 @@ def _why_not_permitted() -> str:
     """Say why tests cannot have networks of their own; empty if they can."""
     if not Path("/dev/net/tun").exists():
         return "no /dev/net/tun"
-    if shutil.which("ip") is None:
-        return "no ip: install the Debian package iproute2"
+    for command, package in (("ip", "iproute2"), ("ping", "iputils-ping")):
+        if shutil.which(command) is None:
+            return f"no {command}: install the Debian package {package}"
     try:
         with own_network():
             return ""

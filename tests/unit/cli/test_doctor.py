@@ -9,7 +9,9 @@ import pytest
 from iovirt_dist.cli import doctor
 from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.runtime.status import StatusWriter
-from iovirt_dist.topology import Topology, load_topology
+from iovirt_dist.topology import Topology, default_text, load_topology
+from iovirt_dist.topology.load import topology_from_text
+from iovirt_dist.topology.resolve import Origin
 
 
 @pytest.fixture
@@ -74,3 +76,32 @@ def test_package_absent_is_bad_and_named(monkeypatch: pytest.MonkeyPatch) -> Non
     (finding,) = doctor.check_packages()
     assert finding.verdict == "bad"
     assert finding.fix == "pip install 'absent-package>=1'"
+
+
+def with_uplink(topology: Topology, name: str) -> Topology:
+    """The topology with a switch more, of which this is the uplink."""
+    text = default_text() + f'\n[controller.sw0]\nkind = "net"\nuplink = "{name}"\n'
+    return topology_from_text(text, Origin("test", None, topology.run_dir))
+
+
+@pytest.mark.parametrize(
+    ("uplink", "verdict", "detail"),
+    [
+        ("", "note", "no TAP interface can be made: not permitted"),
+        ("lo", "ok", "lo is there; no others can be made: not permitted"),
+        ("absent0", "bad", "no interface absent0: not permitted"),
+    ],
+)
+def test_uplink_where_no_tap_can_be_made(
+    topology: Topology, monkeypatch: pytest.MonkeyPatch, uplink: str, verdict: str, detail: str
+) -> None:
+    """It matters to a topology that has one which is not there."""
+    monkeypatch.setattr(doctor, "may_make_taps", lambda: PermissionError(1, "not permitted"))
+    (finding,) = doctor.check_tap(with_uplink(topology, uplink))
+    assert (finding.verdict, finding.detail) == (verdict, detail)
+
+
+def test_uplink_where_taps_can_be_made(topology: Topology, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else matters then."""
+    monkeypatch.setattr(doctor, "may_make_taps", lambda: None)
+    assert list(doctor.check_tap(topology)) == [("uplink", "ok", "TAP interfaces can be made", "")]
