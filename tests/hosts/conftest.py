@@ -14,7 +14,7 @@ from pytest_asyncio import fixture
 
 from iovirt_dist.testing.documents import merged, write_topology
 from iovirt_dist.testing.live import LiveTopology
-from iovirt_dist.topology import Topology
+from iovirt_dist.topology import Topology, load_topology
 from tests.hosts.networks import NOT_PERMITTED, Networks
 
 
@@ -41,10 +41,22 @@ class Hosts:
         self.topology = topology
         self.folder = folder
         self._live = {host: LiveTopology(topology.at(host), networks.enter(host)) for host in networks.hosts}
+        self._twins: list[LiveTopology] = []
 
     def at(self, host: str) -> LiveTopology:
         """The part that runs on a host."""
         return self._live[host]
+
+    def twin(self, host: str, network: str) -> LiveTopology:
+        """A host's part once more: in another one's network, with a run directory of its own; nothing is started."""
+        assert self.topology.source is not None, "tests' topologies are files"
+        folder = self.folder / "twin"
+        folder.mkdir()
+        text = self.topology.source.read_text()
+        (folder / "topology.toml").write_text(text.replace(str(self.folder), str(folder)))
+        twin = LiveTopology(load_topology(folder / "topology.toml").at(host), self.networks.enter(network))
+        self._twins.append(twin)
+        return twin
 
     async def start(self) -> None:
         """Start everything that does not run, everywhere at once."""
@@ -52,12 +64,13 @@ class Hosts:
 
     async def stop(self) -> list[str]:
         """Stop everything, guests' hosts first; returns what is wrong, as `LiveTopology.stop` does."""
-        ended = await asyncio.gather(*(live.stop() for live in self._live.values()))
+        ended = await asyncio.gather(*(live.stop() for live in (*self._live.values(), *self._twins)))
         return [problem for problems in ended for problem in problems]
 
     def reports(self) -> dict[str, str]:
         """The ends of all logs."""
-        return {p.name: p.tail() for live in self._live.values() for p in live.processes if p.started}
+        lives = (*self._live.values(), *self._twins)
+        return {f"{live.run_dir.path}: {p.name}": p.tail() for live in lives for p in live.processes if p.started}
 
 
 class HostsFactory:
@@ -113,8 +126,6 @@ async def hosts(request: pytest.FixtureRequest) -> AsyncIterator[HostsFactory]:
     factory = HostsFactory()
     request.node.stash[HOSTS] = factory
     yield factory
-    for made in factory.made:
-        request.node.user_properties += [(f"log of {name}", text) for name, text in made.reports().items()]
     problems = await factory.down()
     if problems:
         pytest.fail("the hosts did not end well: " + "; ".join(problems), pytrace=False)

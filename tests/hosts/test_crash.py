@@ -25,3 +25,27 @@ async def test_kill_of_a_hypervisor_reboots_its_guests_and_leaves_the_other_host
 
     assert (found["failed"], found["wrong"]) == (0, 0)
     assert "hypervisor hva lost" not in a.controller("disk0").log
+
+
+async def test_second_hypervisor_of_one_name_replaces_the_first_which_is_told_once(hosts: HostsFactory) -> None:
+    """The later life has the queue pairs; nothing of the earlier one is done any more until it begins a new life."""
+    both = await hosts.up(tables({"near": verifying("hva"), "far": bundled("hvb", "echo")}))
+    a, b, twin = both.at("a"), both.at("b"), both.twin("b", "a")
+    first, second, disk = b.hypervisor(), twin.hypervisor(), a.controller("disk0")
+    await a.console("far").expect(r"type lines")
+
+    await twin.start("hvb")
+    await first.wait_log("controller disk0 lost: fenced: epoch", NOTICE_S)
+    await first.wait_log("controller tty0 lost: fenced: epoch", NOTICE_S)
+    told = first.log.count("controller disk0 lost")
+    await disk.wait_status(lambda s: s.content["hypervisors"] == ["hva", "hvb"])
+    replaced = disk.log.count("hypervisor hvb lost: epoch")
+    await first.restart()
+    await second.wait_log("controller disk0 lost: fenced: epoch", NOTICE_S)
+    await a.console("far").expect(r"type lines", 30.0)
+    await answers(a, "far", "again")
+    found = await verdict(a.guest("near"), a.console("near.hvc0"))
+
+    assert (told, replaced) == (1, 1)
+    assert (found["failed"], found["wrong"]) == (0, 0)
+    assert "hypervisor hva lost" not in disk.log
