@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from iovirt_dist.drivers.merging import Merging, unmerged
 from iovirt_dist.drivers.request import NOBODY, DeviceQueue, Request, Requester, Unit
 from iovirt_dist.errors import DecodeError
 from iovirt_dist.ids import RequestId
@@ -52,6 +53,7 @@ class QueuePair:
     Args:
         controller: Its name, for messages.
         queue: Where requests wait, which decides whose goes first; if None, guests take turns as far as credits go.
+        merge: Whether requests of a guest's device queue that touch or overlap become one command.
 
     Attributes:
         queue: That queue.
@@ -60,7 +62,7 @@ class QueuePair:
         ended: Instances whose requests ended, `OWN` if units were identified, until somebody takes them.
     """
 
-    def __init__(self, controller: str, queue: MultiQueue[Request] | None = None) -> None:
+    def __init__(self, controller: str, queue: MultiQueue[Request] | None = None, *, merge: bool = False) -> None:
         self.controller = controller
         self.queue: MultiQueue[Request] = MultiQueue(depth=0) if queue is None else queue
         self.connected = False
@@ -75,6 +77,7 @@ class QueuePair:
         self.ended: set[int] = set()
         self._credits = 0
         self._in_flight: dict[bytes, Request] = {}
+        self._merging = Merging(self.queue, self._in_flight) if merge else None
         self._queues: list[DeviceQueue] = []
         self._own_sequence = 0
         self._to_identify: list[str] = []
@@ -89,6 +92,11 @@ class QueuePair:
     def credits(self) -> int:
         """Commands that the controller lets be in flight; 0 before it was there the first time."""
         return self._credits
+
+    @property
+    def merged(self) -> int:
+        """Requests that left as a part of another's command."""
+        return self._merging.merged if self._merging is not None else 0
 
     def use(self, unit: str) -> Unit:
         """Say that a unit will be used; it is identified as soon as the controller is there."""
@@ -130,6 +138,7 @@ class QueuePair:
         if resumed:
             return
         again = [request for request in self._in_flight.values() if request.opcode not in LOST_WITH_CONTROLLER]
+        again = unmerged(again)
         for request in self._in_flight.values():
             if request.opcode in LOST_WITH_CONTROLLER:
                 self._end(request, Status.ABORTED)
@@ -228,11 +237,30 @@ class QueuePair:
                 queue.requester, queue.batches = NOBODY, None
         self._queues = [queue for queue in self._queues if queue.guest != guest]
         self.queue.drop(guest)
+        if self._merging is not None:
+            self._merging.forget(guest)
         self.refused = [entry for entry in self.refused if entry[0].guest != guest]
         for unit in self.units.values():
             for request in unit.parked:
                 request.queue.entry.in_flight -= request.guest == guest
             unit.parked = [request for request in unit.parked if request.guest != guest]
+
+    def hold(self, unit: str) -> None:
+        """Say that a guest has a unit."""
+        self._unit(unit).holders += 1
+
+    def let_go(self, unit: str) -> None:
+        """Say that a guest is gone for good; what no other has is forgotten, once its requests were (`forget`)."""
+        known = self._unit(unit)
+        known.holders -= 1
+        if known.holders <= 0:
+            del self.units[unit]
+            self._to_identify = [name for name in self._to_identify if name != unit]
+
+    def ask_again(self, unit: str) -> None:
+        """Ask once more for a unit that the controller did not have: it may have it by now."""
+        if self._unit(unit).problem and unit not in self._to_identify and unit not in self._identifying.values():
+            self._to_identify.append(unit)
 
     def _unit(self, name: str) -> Unit:
         unit = self.units.get(name)
@@ -262,6 +290,8 @@ class QueuePair:
 
     def _start(self, taken: list[Request], commands: list[CommandFields], data: list[Buffer]) -> None:
         """Make commands of requests, as many as one message carries; put back the others."""
+        if self._merging is not None:
+            taken = self._merging.commands(taken)
         in_flight = self._in_flight
         room_bytes = MAX_PAYLOAD_BYTES - sum(map(len, data))
         for at, request in enumerate(taken):
@@ -277,7 +307,7 @@ class QueuePair:
                     continue
                 room_bytes -= length
                 if room_bytes < 0:
-                    self.queue.push_front(taken[at:])
+                    self.queue.push_front(unmerged(taken[at:]))
                     return
                 data.append(request.data)
             commands.append((id_, opcode, number, request.offset, length))
@@ -308,7 +338,9 @@ class QueuePair:
             return
         self.completed += 1
         self.ended.add(OWN)
-        unit = self.units[name]
+        unit = self.units.get(name)
+        if unit is None:
+            return
         known = unit.identity
         unit.problem = self._problem(name, completion.status, data)
         if not unit.problem:

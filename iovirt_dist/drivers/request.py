@@ -59,6 +59,7 @@ class Unit:
         identity: What it told, None until identified the first time.
         problem: Why it cannot be used, empty if it can.
         parked: Requests that wait for its number.
+        holders: Guests that have it.
     """
 
     used: bool = False
@@ -66,6 +67,7 @@ class Unit:
     identity: UnitIdentity | None = None
     problem: str = ""
     parked: list[Request] = field(default_factory=list)
+    holders: int = 0
 
 
 class Request(msgspec.Struct, frozen=True, eq=False):

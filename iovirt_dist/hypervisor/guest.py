@@ -30,6 +30,7 @@ class Guest:
         crowded: It has much to acknowledge, so completions wait.
         deaf: It acknowledges nothing, so what it should get is dropped.
         backlog: What waits for its machine.
+        ask_ns: When units that their controllers do not have are asked for again, 0 for never.
     """
 
     vm: VirtualMachine
@@ -42,6 +43,7 @@ class Guest:
     crowded: bool = False
     deaf: bool = False
     backlog: Backlog = field(default_factory=Backlog)
+    ask_ns: int = 0
 
     def is_old(self, stream: Stream | None) -> bool:
         """Whether the message that came last left before the guest knew of its reset: it is none to the new machine."""

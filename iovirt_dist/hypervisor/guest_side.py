@@ -39,6 +39,9 @@ lines, queues that are armed, and the completions that left together."""
 LINES_UNACKNOWLEDGED = 128
 """Unacknowledged messages at which changes of interrupt lines wait: they are counts, so the next one says it all."""
 
+ASK_AGAIN_NS = 1_000_000_000
+"""How soon a controller is asked again for a unit that it does not have."""
+
 RETRY_NS = 10_000_000
 """How soon lines and completions that wait are tried again."""
 
@@ -97,6 +100,8 @@ class GuestSide:
         """Let sessions and machines go on that wait for this time, and note all deadlines anew."""
         self.outputs(self.acceptor.tick(now_ns), now_ns)
         for guest in self.guests.values():
+            if guest.ask_ns:
+                self._ask_again(guest, now_ns)
             due = guest.vm.deadline_ns()
             if due is not None and due <= now_ns:
                 guest.vm.advance(now_ns)
@@ -221,11 +226,21 @@ class GuestSide:
             self._outbox.note(f"guest {guest.vm.plan.name}: {waiting}")
         guest.waiting = waiting
         if waiting:
+            guest.ask_ns = guest.ask_ns or now_ns + ASK_AGAIN_NS
+            self._outbox.lower_deadline(guest.ask_ns)
             return
+        guest.ask_ns = 0
         for body, payload in guest.backlog.take():
             self._message(guest, body, payload, now_ns)
         self._send_outgoing(guest, now_ns)
         self._touched.append(guest)
+
+    def _ask_again(self, guest: Guest, now_ns: int) -> None:
+        """Ask for units that a controller did not have: it may learn of a new guest later than its hypervisor."""
+        if guest.ask_ns <= now_ns:
+            guest.ask_ns = now_ns + ASK_AGAIN_NS if guest.connected and guest.vm.drivers.ask_again() else 0
+        if guest.ask_ns:
+            self._outbox.lower_deadline(guest.ask_ns)
 
     def _message(self, guest: Guest, body: Message, payload: Sequence[Buffer], now_ns: int) -> None:
         vm = guest.vm

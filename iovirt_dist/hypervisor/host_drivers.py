@@ -28,6 +28,7 @@ class HostDrivers:
 
     def __init__(self, plan: GuestPlan, instance: int) -> None:
         for attachment in plan.attachments():
+            attachment.hold()
             attachment.enroll(instance, plan.name)
         self.disk: DiskDriver | None = None
         self.entropy: EntropyDriver | None = None
@@ -52,6 +53,13 @@ class HostDrivers:
             if unit.number is None:
                 return f"waiting for controller {attachment.queue_pair.controller}"
         return ""
+
+    def ask_again(self) -> bool:
+        """Ask for the units that their controllers did not have; returns whether there are any."""
+        troubled = [attachment for attachment in self._plan.attachments() if attachment.use().problem]
+        for attachment in troubled:
+            attachment.queue_pair.ask_again(attachment.unit)
+        return bool(troubled)
 
     def power_on(self, instance: int) -> None:
         """Make the drivers of a new life of the machine; everything must have been identified.
@@ -112,6 +120,7 @@ class HostDrivers:
         for attachment in self._plan.attachments():
             attachment.queue_pair.forget(instance)
             attachment.queue_pair.queue.dismiss(self._plan.name)
+            attachment.let_go()
 
     def flush(self, now_ns: int) -> None:
         """Let terminals hand on what was printed and typed, follow the network's link, and try again what failed."""

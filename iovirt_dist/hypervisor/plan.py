@@ -27,6 +27,14 @@ class Attachment:
         """The unit's state with the controller; asks for its identification the first time."""
         return self.queue_pair.use(self.unit)
 
+    def hold(self) -> None:
+        """Say that a guest has the unit, until `let_go`."""
+        self.queue_pair.hold(self.unit)
+
+    def let_go(self) -> None:
+        """The guest is gone for good."""
+        self.queue_pair.let_go(self.unit)
+
     def enroll(self, instance: int, guest: str) -> None:
         """Say that requests of this instance are the guest's, before a driver makes a queue for them."""
         self.queue_pair.queue.enroll(instance, guest)

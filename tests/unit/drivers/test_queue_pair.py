@@ -358,3 +358,42 @@ def test_requests_of_a_guest_in_flight_are_counted_until_they_end() -> None:
     seen.append(entry.in_flight)
 
     assert seen == [2, 1, 0]
+
+
+def test_unit_with_a_problem_is_asked_for_again_once() -> None:
+    """Not twice while the question is on its way, and not at all where there is no problem."""
+    pair, controller, _ = opened()
+    late = pair.use("late")
+    controller.take()
+    controller.units["late"] = DISK
+    problem = late.problem
+
+    pair.ask_again("late")
+    pair.ask_again("late")
+    pair.ask_again("root")
+    asked = pair.take_batch(0)
+
+    assert problem
+    assert asked is not None
+    assert [command.opcode for command in unpack_commands(asked[0].commands)] == [Opcode.IDENTIFY]
+
+
+def test_unit_goes_with_its_last_holder_while_it_is_being_identified() -> None:
+    """The late answer is nobody's."""
+    pair, controller, _ = opened()
+    for _ in range(2):
+        pair.hold("shared")
+    pair.use("shared")
+    submit = pair.take_batch(0)
+    pair.let_go("shared")
+    kept = "shared" in pair.units
+    pair.let_go("shared")
+
+    assert submit is not None
+    (identify,) = unpack_commands(submit[0].commands)
+    identity = DISK.pack()
+    pair.complete(Complete(1, pack_completions([Completion(identify.id, Status.OK, len(identity), 0)])), [identity], 0)
+
+    assert kept
+    assert "shared" not in pair.units
+    assert pair.in_flight == 0

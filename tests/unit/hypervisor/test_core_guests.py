@@ -5,7 +5,7 @@ from __future__ import annotations
 from iovirt_dist.hypervisor.events import GuestAdded, GuestRemoved
 from iovirt_dist.hypervisor.plan import Attachment, GuestPlan
 from iovirt_dist.wire.commands import Opcode
-from tests.unit.hypervisor.support import SECOND, Bench, complete_bench
+from tests.unit.hypervisor.support import DISK, SECOND, Bench, complete_bench
 from tests.unit.hypervisor.test_core import read_sector
 
 READY = 0x50
@@ -93,3 +93,34 @@ def test_thousand_guests_that_came_and_went_leave_nothing() -> None:
     assert len(queue) == 0
     assert queue.flow("guest-999") is None
     assert bench.pairs["tty0"].in_flight == 0
+
+
+def test_unit_that_the_controller_learns_of_later_is_asked_for_again() -> None:
+    """A controller on another host may hear of a new guest after its hypervisor."""
+    bench = complete_bench()
+    disk, console = Attachment(bench.pairs["disk0"], "new"), Attachment(bench.pairs["tty0"], "alice")
+    bench.handle(GuestAdded(GuestPlan("bob", "pc", 32 << 20, disk, console)))
+    bob = bench.guest("bob")
+    bob.outb(0x1F6, 0xE0)
+    refused = bob.reply(1)
+    waiting = bench.core.guests["bob"].waiting
+
+    bench.controllers["disk0"].units["new"] = DISK
+    bench.pass_time(2 * SECOND)
+
+    assert refused is None
+    assert "has no unit 'new'" in waiting
+    assert bob.reply(1) is not None
+    assert bench.core.guests["bob"].waiting == ""
+
+
+def test_unit_that_no_guest_has_any_more_is_forgotten() -> None:
+    """One that another guest still has stays; a guest that comes again has it identified anew."""
+    bench = complete_bench(("alice", "bob"))
+    add(bench, "carol")
+
+    bench.handle(GuestRemoved("bob"))
+    bench.handle(GuestRemoved("alice"))
+
+    assert sorted(bench.pairs["disk0"].units) == ["alice"]
+    assert sorted(bench.pairs["tty0"].units) == ["alice"]

@@ -13,15 +13,18 @@ from iovirt_dist.controllers.base import (
     QueuePairOpened,
     TimerFired,
 )
+from iovirt_dist.controllers.console.config import MAX_TERMINALS
 from iovirt_dist.controllers.console.core import (
     INPUT_BYTES,
     MAX_PARKED,
     AcceptInput,
+    CloseTerminal,
     ConsoleAction,
     ConsoleController,
     InputArrived,
     OpenTerminal,
     TerminalOpened,
+    TerminalsChanged,
     TerminalWritten,
     WriteTerminal,
 )
@@ -282,4 +285,32 @@ def test_events_that_mean_nothing_change_nothing() -> None:
     assert core.handle(TimerFired(), 0) == []
     assert _transmit(core, (1, 0, b"x"), pair=9) == []
     assert core.deadline_ns() is None
+    assert core.terminals == ("alice",)
+
+
+def test_terminals_of_guests_that_are_gone_are_closed() -> None:
+    """What is parked there ends, input that nobody took is dropped; the others go on."""
+    core = _core(b"alice", b"bob")
+    _receive(core, 1)
+    core.handle(InputArrived(1, b"for bob"), 0)
+
+    changed = core.handle(TerminalsChanged(("bob",)), 0)
+    refused = _identify(core, 2, b"alice")
+
+    assert changed == [_completed(1, status=Status.UNKNOWN_UNIT), CloseTerminal(0)]
+    assert refused == [_completed(2, status=Status.UNKNOWN_UNIT)]
+    assert core.handle(TerminalsChanged(("bob",)), 0) == []
+
+
+def test_terminal_that_comes_again_has_its_number_and_is_opened_anew() -> None:
+    """A thousand times and more: numbers are not used up."""
+    core = _core(b"alice")
+
+    for _ in range(MAX_TERMINALS + 1):
+        core.handle(TerminalsChanged(()), 0)
+        core.handle(TerminalsChanged(("alice",)), 0)
+        asked = _identify(core, 1, b"alice")
+        core.handle(TerminalOpened(0, 0), 0)
+
+    assert asked == [OpenTerminal(0, "alice")]
     assert core.terminals == ("alice",)

@@ -12,7 +12,7 @@ from iovirt_dist.controllers.base import (
     TimerFired,
 )
 from iovirt_dist.controllers.net.config import NetConfig
-from iovirt_dist.controllers.net.core import MAX_PARKED, CaptureFrames, NetController
+from iovirt_dist.controllers.net.core import MAX_PARKED, CaptureFrames, NetController, PortsChanged
 from iovirt_dist.controllers.net.core import RESPONDER as RESPONDER_PORT
 from iovirt_dist.ids import RequestId
 from iovirt_dist.wire.commands import (
@@ -220,3 +220,49 @@ def test_net_without_a_built_in_host_is_not_timed() -> None:
 
     assert bench.core.deadline_ns() is None
     assert bench.core.status()["responder"] == {}
+
+
+def test_port_of_a_guest_that_is_gone_is_unplugged() -> None:
+    """What is parked there ends, and its address may be another's; the others go on."""
+    bench = Bench()
+    (parked,) = bench.park(1, 0)
+
+    bench.do(PortsChanged((port("b", B), port("c", C, peer="hv1"))))
+    (late,) = bench.transmit(1, 0, frame(A, C))
+    (taken,) = bench.park(2, 2)
+    bench.transmit(1, 1, frame(B, C))
+
+    assert bench.done[parked][0] is Status.UNKNOWN_UNIT
+    assert bench.done[late][0] is Status.UNKNOWN_UNIT
+    assert bench.done[taken][2] == frame(B, C)
+    assert list(bench.core.status()["ports"]) == ["b", "c"]
+
+
+def test_ports_of_new_guests_take_free_numbers() -> None:
+    """However often guests come and go; the built-in host and its number stay."""
+    bench = Bench(responder=RESPONDER)
+    stay = (port("b", B), port("c", C, peer="hv1"))
+
+    for _ in range(1000):
+        bench.do(PortsChanged(stay))
+        bench.do(PortsChanged((*stay, port("d", A))))
+    (identified,) = bench.submit(1, (Opcode.IDENTIFY, 0, b"d"))
+    (taken,) = bench.park(1, 0)
+    bench.transmit(1, 1, frame(B, A))
+
+    assert bench.done[identified][:2] == (Status.OK, 0)
+    assert bench.done[taken][2] == frame(B, A)
+    assert len(bench.core.switch.ports) == 4
+    assert len(bench.core.switch.plugged) == 4
+
+
+def test_port_that_moves_to_another_hypervisor_is_the_others_no_more() -> None:
+    """Its old hypervisor cannot send there; the new one identifies it."""
+    bench = Bench()
+
+    bench.do(PortsChanged((port("a", A, peer="hv1"), port("b", B), port("c", C, peer="hv1"))))
+    (old,) = bench.submit(1, (Opcode.IDENTIFY, 0, b"a"))
+    (new,) = bench.submit(2, (Opcode.IDENTIFY, 0, b"a"))
+
+    assert bench.done[old][0] is Status.UNKNOWN_UNIT
+    assert bench.done[new][0] is Status.OK

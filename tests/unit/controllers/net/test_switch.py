@@ -232,3 +232,29 @@ def test_switch_captures_each_frame_once_and_what_passes_a_port() -> None:
     made.accept(1, frame(B, A), 0)
 
     assert made.captured == {everything: [frame(A), frame(A, C), frame(B, A)], of_b: [frame(A), frame(B, A)]}
+
+
+def test_station_is_forgotten_with_its_port() -> None:
+    """Learned and configured ones; frames to them are for nobody known, and what waited is dropped."""
+    made = switch(port("a", A), port("b", D, anti_spoofing=False), port("c", C))
+    made.accept(1, frame(B, A), 0)
+    made.accept(2, frame(C, B), 0)
+
+    made.unplug(1)
+    made.accept(2, frame(C, B), 0)
+
+    assert waiting(made)[1] == []
+    assert made.touched == {0}
+
+
+def test_address_that_was_learned_elsewhere_is_the_new_ports() -> None:
+    """Whoever is plugged in with an address has it."""
+    made = switch(port("a", D, anti_spoofing=False), port("c", C))
+    made.accept(0, frame(B, C), 0)
+
+    number = made.plug(port("b", B))
+    made.set_up(number, True)
+    made.accept(1, frame(C, B), 0)
+
+    assert made.addresses(0) == []
+    assert waiting(made)[number] == [frame(C, B)]
