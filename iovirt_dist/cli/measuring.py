@@ -67,9 +67,10 @@ def top(
         Parameter(help="Guests with most of it come first."),
     ] = "name",
     file: RunningFile = None,
+    host: Host = "",
     json: Json = False,
 ) -> int:
-    """Watch guests, controllers and hypervisors: rates, queues, shares, traps, interrupts, messages.
+    """Watch guests, controllers and hypervisors: rates, queues, shares, traps, interrupts, messages; of all hosts.
 
     On a terminal live, 's' changes the order of guests and 'q' leaves; elsewhere, or with -n, as plain samples. With
     --json an object a line, with --once one object. Rates are of the last interval, from counts that processes give
@@ -78,7 +79,7 @@ def top(
     from iovirt_dist.cli.top import TopPlan, run_top  # noqa: PLC0415 - keeps --help fast
 
     plan = TopPlan(interval, 1 if once else number, sort, as_json=json)
-    return run_top(lambda: running_topology(file), plan)
+    return run_top(lambda: running_topology(file, host), plan)
 
 
 _TRACE_EXAMPLE = """\

@@ -11,7 +11,7 @@ from typing import Any
 from iovirt_dist.cli.output import EXIT_DONE, format_age, note, print_json, print_table, printable
 from iovirt_dist.cli.tail import LinePrinter, LineTail, clean_line, last_lines
 from iovirt_dist.errors import ConfigError
-from iovirt_dist.runtime.remote_view import view_hosts
+from iovirt_dist.runtime.remote_view import HostsView, view_hosts
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
 from iovirt_dist.runtime.status import ProcessStatus
 from iovirt_dist.runtime.view import View, view_topology
@@ -35,6 +35,12 @@ def process_rows(topology: Topology, now_ns: int, view: View | None = None) -> l
     seen = view_topology(topology) if view is None else view
     qos = {name: held for status in seen.living().values() for name, held in _qos(status)}
     return [_row(topology, spec, seen, now_ns) | {"qos": qos.get(spec.name)} for spec in topology.specs()]
+
+
+def seen_rows(seen: HostsView, now_ns: int) -> list[dict[str, Any]]:
+    """Describe every process, as `process_rows`; those of a host that tells nothing are in state ``unknown``."""
+    rows = process_rows(seen.topology, now_ns, seen.view)
+    return [row | {"state": "unknown"} if row["host"] in seen.problems else row for row in rows]
 
 
 def _row(topology: Topology, spec: AnySpec, view: View, now_ns: int) -> dict[str, Any]:
@@ -84,10 +90,7 @@ def _short(endpoint: str, topology: Topology) -> str:
 def show_processes(topology: Topology, *, as_json: bool) -> int:
     """The work of ``iovirt ps``: of all hosts if there are several and none was chosen."""
     seen = view_hosts(topology)
-    rows = process_rows(seen.topology, time.time_ns(), seen.view)
-    for row in rows:
-        if row["host"] in seen.problems:
-            row["state"] = "unknown"
+    rows = seen_rows(seen, time.time_ns())
     if as_json:
         shown = {"topology": topology.name, "run_dir": str(topology.run_dir), "problems": seen.problems}
         print_json({**shown, "processes": rows})

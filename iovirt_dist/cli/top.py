@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from iovirt_dist.cli.output import EXIT_DONE, print_json
-from iovirt_dist.cli.processes import process_rows
+from iovirt_dist.cli.processes import seen_rows
 from iovirt_dist.cli.terminal import exit_on_signals, is_up
 from iovirt_dist.cli.top_build import make_sample
 from iovirt_dist.cli.top_keys import END, keys
@@ -22,12 +22,15 @@ from iovirt_dist.cli.top_rows import Sample
 from iovirt_dist.cli.top_sample import Sampler
 from iovirt_dist.cli.top_table import SORT_KEYS, SortKey, draw
 from iovirt_dist.errors import IovirtError, LocalError
+from iovirt_dist.runtime.remote_view import view_hosts
 from iovirt_dist.runtime.rundir import RunDir
-from iovirt_dist.runtime.view import view_topology
 from iovirt_dist.topology import Topology
 
 SETTLE_S: Final = 2.0
 """How much longer than an interval the first sample may wait for processes that have not told their counts twice."""
+
+HOSTS_S: Final = 1.0
+"""How long hosts may take to answer; those that do not have no figures in that sample."""
 
 PIPE_WIDTH: Final = 200
 """Columns where there is no terminal and COLUMNS says nothing."""
@@ -69,9 +72,9 @@ class Watch:
         """Take a sample; a file that cannot be read now leaves the topology as it was."""
         with contextlib.suppress(IovirtError):
             self._topology = self._load()
-        view, now_ns = view_topology(self._topology), time.time_ns()
-        self._sampler.take(view.living(), time.monotonic_ns())
-        return make_sample(self._topology, process_rows(self._topology, now_ns, view), self._sampler, now_ns)
+        seen, now_ns = view_hosts(self._topology, HOSTS_S), time.time_ns()
+        self._sampler.take(seen.view.living(), time.monotonic_ns())
+        return make_sample(seen.topology, seen_rows(seen, now_ns), self._sampler, now_ns, seen.problems)
 
     def first(self, interval_s: float) -> Sample:
         """Take the first sample that has rates: after an interval, or somewhat later if processes are slow."""
@@ -97,7 +100,7 @@ def run_top(load: Callable[[], Topology], plan: TopPlan) -> int:
     """
     topology = load()
     run_dir = RunDir(topology.run_dir)
-    if not view_topology(topology).alive and not is_up(run_dir):
+    if not view_hosts(topology).view.alive and not is_up(run_dir):
         raise LocalError("nothing is up", str(run_dir.path), "start it with 'iovirt up -d', then watch")
     watch = Watch(load)
     with exit_on_signals():

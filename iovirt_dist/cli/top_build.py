@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from iovirt_dist.cli.top_rows import (
@@ -13,6 +14,7 @@ from iovirt_dist.cli.top_rows import (
     PairRow,
     ProcessRow,
     Sample,
+    cost,
     rounded,
     share_out,
 )
@@ -25,7 +27,13 @@ FAULT_COUNTS: Final = (
 """Counts of a controller that stay 0 while all goes well, those that its status has."""
 
 
-def make_sample(topology: Topology, processes: Iterable[Mapping[str, Any]], sampler: Sampler, at_ns: int) -> Sample:
+def make_sample(
+    topology: Topology,
+    processes: Iterable[Mapping[str, Any]],
+    sampler: Sampler,
+    at_ns: int,
+    problems: Mapping[str, str] | None = None,
+) -> Sample:
     """Make the rows of one sample.
 
     Args:
@@ -33,6 +41,7 @@ def make_sample(topology: Topology, processes: Iterable[Mapping[str, Any]], samp
         processes: Rows of `iovirt_dist.cli.processes.process_rows`.
         sampler: Has taken what the processes say now.
         at_ns: Wall clock (Unix time).
+        problems: Why a host tells nothing, one line, by host.
     """
     known = {str(row["name"]): row for row in processes}
     local = [spec for spec in topology.specs() if spec.name in known]
@@ -41,6 +50,7 @@ def make_sample(topology: Topology, processes: Iterable[Mapping[str, Any]], samp
     return Sample(
         topology=topology.name,
         at_ns=at_ns,
+        problems=problems or {},
         guests=tuple(share_out(guests, topology.controllers.values())),
         controllers=tuple(_controller(topology, spec, known, sampler) for spec in served),
         hypervisors=tuple(_hypervisor(spec, known, sampler) for spec in local if isinstance(spec, HypervisorSpec)),
@@ -107,7 +117,7 @@ def _controller(
 ) -> ControllerRow:
     process = _server(spec)
     path = () if spec.driver == NATIVE else ("devices", str(spec.name))
-    pairs = tuple(_pair(spec, name, sampler) for name in topology.hypervisors if _drives(sampler, name, spec.name))
+    pairs = _pairs(topology, spec, (process, *path), sampler)
     told = table(sampler.status(process), *path)
     return ControllerRow(
         **_process(process, known, sampler) | {"name": spec.name},
@@ -122,21 +132,42 @@ def _controller(
     )
 
 
-def _drives(sampler: Sampler, hypervisor: str, controller: str) -> bool:
-    return bool(table(sampler.status(hypervisor), "controllers", controller))
+def _pairs(topology: Topology, spec: ControllerSpec, place: tuple[str, ...], sampler: Sampler) -> tuple[PairRow, ...]:
+    """The queue pairs that a hypervisor or the controller tells of; `place` is where the controller does."""
+    process, *path = place
+    at_controller = table(sampler.status(process), *path, "shares")
+    costs = {
+        name: cost(
+            sampler.rate(process, *path, "shares", name, "bytes") or 0,
+            sampler.rate(process, *path, "shares", name, "commands") or 0,
+        )
+        for name in at_controller
+    }
+    total = sum(costs.values())
+    rows = []
+    for name in topology.hypervisors:
+        told, shared = table(sampler.status(name), "controllers", spec.name), table(at_controller, name)
+        if told or shared:
+            row = _pair(spec, name, told, shared, sampler)
+            rows.append(replace(row, share=rounded(costs.get(name, 0) / total) if total else None))
+    return tuple(rows)
 
 
-def _pair(spec: ControllerSpec, hypervisor: str, sampler: Sampler) -> PairRow:
-    path = ("controllers", str(spec.name))
-    told = table(sampler.status(hypervisor), *path)
+def _pair(
+    spec: ControllerSpec, hypervisor: str, told: Mapping[str, Any], shared: Mapping[str, Any], sampler: Sampler
+) -> PairRow:
+    """A queue pair by what its two ends tell, `told` by the hypervisor and `shared` by the controller."""
+    in_flight = count(told, "in_flight")
     return PairRow(
         hypervisor=hypervisor,
-        connected=told.get("connected") is True,
-        commands_per_s=_rate(sampler, hypervisor, *path, "submitted"),
-        in_flight=count(told, "in_flight") or 0,
+        connected=(told or {"connected": shared.get("open")}).get("connected") is True,
+        commands_per_s=_rate(sampler, hypervisor, "controllers", spec.name, "submitted"),
+        in_flight=(count(shared, "in_flight") if in_flight is None else in_flight) or 0,
         credits=count(told, "credits") or 0,
         waiting=count(told, "waiting") or 0,
-        weight=spec.arbitration.get(hypervisor, 1),
+        queued=count(shared, "waiting") or 0,
+        weight=count(shared, "weight") or spec.arbitration.get(hypervisor, 1),
+        share=None,
         resubmitted=count(told, "resubmitted") or 0,
     )
 

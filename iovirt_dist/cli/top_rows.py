@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from iovirt_dist.mux.flow import MIN_COST
 from iovirt_dist.topology.specs import ControllerSpec
+
+
+def cost(bytes_per_s: float, requests_per_s: float) -> float:
+    """What requests cost a controller, bytes a second, counted as schedulers count."""
+    return max(bytes_per_s, requests_per_s * MIN_COST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +46,8 @@ class DeviceRow:
 
     @property
     def cost(self) -> float:
-        """What its requests cost the controller, bytes a second, counted as schedulers count."""
-        moved = (self.bytes_in_per_s or 0) + (self.bytes_out_per_s or 0)
-        return max(moved, (self.requests_per_s or 0) * MIN_COST)
+        """What its requests cost the controller, bytes a second."""
+        return cost((self.bytes_in_per_s or 0) + (self.bytes_out_per_s or 0), self.requests_per_s or 0)
 
     @property
     def competes(self) -> bool:
@@ -105,7 +109,7 @@ class GuestRow(ProcessRow):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairRow:
-    """A hypervisor's queue pair at a controller, as the hypervisor counts.
+    """A hypervisor's queue pair at a controller, as the hypervisor counts; what arbitration does, as the controller.
 
     Attributes:
         hypervisor: Whose.
@@ -114,7 +118,9 @@ class PairRow:
         in_flight: Commands at the controller.
         credits: How many may be.
         waiting: Requests in the hypervisor's queue.
+        queued: Commands that arbitration has not taken yet.
         weight: Of the pair in the controller's arbitration.
+        share: Its part of what the controller does, 0..1.
         resubmitted: Commands submitted again so far.
     """
 
@@ -124,7 +130,9 @@ class PairRow:
     in_flight: int
     credits: int
     waiting: int
+    queued: int
     weight: int
+    share: float | None
     resubmitted: int
 
 
@@ -159,10 +167,12 @@ class Sample:
     Attributes:
         topology: Its name.
         at_ns: Wall clock (Unix time).
+        problems: Why a host tells nothing, one line, by host.
     """
 
     topology: str
     at_ns: int
+    problems: Mapping[str, str] = field(default_factory=dict)
     guests: tuple[GuestRow, ...] = ()
     controllers: tuple[ControllerRow, ...] = ()
     hypervisors: tuple[HypervisorRow, ...] = ()

@@ -71,7 +71,11 @@ class _Process:
     @property
     def elapsed_s(self) -> float:
         """Time between the two; not above 0 if there are no two in order."""
-        return (self.last.updated_ns - self.before.updated_ns) / 1e9 if self.before is not None else 0.0
+        if self.before is None:
+            return 0.0
+        if self.before.epoch != self.last.epoch:
+            return (self.last.updated_ns - self.before.updated_ns) / 1e9
+        return (_age_ns(self.last) - _age_ns(self.before)) / 1e9
 
 
 class Sampler:
@@ -126,11 +130,16 @@ class Sampler:
         return self._now_ns - process.heard_ns > STALE_NS
 
 
+def _age_ns(status: ProcessStatus) -> int:
+    """How long a process had lived when it said something: of another host's times only the differences are exact."""
+    return status.updated_ns - status.started_ns
+
+
 def _next(known: _Process | None, status: ProcessStatus, now_ns: int) -> _Process:
     """Take a status: what is said again is nothing new."""
     if known is None:
         return _Process(status, None, now_ns)
-    if (status.updated_ns, status.epoch) == (known.last.updated_ns, known.last.epoch):
+    if (_age_ns(status), status.epoch) == (_age_ns(known.last), known.last.epoch):
         return known
     return _Process(status, known.last, now_ns)
 

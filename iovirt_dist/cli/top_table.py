@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Container, Sequence
 from typing import Final, Literal, NamedTuple, get_args
 
+from iovirt_dist.cli.output import printable
 from iovirt_dist.cli.top_layout import Column, Line, Row, figure, lay_out, mebibytes, percent
 from iovirt_dist.cli.top_rows import ControllerRow, DeviceRow, GuestRow, HypervisorRow, PairRow, ProcessRow, Sample
 from iovirt_dist.topology.specs import NATIVE
@@ -137,7 +138,9 @@ _CONTROLLER: Final[tuple[Column[ControllerLine], ...]] = (
     Column("SYNC/s", 3, _of_controller(lambda row: figure(row.syncs_per_s)), 6),
     Column("FLY", 1, _either(lambda row: str(row.in_flight), lambda pair: f"{pair.in_flight}/{pair.credits}"), 7),
     Column("WAIT", 2, _either(lambda row: str(row.waiting), lambda pair: str(pair.waiting)), 4),
+    Column("SHARE", 5, _either(lambda _: "", lambda pair: percent(pair.share)), 5),
     Column("WEIGHT", 6, _either(lambda _: "", lambda pair: str(pair.weight)), 6),
+    Column("QUEUED", 7, _either(lambda _: "", lambda pair: str(pair.queued)), 6),
     Column("CPU", 3, _of_controller(lambda row: percent(row.cpu)), 4),
     Column("RSS", 4, _of_controller(lambda row: _memory(row.rss_bytes)), 5),
     Column("RST", 4, _of_controller(lambda row: str(row.restarts)), 3),
@@ -187,6 +190,7 @@ def draw(sample: Sample, width: int, *, sort: SortKey = "name", height: int = 0,
         _table(_DOMAIN, sample.driver_domains, width, hidden, lambda row: row.state),
     ]
     rest = [line for table in tables if len(table) > 1 for line in (Line(""), *table)]
+    rest += [Line(printable(problem)[:width], "red") for problem in sample.problems.values()]
     clock = time.strftime("%H:%M:%S", time.localtime(sample.at_ns // 1_000_000_000))
     head = Line(f"{sample.topology}  {clock}  by {sort}  {hint}".rstrip()[:width], "dim")
     room = max(height - len(rest) - 2, _LEAST_GUESTS) if height else len(guests)

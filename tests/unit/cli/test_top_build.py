@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from iovirt_dist.cli.top_rows import ControllerRow, DeviceRow, HypervisorRow, PairRow, ProcessRow
-from tests.unit.cli.top_support import HOSTS, block, hypervisor, sample_of, status, topology
+from tests.unit.cli.top_support import HOSTS, TEXT, block, hypervisor, sample_of, status, topology
 
 
 def test_guest_has_rates_as_its_hypervisor_counts(tmp_path: Path) -> None:
@@ -66,7 +66,9 @@ def test_controller_has_its_own_rates_and_each_pairs(tmp_path: Path) -> None:
                     in_flight=4,
                     credits=64,
                     waiting=3,
+                    queued=0,
                     weight=1,
+                    share=None,
                     resubmitted=1,
                 ),
             ),
@@ -124,6 +126,32 @@ def test_malformed_statuses_have_rows_without_rates(tmp_path: Path) -> None:
         ("rng", "", None),
     ]
     assert (sample.controllers[0].rss_bytes, sample.controllers[0].pairs) == (None, ())
+
+
+def test_queue_pairs_have_shares_as_the_controller_counts(tmp_path: Path) -> None:
+    """Also that of a hypervisor which tells nothing: its host may be out of reach."""
+    known = topology(tmp_path, TEXT + "[hypervisor.hv1]\n")
+    before, after = (
+        status(
+            "disk0",
+            "block",
+            at_s,
+            shares={
+                "hv0": {"weight": 3, "open": True, "commands": 3 * n, "bytes": 0, "waiting": 2, "in_flight": 9},
+                "hv1": {"weight": 1, "open": True, "commands": 0, "bytes": 4096 * n, "waiting": 1, "in_flight": 7},
+                "gone": "x",
+            },
+        )
+        for at_s, n in ((0.0, 0), (1.0, 100))
+    )
+
+    pairs = sample_of(known, [hypervisor(0), before], [hypervisor(1), after]).controllers[0].pairs
+
+    assert [(pair.hypervisor, pair.connected, pair.weight, pair.share) for pair in pairs] == [
+        ("hv0", True, 3, 0.75),
+        ("hv1", True, 1, 0.25),
+    ]
+    assert [(pair.in_flight, pair.queued, pair.commands_per_s) for pair in pairs] == [(4, 2, 10.0), (7, 1, None)]
 
 
 def test_guest_that_came_between_samples_has_rates_at_once(tmp_path: Path) -> None:

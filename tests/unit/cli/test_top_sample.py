@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ SECOND = 1_000_000_000
 
 def said(at_s: float, epoch: int = 1, name: str = "hv0", **content: Any) -> ProcessStatus:
     """What a process says at a time of its own clock."""
-    return ProcessStatus(name=name, epoch=epoch, updated_ns=int(at_s * SECOND), content=content)
+    return ProcessStatus(name=name, epoch=epoch, started_ns=0, updated_ns=int(at_s * SECOND), content=content)
 
 
 def sampler(*statuses: ProcessStatus) -> Sampler:
@@ -51,6 +52,13 @@ def test_rate_while_nothing_new_is_said_stays() -> None:
     """We may look more often than processes speak."""
     found = sampler(said(0, n=0), said(1, n=5), said(1, n=5))
     assert (found.rate("hv0", "n"), found.settled) == (5.0, True)
+
+
+def test_rate_of_another_host_does_not_jump_with_its_clock() -> None:
+    """Its times are shifted to ours at each look, never by exactly the same; what is said again is nothing new."""
+    first, second = said(0, n=0), said(1, n=5)
+    later = replace(second, started_ns=second.started_ns + 70_000, updated_ns=second.updated_ns + 70_000)
+    assert sampler(first, second, later).rate("hv0", "n") == 5.0
 
 
 def test_rate_of_a_process_that_hangs_becomes_unknown() -> None:

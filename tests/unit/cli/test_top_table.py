@@ -50,9 +50,11 @@ def test_140_columns_show_everything(sample: Sample) -> None:
     assert words(lines[1]) == words(
         "GUEST KIND LEVEL STATE HV DEV IOPS MiB/s WAIT FLY SHARE TRAP/s INT/s MSG/s UNACK HELD CPU RSS RST"
     )
-    assert words(lines[4]) == words("CONTROLLER KIND STATE CMD/s SYNC/s FLY WAIT WEIGHT CPU RSS RST AGAIN FAULTS")
+    assert words(lines[4]) == words(
+        "CONTROLLER KIND STATE CMD/s SYNC/s FLY WAIT SHARE WEIGHT QUEUED CPU RSS RST AGAIN FAULTS"
+    )
     assert words(lines[5]) == words("disk0 block running 100 2.0 4 3 - 33M 0 strays=6")
-    assert words(lines[6]) == words("< hv0 connected 10.0 4/64 3 1 1")
+    assert words(lines[6]) == words("< hv0 connected 10.0 4/64 3 - 1 0 1")
     assert max(map(len, lines)) <= 140
 
 
@@ -72,7 +74,7 @@ def test_hosts_and_driver_domains_are_shown_where_there_are_any(tmp_path: Path) 
     domain = status("dom0", "driver_domain", 0, devices={"disk0": {"commands": 1}})
     lines = texts(sample_of(topology(tmp_path, HOSTS), [domain]), 120)
     assert words(lines[3]) == words(
-        "CONTROLLER KIND STATE HOST DRIVER CMD/s SYNC/s FLY WAIT WEIGHT CPU RSS RST AGAIN FAULTS"
+        "CONTROLLER KIND STATE HOST DRIVER CMD/s SYNC/s FLY WAIT SHARE WEIGHT QUEUED CPU RSS RST AGAIN FAULTS"
     )
     assert words(lines[4])[:5] == ["disk0", "block", "running", "a", "dom0"]
     assert words(lines[-2]) == words("DRIVER DOMAIN STATE HOST CPU RSS RST")
@@ -129,6 +131,12 @@ def test_guests_with_most_of_it_come_first(sample: Sample, key: SortKey) -> None
     rows: list[GuestRow] = [unknown, guest, more]
     assert [row.name for row in sort_guests(rows, key)] == ["more", "a", "unknown"]
     assert [row.name for row in sort_guests(rows, "name")] == ["unknown", "a", "more"]
+
+
+def test_hosts_that_tell_nothing_are_named(sample: Sample) -> None:
+    """At the end, in a line of the terminal's width."""
+    (line,) = draw(replace(sample, problems={"b": "host 'b' does not answer\x1b[2J"}), 20)[-1:]
+    assert line == ("host 'b' does not an", "red")
 
 
 def test_what_could_steer_a_terminal_is_not_shown(tmp_path: Path) -> None:
