@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple, NewType
+from typing import Final, NamedTuple, NewType
 
 HostName = NewType("HostName", str)
 """A host's name as in the topology."""
@@ -39,6 +39,30 @@ class RequestId(NamedTuple):
     def unpack(cls, data: bytes) -> RequestId:
         """Decode what `pack` made of it; any 16 bytes are an id."""
         return cls(*_REQUEST_ID.unpack(data))
+
+
+MERGED: Final = 1 << 31
+"""Bit of a request id's queue number: the command consists of several requests of that queue, and has an id that no
+request has; its sequence is the first one's."""
+
+_PARTS_SHIFT: Final = 16
+_QUEUE_MASK: Final = (1 << _PARTS_SHIFT) - 1
+_PARTS_MASK: Final = (1 << 15) - 1
+
+
+def merged_queue(queue: int, parts: int) -> int:
+    """The queue number in the id of a command that consists of so many requests of a queue.
+
+    Args:
+        queue: The queue's own number, 0..65535.
+        parts: 1..32767.
+    """
+    return MERGED | parts << _PARTS_SHIFT | queue
+
+
+def parts_of(queue: int) -> tuple[int, int]:
+    """Split the queue number of any id: the queue's own number, and how many requests the command consists of."""
+    return (queue & _QUEUE_MASK, queue >> _PARTS_SHIFT & _PARTS_MASK) if queue & MERGED else (queue, 1)
 
 
 _REQUEST_ID = struct.Struct("<IIQ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
+from iovirt_dist.ids import parts_of
 from iovirt_dist.step import TracePoint
 from iovirt_dist.wire.commands import Command, Completion
 
@@ -39,4 +40,6 @@ def completion_points(hypervisor: str, completions: Sequence[Completion]) -> lis
 
 def _identity(hypervisor: str, id_: bytes) -> tuple[dict[str, int | str], int]:
     instance, queue, sequence = _REQUEST_ID.unpack(id_)
-    return {"hypervisor": hypervisor, "instance": instance, "queue": queue}, sequence
+    queue, parts = parts_of(queue)
+    fields: dict[str, int | str] = {"hypervisor": hypervisor, "instance": instance, "queue": queue}
+    return fields | {"requests": parts} if parts > 1 else fields, sequence

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from iovirt_dist.ids import RequestId
+from iovirt_dist.ids import RequestId, parts_of
 from iovirt_dist.step import TracePoint
 from iovirt_dist.wire.commands import unpack_commands
 from iovirt_dist.wire.messages import Submit
 
 
 def submit_points(controller: str, submit: Submit, owners: Mapping[int, str]) -> list[TracePoint]:
-    """Return a point for each command of a batch that leaves for a controller; its number is the request's.
+    """Return a point for each command of a batch that leaves for a controller; its number is the (first) request's.
 
     Args:
         controller: Where to.
@@ -21,6 +21,7 @@ def submit_points(controller: str, submit: Submit, owners: Mapping[int, str]) ->
     points = []
     for command in unpack_commands(submit.commands):
         instance, queue, sequence = RequestId.unpack(command.id)
+        queue, parts = parts_of(queue)
         fields: dict[str, int | str] = {
             "controller": controller,
             "instance": instance,
@@ -30,5 +31,7 @@ def submit_points(controller: str, submit: Submit, owners: Mapping[int, str]) ->
             "offset": command.offset,
             "length": command.length,
         }
+        if parts > 1:
+            fields["requests"] = parts
         points.append(TracePoint(owners.get(instance, ""), sequence, "submit", fields))
     return points

@@ -193,6 +193,7 @@ def pair_status(pair: QueuePair, stream: Stream) -> dict[str, Any]:
         "submitted": pair.submitted,
         "completed": pair.completed,
         "resubmitted": pair.resubmitted,
+        "merged": pair.merged,
         "in_flight": pair.in_flight,
         "credits": pair.credits,
         "waiting": len(pair.queue),

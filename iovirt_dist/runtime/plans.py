@@ -27,8 +27,7 @@ def hypervisor_config(topology: Topology, spec: HypervisorSpec, epoch: int) -> H
     """Translate a topology for one of its hypervisors, in its life `epoch`."""
     guests = topology.guests_of(spec.name)
     pairs: dict[str, QueuePair] = {
-        controller.name: QueuePair(controller.name, _queue(controller, guests))
-        for controller in topology.controllers_of(spec.name)
+        controller.name: _queue_pair(controller, guests) for controller in topology.controllers_of(spec.name)
     }
     plans: dict[str, GuestPlan] = {guest.name: guest_plan(guest, pairs) for guest in guests}
     return HypervisorConfig(
@@ -39,6 +38,11 @@ def hypervisor_config(topology: Topology, spec: HypervisorSpec, epoch: int) -> H
         plans=plans,
         controllers=pairs,
     )
+
+
+def _queue_pair(controller: ControllerSpec, guests: Sequence[GuestSpec]) -> QueuePair:
+    merge = isinstance(controller, BlockSpec) and controller.merge
+    return QueuePair(controller.name, _queue(controller, guests), merge=merge)
 
 
 def _queue(controller: ControllerSpec, guests: Sequence[GuestSpec]) -> MultiQueue[Request]:
