@@ -23,6 +23,8 @@ async def test_telemetry_writes_at_once_and_removes_at_the_end(tmp_path: Path) -
 
     assert written is not None
     assert (written.name, written.kind, written.epoch, written.state) == ("hv0", "hypervisor", 7, "running")
+    assert written.content["cpu_ns"] > 0
+    assert written.content["rss_bytes"] > 1 << 20
     assert not path.exists()
 
 
