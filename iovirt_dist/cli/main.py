@@ -109,6 +109,30 @@ def set_(device: str, *settings: Text, file: RunningFile = None, host: Host = ""
     return set_qos(running_topology(file, host), device, settings, as_json=json)
 
 
+@app.command(help_epilogue="Example: iovirt keys -f deploy/two-hosts.toml")
+def keys(
+    *,
+    file: File = None,
+    host: Host = "",
+    renew: Annotated[list[str] | None, Parameter(negative=(), show_default=False)] = None,
+    json: Json = False,
+) -> int:
+    """Make the keys with which a topology's processes trust each other over tcp; those that are there stay.
+
+    They are in the folder topology.keys: public/NAME.key is copied to all hosts,
+    private/NAME.key_secret stays on the host of NAME. With --host only that
+    host's are made.
+
+    Parameters
+    ----------
+    renew
+        Make this key anew; may be given again.
+    """
+    from iovirt_dist.cli.keys import make_topology_keys  # noqa: PLC0415 - keeps --help fast
+
+    return make_topology_keys(starting_topology(file, host), renew or (), as_json=json)
+
+
 _SCALE_EXAMPLES = """\
 Example: iovirt scale guest=4
 Example: iovirt scale web=8 load=0 --json"""

@@ -78,7 +78,7 @@ def load_security(keys: Path, name: str, trusted: Iterable[str]) -> Security:
         ConfigError: A file is missing, unreadable, no certificate, or a secret that others may read.
     """
     path = secret_path(keys, name)
-    public, secret = _read(path, name)
+    public, secret = read_key(path, name)
     if secret is None:
         raise ConfigError(f"no secret key of '{name}' in it", str(path), _FIX)
     if zmq.curve_public(secret) != public:
@@ -86,11 +86,22 @@ def load_security(keys: Path, name: str, trusted: Iterable[str]) -> Security:
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         raise ConfigError(f"others may read it: its mode is {mode:04o}", str(path), f"chmod 600 {path}")
-    return Security(name, public, secret, {other: _read(public_path(keys, other), other)[0] for other in trusted})
+    return Security(name, public, secret, {other: read_key(public_path(keys, other), other)[0] for other in trusted})
 
 
-def _read(path: Path, name: str) -> tuple[bytes, bytes | None]:
-    """Public and secret key of a certificate file."""
+def read_key(path: Path, name: str) -> tuple[bytes, bytes | None]:
+    """Read a certificate file.
+
+    Args:
+        path: The file.
+        name: Whose key, for messages.
+
+    Returns:
+        Public key, Z85; secret key, Z85, None if it has none.
+
+    Raises:
+        ConfigError: It is missing, unreadable or no certificate.
+    """
     from zmq.auth import load_certificate  # noqa: PLC0415 - a process without keys does not need it
 
     try:

@@ -137,6 +137,7 @@ class Doorkeeper:
                 sockets: list[Any] = [self._wake, self._asks, *monitors]
                 ready = [socket for socket, _ in zmq.zmq_poll([(socket, _READABLE) for socket in sockets])]
                 self._serve(ready, monitors)
+            self._asks.unbind(ADDRESS)  # at once: closing gives the address back some time later
         for socket in (self._asks, *monitors, *(socket for socket, _ in self._new)):
             socket.close()
 

@@ -105,10 +105,10 @@ class ZeromqPort:
         """Whose key the peer at this address has proved to own; None if this port believes whoever connects."""
         return self._names.get(peer, "") if self._door is not None else None
 
-    def admit(self, clients: Mapping[bytes, str]) -> None:
-        """Let others connect from now on: names by public key, 32 bytes; who is connected stays."""
+    def admit(self, security: Security, clients: Iterable[str] | None = None) -> None:
+        """Let others connect from now on, as of `listen`; who is connected stays."""
         if self._door is not None:
-            self._door.clients = clients
+            self._door.clients = security.clients(clients)
 
     def send(self, peer: bytes, frames: Sequence[Buffer]) -> bool:
         """Hand a message to ZeroMQ; False if the peer is unknown, its pipe is full, or the port is closed."""
