@@ -117,6 +117,10 @@ class MemoryStorage:
         """
         self._calls_left = after
 
+    def restart(self) -> None:
+        """Let another process use the storage: what the cache holds is there, calls succeed again."""
+        self._calls_left = None
+
     @property
     def is_cut(self) -> bool:
         """Whether every call fails."""
@@ -162,6 +166,8 @@ class MemoryStorage:
 
     def end_sync(self, mark: int) -> None:
         """End a sync: what was taken before its mark is stable, or, if it fails, clean and of unknown fate."""
+        if self.is_cut:
+            _raise(_Failure(0, errno.EIO, 0))  # it has not begun
         failure = self._attempt("sync")
         for number, sector in list(self._sectors.items()):
             if failure is not None:

@@ -210,7 +210,15 @@ class Overlay:
             return
         with self._map_lock:
             start, content = self._map.with_range(first, last)
-            self._file.write_at(self._recent_map_offset + start, content)
+            place = self._recent_map_offset + start
+            try:
+                self._file.write_at(place, content)
+            except OSError:
+                with contextlib.suppress(
+                    OSError
+                ):  # it may be there in part: a later life must not see more than this one
+                    self._file.write_at(place, self._map.bits[start : start + len(content)])
+                raise
             self._map.apply(start, content)
 
     def _runs(self, offset: int, end: int) -> Iterator[tuple[int, int, bool]]:
