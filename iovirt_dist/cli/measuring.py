@@ -31,6 +31,9 @@ def compare(
         Literal["operation", "operation_string", "driver", "syscall"] | None,
         Parameter(show_default=False, help="Run one row only."),
     ] = None,
+    drivers: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="Compare where the hypervisor's drivers are, instead.")
+    ] = False,
     plot: Annotated[
         Path | None, Parameter(show_default=False, help="Draw into this file (.png, .svg, .pdf; extra 'plot').")
     ] = None,
@@ -40,7 +43,14 @@ def compare(
 
     The same guest image reads the same disk: with one IN for each word, with string I/O (rep ins), through virtio, and
     with its program's system calls taken. All checksums must be the host's.
+
+    With --drivers the same guests load a disk whose driver is native, and one that a driver domain serves; the other
+    options do not matter then.
     """
+    if drivers:
+        from iovirt_dist.cli.compare_drivers import run_compare_drivers  # noqa: PLC0415 - keeps --help fast
+
+        return run_compare_drivers(as_json=json)
     from iovirt_dist.cli.compare import job_of, rows_of, run_compare  # noqa: PLC0415 - keeps --help fast
 
     return run_compare(job_of(size, block_size, write), rows_of(level), as_json=json, plot=plot)

@@ -15,8 +15,8 @@ def driver_status(vm: VirtualMachine, topology: Topology) -> dict[str, dict[str,
 
     Returns:
         By the topology's word for the device: ``controller``; ``driver``, which is ``native`` or the name of a driver
-        domain; ``class``, of what the hypervisor has: the driver itself where it is native, else the front end of the
-        domain's.
+        domain; ``class`` and ``module`` of what the hypervisor has: the driver itself where it is native, else the
+        front end of the domain's.
     """
     plan, drivers = vm.plan, vm.drivers
     net = plan.net.attachment if plan.net is not None else None
@@ -32,6 +32,7 @@ def driver_status(vm: VirtualMachine, topology: Topology) -> dict[str, dict[str,
             "controller": attachment.queue_pair.controller,
             "driver": topology.controller(attachment.queue_pair.controller).driver,
             "class": type(driver).__name__,
+            "module": type(driver).__module__,
         }
         for device, (attachment, driver) in found.items()
         if attachment is not None and driver is not None

@@ -195,6 +195,7 @@ async def test_domain_tells_of_each_device_and_the_hypervisor_who_drives_it(
         "controller": "rng0",
         "driver": "dom0",
         "class": "EntropyDriver",
+        "module": "iovirt_dist.drivers.entropy",
     }
     assert "disk0: hypervisor hv0 connected" in domain.log
     assert re.search(r"^dom0 +driver domain +serves disk0, tty0, rng0 *$", config, re.MULTILINE)
