@@ -5,6 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from iovirt_dist.drivers.queue_pair import QueuePair
+from iovirt_dist.hypervisor.plan import Attachment, GuestPlan
+from iovirt_dist.hypervisor.virtual_machine import VirtualMachine
 from iovirt_dist.runtime.hypervisor_status import device_status, guest_status, pair_status
 from iovirt_dist.wire.commands import Opcode
 from iovirt_dist.wire.messages import TrapKind
@@ -49,6 +52,15 @@ def test_terminal_tells_what_was_printed(bench: Bench) -> None:
     console = device_status(bench.core.guests["alice"].vm)["console"]
 
     assert (console["controller"], console["bytes_in"], console["bytes_out"], console["in_flight"]) == ("tty0", 0, 1, 1)
+
+
+def test_terminals_at_one_controller_share_what_waits() -> None:
+    """A receive for each waits; it is counted once, with the first of them."""
+    pair = QueuePair("tty0")
+    plan = GuestPlan("a", "virt", 1 << 20, None, Attachment(pair, "a"), virtio_console=Attachment(pair, "a.hvc0"))
+    vm = VirtualMachine(plan, 1)
+    vm.drivers.flush(0)
+    assert {name: row["waiting"] for name, row in device_status(vm).items()} == {"console": 2, "virtio_console": 0}
 
 
 def test_guest_without_power_has_devices_that_did_nothing(bench: Bench) -> None:
