@@ -27,13 +27,13 @@ from iovirt_dist.controllers.front import (
     StopRequested,
     TimerFired,
 )
+from iovirt_dist.runtime.links import follow, listen_as
 from iovirt_dist.runtime.reactor import Reactor
 from iovirt_dist.runtime.session_status import session_status
 from iovirt_dist.step import TracePoint
 from iovirt_dist.topology.specs import ControllerSpec, Topology
 from iovirt_dist.transport.halt_poll import HaltPoll
 from iovirt_dist.transport.pump import attach
-from iovirt_dist.transport.zeromq import listen
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.messages import Role
 from iovirt_dist.wire.session import SessionConfig
@@ -131,6 +131,7 @@ class DeviceService(Generic[Outcome, Access]):
         hypervisors = [h.name for h in topology.hypervisors.values() if spec in topology.controllers_of(h.name)]
         self._hypervisors: frozenset[str] = frozenset(hypervisors)
         self._front = ControllerFront(session, device.core, self._hypervisors, spec.arbitration)
+        self._name = spec.name
         self._device = device
         self._trace = around.trace
         self._label = around.label
@@ -140,7 +141,7 @@ class DeviceService(Generic[Outcome, Access]):
         )
         self._hands = device.open_hands(self._later)
         try:
-            self._port = listen(spec.endpoint)
+            self._port = listen_as(topology, spec.name, self._front.acceptor)
         except BaseException:
             self._hands.close()
             raise
@@ -154,6 +155,7 @@ class DeviceService(Generic[Outcome, Access]):
 
     def reload(self, topology: Topology) -> None:
         """Follow a topology that was scaled; raises as the device's `reload` does."""
+        follow(topology, self._name, self._port, self._front.acceptor)
         event = self._device.reload(topology)
         if event is not None:
             self._later(event)
@@ -168,6 +170,7 @@ class DeviceService(Generic[Outcome, Access]):
             "sessions": {name: session_status(front.acceptor.stream(name)) for name in sorted(self._hypervisors)},
             "shares": {name: share._asdict() for name, share in sorted(front.shares().items())},
             "rejects": dict(front.acceptor.rejects),
+            "refused": dict(self._port.refused),
             "malformed": front.malformed,
             **self._device.status(),
         }

@@ -14,12 +14,12 @@ from iovirt_dist.guest.machines import build_cpu
 from iovirt_dist.guest.tracing import guest_points
 from iovirt_dist.runtime.guest_channel import GuestChannel
 from iovirt_dist.runtime.guest_status import own_status
+from iovirt_dist.runtime.links import dial_as
 from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.runtime.telemetry import Telemetry
 from iovirt_dist.runtime.trace_log import TraceLog
 from iovirt_dist.runtime.vcpu_loop import VcpuLoop
 from iovirt_dist.topology.specs import MachineSpec, ProgramSpec, Topology
-from iovirt_dist.transport.zeromq import dial
 from iovirt_dist.wire.messages import Role
 from iovirt_dist.wire.session import SessionConfig
 
@@ -47,7 +47,7 @@ class GuestProcess:
         self._trace = TraceLog(RunDir(topology.run_dir), spec.name, self._switch_trace)
         config = SessionConfig(Role.GUEST, spec.name, self._epoch, lease_ms=topology.lease_ns // 1_000_000)
         self.core = GuestCore(config, spec.hypervisor)
-        port = dial(topology.hypervisor(spec.hypervisor).endpoint)
+        port = dial_as(topology, spec.name, spec.hypervisor)
         self.channel = GuestChannel(self.core, port, self._kick)
         self.cpu = build_cpu(spec, self.channel)
         self.core.use_memory(self.cpu.memory)

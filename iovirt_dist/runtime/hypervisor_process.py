@@ -14,6 +14,7 @@ from iovirt_dist.hypervisor.core import Hypervisor
 from iovirt_dist.platform.qos import Qos
 from iovirt_dist.runtime.driver_status import driver_status
 from iovirt_dist.runtime.hypervisor_status import guest_status, pair_status
+from iovirt_dist.runtime.links import dial_as, follow, listen_as
 from iovirt_dist.runtime.plans import guest_plan, hypervisor_config, share_devices
 from iovirt_dist.runtime.qos_file import QosFile
 from iovirt_dist.runtime.reactor import Reactor
@@ -24,7 +25,6 @@ from iovirt_dist.runtime.trace_log import TraceLog
 from iovirt_dist.topology.specs import HypervisorSpec, Topology
 from iovirt_dist.transport.halt_poll import HaltPoll
 from iovirt_dist.transport.pump import attach
-from iovirt_dist.transport.zeromq import dial, listen
 from iovirt_dist.wire.codec import Buffer
 
 log = logging.getLogger(__name__)
@@ -56,8 +56,7 @@ class HypervisorProcess:
             EndpointError: The guests' endpoint cannot be bound.
         """
         trace = TraceLog(RunDir(self._topology.run_dir), self._spec.name, self.core.trace)
-        controllers = {name: self._topology.controller(name).endpoint for name in self.core.openers}
-        sockets = self._sockets = _Sockets(self.core, self._spec.endpoint, controllers, trace)
+        sockets = self._sockets = _Sockets(self.core, self._topology, self._spec.name, trace)
         log.info("listening at %s", self._spec.endpoint)
         self._qos = QosFile(RunDir(self._topology.run_dir).qos(self._spec.name), sockets.set_qos)
         sockets.start()
@@ -78,6 +77,7 @@ class HypervisorProcess:
         wanted = {str(guest.name): guest for guest in topology.guests_of(self._spec.name)}
         plans = {name: guest_plan(guest, pairs) for name, guest in wanted.items() if name not in core.guests}
         gone = [name for name in core.guests if name not in wanted]
+        self._sockets.follow(topology)
         for name in gone:
             self._sockets.take(hv.GuestRemoved(name))
         for name, plan in plans.items():
@@ -108,6 +108,7 @@ class HypervisorProcess:
                 name: pair_status(pair, core.openers[name].stream) for name, pair in core.config.controllers.items()
             },
             "rejects": dict(core.acceptor.rejects),
+            "refused": dict(self._sockets.refused) if self._sockets is not None else {},
         }
 
 
@@ -116,32 +117,45 @@ class _Sockets:
 
     Args:
         core: What decides.
-        endpoint: Where guests connect.
-        controllers: Endpoints by controller name.
+        topology: Where everything is.
+        name: The hypervisor's.
         trace: Takes trace points.
 
     Raises:
         EndpointError: The guests' endpoint cannot be bound.
+        ConfigError: A key is missing.
     """
 
-    def __init__(self, core: Hypervisor, endpoint: str, controllers: Mapping[str, str], trace: TraceLog) -> None:
+    def __init__(self, core: Hypervisor, topology: Topology, name: str, trace: TraceLog) -> None:
         loop = asyncio.get_running_loop()
-        self._guests = listen(endpoint)
-        self._controllers = {name: dial(address) for name, address in controllers.items()}
+        self._core = core
+        self._name = name
+        self._guests = listen_as(topology, name, core.acceptor)
+        self._controllers = {controller: dial_as(topology, name, controller) for controller in core.openers}
         self._trace = trace
         self._stirred: set[str] = set()
         self._reactor: Reactor[hv.Event, hv.Action] = Reactor(core, self._perform, hv.TimerFired(), self._settle)
         halt_poll = HaltPoll()
         settle = partial(self._settle, _GUESTS)
         self._pumps = {_GUESTS: attach(loop, self._guests, self._from_guest, settle, halt_poll=halt_poll)}
-        for name, port in self._controllers.items():
-            receive = partial(self._from_controller, name)
-            self._pumps[name] = attach(loop, port, receive, partial(self._settle, name), halt_poll=halt_poll)
+        for controller, port in self._controllers.items():
+            receive = partial(self._from_controller, controller)
+            settle = partial(self._settle, controller)
+            self._pumps[controller] = attach(loop, port, receive, settle, halt_poll=halt_poll)
 
     def start(self) -> None:
         """Begin the sessions with the controllers."""
         self._reactor.handle(hv.Started())
         self._settle()
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Handshakes of guests that failed, by reason."""
+        return self._guests.refused
+
+    def follow(self, topology: Topology) -> None:
+        """Let the guests of a topology that was scaled connect."""
+        follow(topology, self._name, self._guests, self._core.acceptor)
 
     def set_qos(self, guest: str, device: str, qos: Qos) -> None:
         """Let a guest have more or less of a device."""

@@ -17,6 +17,7 @@ from iovirt_dist.guest import core as gc
 from iovirt_dist.guest.script.core import Action, Drained, Event, Script, ScriptCore, ScriptPlan
 from iovirt_dist.guest.script.failure import failure_line, failure_trace
 from iovirt_dist.runtime.guest_status import own_status
+from iovirt_dist.runtime.links import dial_as
 from iovirt_dist.runtime.reactor import Reactor
 from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.runtime.telemetry import Telemetry
@@ -26,7 +27,6 @@ from iovirt_dist.topology.parse import suggestion
 from iovirt_dist.topology.specs import ScriptSpec, Topology
 from iovirt_dist.transport.port import ONLY_PEER
 from iovirt_dist.transport.pump import Pump, attach
-from iovirt_dist.transport.zeromq import dial
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.messages import Role
 from iovirt_dist.wire.session import SessionConfig
@@ -110,7 +110,7 @@ class ScriptProcess:
         self.core.tracing = on
 
     async def _run(self, stop: asyncio.Event) -> None:
-        port = dial(self._topology.hypervisor(self._spec.hypervisor).endpoint)
+        port = dial_as(self._topology, self._spec.name, self._spec.hypervisor)
         pump: Pump | None = None
         trace = TraceLog(RunDir(self._topology.run_dir), self._spec.name, self._switch_trace)
 
