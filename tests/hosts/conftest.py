@@ -15,6 +15,8 @@ from pytest_asyncio import fixture
 from iovirt_dist.testing.documents import merged, write_topology
 from iovirt_dist.testing.live import LiveTopology
 from iovirt_dist.topology import Topology, load_topology
+from iovirt_dist.topology.keys import key_hosts
+from iovirt_dist.transport.keyring import make_keys
 from tests.hosts.networks import NOT_PERMITTED, Networks
 
 
@@ -54,6 +56,7 @@ class Hosts:
         folder.mkdir()
         text = self.topology.source.read_text()
         (folder / "topology.toml").write_text(text.replace(str(self.folder), str(folder)))
+        shutil.copytree(self.folder / "keys", folder / "keys")
         twin = LiveTopology(load_topology(folder / "topology.toml").at(host), self.networks.enter(network))
         self._twins.append(twin)
         return twin
@@ -80,7 +83,7 @@ class HostsFactory:
         self.made: list[Hosts] = []
 
     def prepare(self, tables: Mapping[str, Any], names: tuple[str, ...] = ("a", "b")) -> Hosts:
-        """Make networks and write a topology whose hosts they are; nothing is started.
+        """Make networks and keys, and write a topology whose hosts they are; nothing is started.
 
         Args:
             tables: The topology without its hosts.
@@ -90,8 +93,10 @@ class HostsFactory:
         folder = Path(tempfile.mkdtemp(prefix="iovirt-", dir="/tmp"))
         networks.__enter__()
         try:
-            table = {"host": {host: {"address": Networks.address(number)} for number, host in enumerate(names, 1)}}
+            addresses = {host: {"address": Networks.address(number)} for number, host in enumerate(names, 1)}
+            table = {"topology": {"keys": "keys"}, "host": addresses}
             made = Hosts(networks, write_topology(merged(table, tables), folder, {}), folder)
+            make_keys(folder / "keys", key_hosts(made.topology))
         except BaseException:
             networks.remove()
             shutil.rmtree(folder, ignore_errors=True)
