@@ -34,7 +34,7 @@ from typing import Any, Final
 
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.guest.script.console import open_console
-from iovirt_dist.guest.script.disk import BlockDone, BlockIo, Disk, open_disk
+from iovirt_dist.guest.script.disk import BlockDone, BlockIo, Disk, DiskError, open_disk
 from iovirt_dist.guest.script.entropy import open_entropy
 from iovirt_dist.guest.script.guest import ScriptGuest
 from iovirt_dist.platform.slots import VirtioSlot
@@ -260,7 +260,10 @@ class _Verification:
             await self._collect(disk, in_flight)
         while in_flight:
             await self._collect(disk, in_flight)
-        await disk.flush()
+        try:
+            await disk.flush()
+        except DiskError:
+            model.failed += 1
         await self._read_back(disk)
 
     async def _read_back(self, disk: Disk) -> None:
