@@ -20,13 +20,13 @@ from iovirt_dist.virtio.chain import (
     SIZE_MAX,
     WRITE,
     Chain,
-    KnownRam,
     RingError,
     RingSetup,
     Segment,
     area,
     indirect_table,
 )
+from iovirt_dist.virtio.device_side import DeviceSide
 from iovirt_dist.virtio.memory import GuestMemory
 
 DESCRIPTOR = struct.Struct("<QIHH")
@@ -79,7 +79,7 @@ def place_of(event: int, size: int) -> int:
     return (event & 0x7FFF) + (0 if event >> WRAP_SHIFT else size)
 
 
-class PackedDevice:
+class PackedDevice(DeviceSide):
     """The device's side; see `chain.DeviceRing`.
 
     Places are counted over two laps, from 0 to 2 * size - 1, so that they tell the wrap counter as well: it is 1 in the
@@ -94,41 +94,17 @@ class PackedDevice:
     """
 
     def __init__(self, memory: GuestMemory, setup: RingSetup) -> None:
-        size = setup.size
-        check_size(size)
-        self.completed = 0
-        self._memory = memory
-        self._setup = setup
-        self._size = size
-        self._event_idx = setup.event_idx
-        self._indirect_allowed = setup.indirect
-        self._table = area(memory, setup.descriptors, DESCRIPTOR_BYTES * size, 16)
+        check_size(setup.size)
+        super().__init__(memory, setup)
         self._driver = area(memory, setup.driver_area, SUPPRESSION.size, 4)
         area(memory, setup.device_area, SUPPRESSION.size, 4)
-        self._ram = KnownRam(memory)
-        self._next = 0
         self._used = 0
-        self._free = size
         self._in_flight: dict[int, int] = {}
         self._done: list[tuple[int, int, int]] = []
-        self._error: RingError | None = None
 
-    def take(self, most: int) -> list[Chain]:
-        """Return what is newly available; see `DeviceRing.take`."""
-        if self._error:
-            raise self._error
-        try:
-            chains = self._take_available(most)
-            if self._event_idx and chains:
-                self._memory.write(self._setup.device_area, suppression_at(self._next, self._size))
-                # What the driver made available before it could see that place, it did not notify for.
-                while len(chains) < most and (more := self._take_available(most - len(chains))):
-                    chains += more
-                    self._memory.write(self._setup.device_area, suppression_at(self._next, self._size))
-        except RingError as error:
-            self._error = error
-            raise
-        return chains
+    def _ask_for_next(self) -> None:
+        """Write the place at which the driver notifies."""
+        self._memory.write(self._setup.device_area, suppression_at(self._next, self._size))
 
     def _take_available(self, most: int) -> list[Chain]:
         """Take requests up to the first descriptor that is not available."""

@@ -21,13 +21,13 @@ from iovirt_dist.virtio.chain import (
     U16,
     WRITE,
     Chain,
-    KnownRam,
     RingError,
     RingSetup,
     Segment,
     area,
     indirect_table,
 )
+from iovirt_dist.virtio.device_side import DeviceSide
 from iovirt_dist.virtio.memory import GuestMemory
 
 DESCRIPTOR = struct.Struct("<QIHH")
@@ -120,7 +120,7 @@ def known_chain(table: memoryview, chain: Chain, taken: int) -> KnownChain | Non
     return KnownChain(chain, taken, start, start + end, descriptors[:end])
 
 
-class SplitDevice:
+class SplitDevice(DeviceSide):
     """The device's side; see `chain.DeviceRing`.
 
     Args:
@@ -134,41 +134,18 @@ class SplitDevice:
     def __init__(self, memory: GuestMemory, setup: RingSetup) -> None:
         size = setup.size
         check_size(size)
-        self.completed = 0
-        self._memory = memory
-        self._setup = setup
-        self._size = size
-        self._event_idx = setup.event_idx
-        self._indirect_allowed = setup.indirect
-        self._table = area(memory, setup.descriptors, DESCRIPTOR_BYTES * size, 16)
+        super().__init__(memory, setup)
         self._avail = area(memory, setup.driver_area, avail_bytes(size), 2)
         area(memory, setup.device_area, used_bytes(size), 4)
         self._used_event_offset = AVAIL_RING_OFFSET + 2 * size
         self._avail_event = setup.device_area + USED_RING_OFFSET + ELEMENT_BYTES * size
-        self._ram = KnownRam(memory)
-        self._next = 0
-        self._free = size
         self._in_flight = [0] * size  # descriptors of the request with that head
         self._known: list[KnownChain | None] = [None] * size
         self._done: list[int] = []
-        self._error: RingError | None = None
 
-    def take(self, most: int) -> list[Chain]:
-        """Return what is newly available; see `DeviceRing.take`."""
-        if self._error:
-            raise self._error
-        try:
-            chains = self._take_available(most)
-            if self._event_idx and chains:
-                self._memory.write(self._avail_event, U16.pack(self._next))
-                # What the driver made available before it could see that index, it did not notify for.
-                while len(chains) < most and (more := self._take_available(most - len(chains))):
-                    chains += more
-                    self._memory.write(self._avail_event, U16.pack(self._next))
-        except RingError as error:
-            self._error = error
-            raise
-        return chains
+    def _ask_for_next(self) -> None:
+        """Write the available index behind which the driver notifies."""
+        self._memory.write(self._avail_event, U16.pack(self._next))
 
     def _take_available(self, most: int) -> list[Chain]:
         """Take requests up to the available index as it is now."""
