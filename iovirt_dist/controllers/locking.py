@@ -42,22 +42,28 @@ def lock_holder(fd: int, locks: Path = Path("/proc/locks")) -> str:
         fd: Open file descriptor of the locked file.
         locks: The kernel's table (proc_locks(5)): ``1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF``.
     """
+    pid = lock_holder_pid(fd, locks)
+    return "another process" if pid is None else _describe(pid)
+
+
+def lock_holder_pid(fd: int, locks: Path = Path("/proc/locks")) -> int | None:
+    """Return the number of a process that holds a lock on the file; None for none, or none that the kernel tells."""
     inode = str(os.fstat(fd).st_ino)
     try:
         lines = locks.read_text().splitlines()
     except OSError:
-        return "another process"
+        return None
     for line in lines:
         fields = line.split()
         if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == inode and fields[4].isdigit():
-            return _describe(fields[4])
-    return "another process"
+            return int(fields[4])
+    return None
 
 
-def _describe(pid: str) -> str:
+def _describe(pid: int) -> str:
     """Add the command line where it can be read."""
     try:
-        words = Path("/proc", pid, "cmdline").read_bytes().decode(errors="replace").split("\0")
+        words = Path("/proc", str(pid), "cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
         return f"process {pid}"
     return f"process {pid} ({' '.join(word for word in words if word)[:80]})"

@@ -1,0 +1,158 @@
+"""Raw images out of disks and into them: sparse, in steps, and never half written under the name that counts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from iovirt_dist.cli.disk_list import data_ranges
+from iovirt_dist.cli.progress import copying
+from iovirt_dist.controllers.block.cluster_map import CLUSTER_BYTES
+from iovirt_dist.controllers.block.storage import Storage, sync_folder
+from iovirt_dist.errors import LocalError
+
+STEP_BYTES: Final = 1 << 20
+
+_ZEROES: Final = bytes(STEP_BYTES)
+
+Write = Callable[[int, memoryview], object]
+Discard = Callable[[int, int], object]
+
+
+def open_source(path: Path) -> BinaryIO:
+    """Open a raw image to read.
+
+    Raises:
+        LocalError: It is no file or block device, or cannot be read.
+    """
+    try:
+        file = path.open("rb", buffering=0)
+        if not _is_image(file.fileno()):
+            file.close()
+            raise LocalError("is no file or block device", str(path), "name a raw disk image")
+    except OSError as error:
+        raise LocalError(f"cannot be read ({error.strerror})", str(path)) from None
+    return file
+
+
+def source_bytes(file: BinaryIO) -> int:
+    """Return the length of an image, file or device."""
+    return os.lseek(file.fileno(), 0, os.SEEK_END)
+
+
+def _is_image(fd: int) -> bool:
+    mode = os.fstat(fd).st_mode
+    return stat.S_ISREG(mode) or stat.S_ISBLK(mode)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, size_bytes: int) -> Iterator[int]:
+    """Give a new sparse file that takes the place of `path` once the block ends well and all of it is stable.
+
+    Args:
+        path: The name that counts.
+        size_bytes: Length of the new file.
+
+    Yields:
+        Its file descriptor.
+
+    Raises:
+        LocalError: It cannot be written; `path` is as before.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.new")
+    fd = -1
+    try:
+        fd = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        os.ftruncate(fd, size_bytes)
+        yield fd
+        os.fsync(fd)
+        if path.exists():
+            os.fchmod(fd, stat.S_IMODE(path.stat().st_mode))
+        scratch.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise LocalError(f"cannot be written ({error.strerror or error})", str(path), "it is as it was") from None
+    finally:
+        scratch.unlink(missing_ok=True)
+        if fd >= 0:
+            os.close(fd)
+
+
+def copy_storage(source: Storage, offset: int, length: int, fd: int, what: str) -> None:
+    """Copy part of a storage to the begin of a new file, which stays sparse where there are zeroes."""
+    with copying(length, what) as advance:
+        for start in range(0, length, STEP_BYTES):
+            data = memoryview(source.read_at(offset + start, min(STEP_BYTES, length - start)))
+            write_sparse(fd, start, data)
+            advance(len(data))
+
+
+def copy_file(source: int, length: int, target: int, offset: int, what: str) -> None:
+    """Copy the first `length` bytes of a file into a new file, holes as holes."""
+    with copying(length, what) as advance:
+        done = 0
+        for first, end in data_ranges(source, 0, length):
+            for start in range(first, end, STEP_BYTES):
+                data = memoryview(read_fully(source, start, min(STEP_BYTES, end - start)))
+                write_sparse(target, offset + start, data)
+                advance(start + len(data) - done)
+                done = start + len(data)
+        advance(length - done)
+
+
+def copy_around(source: int, target: int, hole: tuple[int, int], size_bytes: int, what: str) -> None:
+    """Copy a file to a new one of the same length, all but one range."""
+    with copying(size_bytes, what) as advance:
+        for begin, stop in ((0, hole[0]), (hole[1], size_bytes)):
+            done = begin
+            for first, end in data_ranges(source, begin, stop):
+                for start in range(first, end, STEP_BYTES):
+                    write_all(target, start, memoryview(read_fully(source, start, min(STEP_BYTES, end - start))))
+                    advance(min(start + STEP_BYTES, end) - done)
+                    done = min(start + STEP_BYTES, end)
+            advance(stop - done)
+
+
+def read_fully(fd: int, offset: int, length: int) -> bytes:
+    """Read; what is behind the end of a file that became shorter meanwhile is zeroes."""
+    parts = []
+    while length and (data := os.pread(fd, length, offset)):
+        parts.append(data)
+        offset, length = offset + len(data), length - len(data)
+    return b"".join((*parts, bytes(length)))
+
+
+def write_all(fd: int, offset: int, data: memoryview) -> None:
+    """Write all of it."""
+    while data:
+        written = os.pwrite(fd, data, offset)
+        offset, data = offset + written, data[written:]
+
+
+def write_sparse(fd: int, offset: int, data: memoryview) -> None:
+    """Write what is not zero to a new file."""
+    for start, end, zero in zero_runs(data):
+        if not zero:
+            write_all(fd, offset + start, data[start:end])
+
+
+def zero_runs(data: memoryview) -> Iterator[tuple[int, int, bool]]:
+    """Give the runs of clusters in `data` that are zero or not: first byte, byte behind the last, whether zero."""
+    yield from runs_of(len(data), lambda start, end: data[start:end] == _ZEROES[: end - start])
+
+
+def runs_of(length: int, kind: Callable[[int, int], object]) -> Iterator[tuple[int, int, bool]]:
+    """Give runs of clusters that are of one kind, at most `STEP_BYTES` in all."""
+    if not length:
+        return
+    begin, current = 0, bool(kind(0, min(CLUSTER_BYTES, length)))
+    for start in range(CLUSTER_BYTES, length, CLUSTER_BYTES):
+        found = bool(kind(start, min(start + CLUSTER_BYTES, length)))
+        if found != current:
+            yield begin, start, current
+            begin, current = start, found
+    yield begin, length, current
