@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED, fail, note, print_json
-from iovirt_dist.runtime.control_messages import ReadStatus, Refused, StatusRead
+from iovirt_dist.runtime.control_messages import ReadStatus, StatusRead
 from iovirt_dist.runtime.host_control import ask_hosts
 from iovirt_dist.runtime.remote_view import view_reply
 from iovirt_dist.runtime.rundir import SUPERVISOR
-from iovirt_dist.runtime.scale import Change, make_change, parse_counts, plan_change
+from iovirt_dist.runtime.scale import Change, make_change, parse_counts, plan_change, refusal
 from iovirt_dist.runtime.status import parse_status
 from iovirt_dist.topology import Topology
 
@@ -71,7 +71,7 @@ def _missing(topology: Topology, change: Change) -> list[str]:
     alive: set[str] = set()
     for host, reply in ask_hosts(topology, {host: ReadStatus(0) for host in topology.hosts or [""]}).items():
         if not isinstance(reply, StatusRead):
-            problems.append(reply.what if isinstance(reply, Refused) else f"host '{host}' answers something else")
+            problems.append(refusal(reply))
             continue
         alive |= view_reply(reply).alive
         problems += _behind(host, reply, change.scaling.revision)

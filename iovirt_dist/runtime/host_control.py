@@ -196,18 +196,21 @@ def _answer_here(request: AnyRequest, topology: Topology) -> AnyReply:
 
 
 def _await_reply(port: ZeromqPort, request: AnyRequest, host: HostSpec, deadline: float) -> AnyReply:
-    """Wait for the reply to one request; what is none, or another's, is passed over."""
-    while (left_s := deadline - time.monotonic()) > 0:
-        message = port.receive_wait(int(left_s * 1000) + 1)
-        if message is None:
+    """Wait for the reply to one request; what came meanwhile is looked at in any case."""
+    while True:
+        left_s = max(deadline - time.monotonic(), 0)
+        message = port.receive_wait(int(left_s * 1000) + (left_s > 0))
+        if message is None and left_s:
             continue
+        if message is None:
+            return Refused(request.number, f"host '{host.name}' does not answer at {host.control}")
         try:
             reply = decode_reply(message[1])
         except DecodeError as error:
             return Refused(request.number, f"host '{host.name}' at {host.control} answers what is no answer ({error})")
         if reply.number == request.number:
             return reply
-    return Refused(request.number, f"host '{host.name}' does not answer at {host.control}")
+        return Refused(request.number, f"host '{host.name}' at {host.control} answers what was not asked")
 
 
 def _own_security(topology: Topology) -> Security | None:

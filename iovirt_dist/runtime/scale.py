@@ -80,7 +80,7 @@ def plan_change(topology: Topology, counts: Mapping[str, int]) -> Change:
     """
     hosts = [str(host) for host in topology.hosts] or [""]
     replies = ask_hosts(topology, {host: ReadScaling(0) for host in hosts})
-    told = {host: _scaling(reply) for host, reply in replies.items()}
+    told = _scalings(replies)
     for host, reply in told.items():
         if reply.digest != topology.digest:
             where = f"host '{host}'" if host else topology.label
@@ -122,15 +122,23 @@ def make_change(topology: Topology, change: Change) -> None:
         done.append(host)
 
 
-def _scaling(reply: AnyReply) -> ScalingRead:
-    if isinstance(reply, ScalingRead):
-        return reply
-    raise LocalError(reply.what if isinstance(reply, Refused) else "a host answers something else")
+def _scalings(replies: Mapping[str, AnyReply]) -> dict[str, ScalingRead]:
+    """What all hosts have told; a `LocalError` names those that have not."""
+    told = {host: reply for host, reply in replies.items() if isinstance(reply, ScalingRead)}
+    missing = [refusal(reply) for host, reply in replies.items() if host not in told]
+    if missing:
+        raise LocalError("; ".join(missing))
+    return told
+
+
+def refusal(reply: AnyReply) -> str:
+    """Why a host did not do what it was asked."""
+    return reply.what if isinstance(reply, Refused) else "a host answers something else"
 
 
 def _agreed(reply: AnyReply, done: str) -> None:
     if not isinstance(reply, Agreed):
-        raise LocalError(f"{reply.what if isinstance(reply, Refused) else 'a host answers something else'}{done}")
+        raise LocalError(f"{refusal(reply)}{done}")
 
 
 def _resolve(topology: Topology, scaling: Scaling) -> Topology:
