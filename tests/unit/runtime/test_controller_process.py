@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -17,19 +16,13 @@ from iovirt_dist.controllers.base import QueuePairs
 from iovirt_dist.drivers.backend import DiskRequest
 from iovirt_dist.drivers.disk import DiskDriver
 from iovirt_dist.drivers.entropy import EntropyDriver
-from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.runtime.block_process import BlockProcess
 from iovirt_dist.runtime.controller_process import serve_controller
 from iovirt_dist.runtime.rng_process import RngProcess
 from iovirt_dist.testing.documents import write_topology
-from iovirt_dist.topology.specs import BlockSpec, ControllerSpec, RngSpec, Topology
-from iovirt_dist.transport.zeromq import dial
+from iovirt_dist.topology.specs import BlockSpec, RngSpec, Topology
 from iovirt_dist.wire.commands import Opcode, Status
-from iovirt_dist.wire.messages import Complete, Role
-from iovirt_dist.wire.opener import Opener
-from iovirt_dist.wire.session import Delivered, Opened, SendFrames, SessionConfig, SessionOutput
-
-PATIENCE_S = 10.0
+from tests.unit.runtime.hypervisor_peer import PATIENCE_S, Hypervisor
 
 
 class Device:
@@ -41,51 +34,6 @@ class Device:
     def supply(self, tag: int, status: Status, data: bytes | memoryview, now_ns: int) -> None:
         """Keep it."""
         self.told.append((tag, status, bytes(data)))
-
-
-class Hypervisor:
-    """A hypervisor's end of the session and the queue pair, over a real socket.
-
-    Args:
-        spec: The controller.
-        unit: What is used there.
-
-    Attributes:
-        frames: Lengths of the payload frames of each message that completed something.
-    """
-
-    def __init__(self, spec: ControllerSpec, unit: str) -> None:
-        self.pair = QueuePair(spec.name)
-        self.pair.use(unit)
-        self.frames: list[list[int]] = []
-        self._port = dial(spec.endpoint)
-        self._opener = Opener(SessionConfig(Role.HYPERVISOR, "hv0", time.time_ns()), spec.name)
-        self._take(self._opener.start(time.monotonic_ns()))
-
-    async def until_idle(self) -> None:
-        """Exchange messages until everything has completed."""
-        async with asyncio.timeout(PATIENCE_S):
-            while not self._opener.open or self.pair.pending or self.pair.in_flight:
-                if self._opener.open and (batch := self.pair.take_batch(0)) is not None:
-                    self._take([self._opener.send(*batch, time.monotonic_ns())])
-                while (message := self._port.receive()) is not None:
-                    self._take(self._opener.receive(message[1], time.monotonic_ns()))
-                await asyncio.sleep(0.001)
-
-    def close(self) -> None:
-        """Say goodbye."""
-        self._take(self._opener.close("done", time.monotonic_ns()))
-        self._port.close()
-
-    def _take(self, outputs: list[SessionOutput]) -> None:
-        for output in outputs:
-            if isinstance(output, SendFrames):
-                self._port.send(b"", output.frames)
-            elif isinstance(output, Opened):
-                self.pair.opened(output.credits, output.resumed)
-            elif isinstance(output, Delivered) and isinstance(output.body, Complete):
-                self.frames.append([len(frame) for frame in output.payload])
-                self.pair.complete(output.body, output.payload, time.monotonic_ns())
 
 
 @pytest.fixture
@@ -190,6 +138,9 @@ class Chain:
     def status(self) -> dict[str, Any]:
         """There is nothing to tell."""
         return {}
+
+    def reload(self, _: Topology) -> None:
+        """Nothing follows a topology that was scaled."""
 
     def deadline_ns(self) -> int | None:
         """Nothing is timed."""
