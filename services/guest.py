@@ -6,8 +6,6 @@ import asyncio
 import os
 import sys
 
-from iovirt_dist.runtime.guest_process import GuestProcess
-from iovirt_dist.runtime.script_process import ScriptProcess
 from iovirt_dist.runtime.service import run_service
 from iovirt_dist.topology.selection import select
 from iovirt_dist.topology.specs import ScriptSpec
@@ -17,8 +15,12 @@ async def serve(stop: asyncio.Event) -> None:
     """Find out which process this is and run it until `stop`."""
     topology, spec = select("guest", sys.argv[1:], os.environ)
     if isinstance(spec, ScriptSpec):
+        from iovirt_dist.runtime.script_process import ScriptProcess  # noqa: PLC0415 - needs no CPU engine: 20 MiB
+
         await ScriptProcess(topology, spec).run(stop)
     else:
+        from iovirt_dist.runtime.guest_process import GuestProcess  # noqa: PLC0415 - as above
+
         await GuestProcess(topology, spec).run(stop)
 
 

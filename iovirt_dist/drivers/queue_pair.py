@@ -35,13 +35,16 @@ from iovirt_dist.wire.commands import (
     unpack_completions,
 )
 from iovirt_dist.wire.messages import Complete, Submit
-from iovirt_dist.wire.payload import holds_whole, join_pieces
+from iovirt_dist.wire.payload import cut_payload, holds_whole, join_pieces
 
 _UNIT_MASK = 0xFFFF_FFFF
 """Unit numbers are 32 bits wide in commands."""
 
 OWN = 0
 """Guest instance number of the hypervisor's own commands."""
+
+PARTS = 4
+"""Of what may be in flight, a part must be free before more is submitted: messages cost more than requests."""
 
 MAX_IN_FLIGHT = 2048
 """Most requests in flight whatever the credits: each may be a message, and the session's window is 4096 messages."""
@@ -165,7 +168,10 @@ class QueuePair:
             return None
         queue = self.queue
         queue.arrived(now_ns)
-        room = min(min(self._credits, queue.window(now_ns)) - self.in_flight, MAX_BATCH)
+        limit = min(self._credits, queue.window(now_ns))
+        room = min(limit - self.in_flight, MAX_BATCH)
+        if not self._to_identify and limit > PARTS:
+            room -= room % (limit // PARTS)
         if room <= 0:
             return None
         commands: list[CommandFields] = []
@@ -206,18 +212,21 @@ class QueuePair:
                 queue.requester.completed(request, completion[1], data, now_ns)
 
     def _complete_at_once(self, completions: list[Completion], payload: Sequence[Buffer], now_ns: int) -> bool:
-        """Take a batch as one if all of it is good and for one requester; otherwise do nothing and return False."""
-        known = self._in_flight
-        first = known.get(completions[0][0])
-        if first is None or first.queue.batches is None:
-            return False
-        queue, good = first.queue, Status.OK
+        """Take a batch as one for each requester in a row; if not all of it is good, do nothing and return False."""
+        known, good = self._in_flight, Status.OK
         requests: dict[bytes, Request] = {}
-        lengths = []
+        lengths: list[int] = []
+        rows: list[tuple[DeviceQueue, int]] = []
+        queue: DeviceQueue | None = None
         for id_, status, length, _ in completions:
             request = known.get(id_)
-            if request is None or request.queue is not queue or status is not good:
+            if request is None or status is not good:
                 return False
+            if request.queue is not queue:
+                queue = request.queue
+                if queue.batches is None:
+                    return False
+                rows.append((queue, len(lengths)))
             requests[id_] = request
             lengths.append(length)
         if len(requests) < len(lengths) or not holds_whole(payload, lengths):
@@ -225,10 +234,39 @@ class QueuePair:
         for id_ in requests:
             del known[id_]
         self.completed += len(requests)
+        self._succeeded(rows, list(requests.values()), lengths, payload, now_ns)
+        return True
+
+    def _succeeded(
+        self,
+        rows: list[tuple[DeviceQueue, int]],
+        requests: list[Request],
+        lengths: list[int],
+        payload: Sequence[Buffer],
+        now_ns: int,
+    ) -> None:
+        """Tell requesters, each of a row of requests; `rows` says whose they are, from which one on."""
+        if len(rows) == 1:
+            self._row_succeeded(rows[0][0], requests, lengths, payload, now_ns)
+            return
+        starts = [start for _, start in rows]
+        spans = list(zip(starts, [*starts[1:], len(requests)], strict=True))
+        parts = cut_payload(payload, [sum(lengths[start:end]) for start, end in spans])
+        for (queue, _), (start, end), frames in zip(rows, spans, parts, strict=True):
+            self._row_succeeded(queue, requests[start:end], lengths[start:end], frames, now_ns)
+
+    def _row_succeeded(
+        self,
+        queue: DeviceQueue,
+        requests: list[Request],
+        lengths: list[int],
+        payload: Sequence[Buffer],
+        now_ns: int,
+    ) -> None:
         queue.entry.in_flight -= len(requests)
         self.ended.add(queue.guest)
-        first.queue.batches.succeeded_many(list(requests.values()), lengths, payload, now_ns)
-        return True
+        if queue.batches is not None:
+            queue.batches.succeeded_many(requests, lengths, payload, now_ns)
 
     def forget(self, guest: int) -> None:
         """Drop what a guest instance has waiting; what is in flight completes into nothing."""

@@ -4,10 +4,14 @@ Theory of operation. A guest's queue, its *flow*, is idle while it has nothing, 
 nothing holds it back, throttled while a limit does, full while it has its share in flight; only eligible flows are
 known to the scheduler. `take` lets the scheduler choose, and moves requests until there is no more room.
 
-What lies in the controller's queue pair can be put in order no more, so while guests compete only about `depth` small
-requests should be in flight, and the rest waits here. Where shares are by weight, each guest has its share of them in
-flight and no more, even while others have nothing to send: a guest that got a batch back is about to send the next
-one, and would find its place taken. A guest with nothing in flight and nothing waiting does not compete.
+What lies in the controller's queue pair can be put in order no more, so while guests compete only some requests should
+be in flight, and the rest waits here. Where shares are by weight, those are `depth` small ones for each guest that
+competes, and each has its share of them by weight and no more, even while others have nothing to send: a guest that got
+a batch back is about to send the next one, and would find its place taken. A guest with nothing in flight and nothing
+waiting does not compete. Other schedulers order requests of all guests, and have `depth` in flight in all.
+
+Messages cost more than requests, so a guest whose share is in flight goes on when a quarter of it is free, not one by
+one as its requests end: what is served together comes back together.
 
 A guest that floods fills its own flow; before that its ring is full, as nothing that waits here is completed.
 """
@@ -31,13 +35,16 @@ BOUND: Final = 4096
 """Most requests of one guest that wait: more than all its rings hold."""
 
 DEPTH: Final = 32
-"""Small requests in flight while guests compete: enough for a batch, and much less than their rings hold."""
+"""Small requests in flight for a guest that competes: enough for a batch, and much less than its rings hold."""
 
 LEAST_IN_FLIGHT: Final = 4
 """So many of the largest requests may be in flight for each guest that competes, however large they are."""
 
 BY_WEIGHT: Final = frozenset({SchedulerKind.DRR, SchedulerKind.WFQ})
 """Schedulers that share by weight."""
+
+PARTS: Final = 4
+"""Of a guest's share; one part must be free before it goes on."""
 
 _FINE: Final = 1 << 20
 """Parts of a byte of cost, so that dividing by weights loses nothing that matters."""
@@ -63,8 +70,9 @@ class MultiQueue(Generic[Q]):
     Args:
         kind: Order among guests.
         bound: Most requests of one guest that wait at a time.
-        depth: How many small requests should be in flight while guests compete; 0 for as many as the controller
-            takes, as where commands are parked there until something happens.
+        depth: How many small requests should be in flight while guests compete, for each of them where shares are by
+            weight, else in all; 0 for as many as the controller takes, as where commands are parked there until
+            something happens.
         qos: Shares and limits by guest name; `DEFAULT_QOS` for others.
     """
 
@@ -86,6 +94,7 @@ class MultiQueue(Generic[Q]):
         self._eligible = 0
         self._throttled: dict[Flow[Q], int] = {}
         self._full: list[Flow[Q]] = []
+        self._woken: list[Flow[Q]] = []
         self._share = 0
         self._last: Flow[Q] | None = None
         self._competed_ns = -COMPETITION_NS
@@ -103,6 +112,7 @@ class MultiQueue(Generic[Q]):
         flow = self._flows.pop(name, None)
         if flow is not None and flow.items:
             self._leave(flow)
+        self._woken = [known for known in self._woken if known is not flow]
         self._flow_of = {guest: known for guest, known in self._flow_of.items() if known is not flow}
         self._scheduler.weights_changed(self._most_weight())
 
@@ -165,6 +175,8 @@ class MultiQueue(Generic[Q]):
         self._share = self._share_of_weight()
         if self._throttled or self._full:
             self._release(now_ns)
+        if self._woken:
+            self._hold_back()
         self._scheduler.arrived(now_ns)
         while self._eligible and len(taken) < most:
             self._turn(most - len(taken), now_ns, taken)
@@ -223,18 +235,26 @@ class MultiQueue(Generic[Q]):
         if len(active) < 2:
             return 0
         largest = max([flow.head_cost() for flow in active if flow.items], default=MIN_COST)
-        cost = max(self.depth * MIN_COST, LEAST_IN_FLIGHT * len(active) * largest)
+        cost = len(active) * max(self.depth * MIN_COST, LEAST_IN_FLIGHT * largest)
         return cost * _FINE // sum([flow.qos.weight for flow in active])
 
     def _room(self, flow: Flow[Q]) -> int:
         """How many more items a flow may have in flight while guests compete, if all are as its first one."""
+        return self._flow_share(flow) - flow.in_flight
+
+    def _goes_on(self, flow: Flow[Q]) -> bool:
+        """Whether enough of a flow's share is free for it to be served again."""
+        share = self._flow_share(flow)
+        return not self._share or PARTS * (share - flow.in_flight) >= share
+
+    def _flow_share(self, flow: Flow[Q]) -> int:
         fine = flow.head_cost() * _FINE
-        return max(1, (self._share * flow.qos.weight + fine // 2) // fine) - flow.in_flight
+        return max(1, (self._share * flow.qos.weight + fine // 2) // fine)
 
     def _flow(self, name: str) -> Flow[Q]:
         flow = self._flows.get(name)
         if flow is None:
-            flow = self._flows[name] = Flow(name, self.bound, self._wake, self.qos(name))
+            flow = self._flows[name] = Flow(name, self.bound, self._filled, self.qos(name))
         return flow
 
     def _most_weight(self) -> int:
@@ -244,6 +264,19 @@ class MultiQueue(Generic[Q]):
         """A flow has something: it is eligible until its turn shows that a limit holds it back."""
         self._eligible += 1
         self._scheduler.wake(flow)
+
+    def _filled(self, flow: Flow[Q]) -> None:
+        """A flow that was empty has something."""
+        self._woken.append(flow)
+        self._wake(flow)
+
+    def _hold_back(self) -> None:
+        """Let those wait that have had their share already and come with more."""
+        woken, self._woken = self._woken, []
+        for flow in woken:
+            if flow.items and not self._goes_on(flow):
+                self._leave(flow)
+                self._full.append(flow)
 
     def _leave(self, flow: Flow[Q]) -> None:
         """A flow that has something is to be changed."""
@@ -262,7 +295,7 @@ class MultiQueue(Generic[Q]):
             self._wake(flow)
         full, self._full = self._full, []
         for flow in full:
-            if not self._share or self._room(flow) > 0:
+            if self._goes_on(flow):
                 self._wake(flow)
             else:
                 self._full.append(flow)

@@ -115,7 +115,7 @@ class BlockSpec:
         write_through: An acknowledged write is on stable storage.
         read_only: The whole image is opened read-only.
         scheduler: Order among the guests of a hypervisor.
-        depth: Small requests that a hypervisor has in flight while its guests compete.
+        depth: Small requests that a hypervisor has in flight for each guest that competes (`mux.multiqueue`).
         merge: Whether requests of one guest that touch or overlap become one command.
         extents: Virtual disks, at least one, by ascending offset.
         overlays: Absolute path of the folder of copy-on-write overlays.

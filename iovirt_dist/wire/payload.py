@@ -70,6 +70,31 @@ def holds_whole(frames: Sequence[Buffer], lengths: Sequence[int]) -> bool:
     return all(length and not length % size for length in sizes)
 
 
+def cut_payload(frames: Sequence[Buffer], sizes: Sequence[int]) -> list[list[Buffer]]:
+    """Divide frames into rows, without copying; a frame that two rows share is cut.
+
+    Args:
+        frames: As received, as many bytes as the rows have together.
+        sizes: Bytes of each row.
+    """
+    rows: list[list[Buffer]] = []
+    following = iter(frames)
+    frame = memoryview(b"")
+    at = end = 0
+    for size in sizes:
+        row: list[Buffer] = []
+        missing = size
+        while missing:
+            if at == end:
+                frame, at = memoryview(next(following)), 0
+                end = len(frame)
+            taken = min(missing, end - at)
+            row.append(frame[at : at + taken])
+            at, missing = at + taken, missing - taken
+        rows.append(row)
+    return rows
+
+
 def join_pieces(pieces: Sequence[Buffer]) -> list[Buffer]:
     """Return the frames for pieces of payload, none of them empty."""
     frames: list[Buffer] = []

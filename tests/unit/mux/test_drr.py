@@ -21,7 +21,7 @@ def queue_of(*weights: int) -> MultiQueue[Item]:
 def test_equal_guests_take_turns() -> None:
     """A quantum each."""
     queue = queue_of(1, 1)
-    fill(queue, 2, 20)
+    fill(queue, 2, 2 * TURN)
 
     assert owners(queue.take(2 * TURN + 1, 0)) == [1] * TURN + [2] * TURN + [1]
 

@@ -162,23 +162,45 @@ def test_depth_keeps_requests_back_while_guests_compete() -> None:
 @pytest.mark.parametrize("kind", [SchedulerKind.DRR, SchedulerKind.WFQ])
 def test_each_guest_has_its_share_in_flight_and_no_more(kind: SchedulerKind) -> None:
     """By weight, though everybody would like everything; who has nothing in flight or waiting does not count."""
-    queue: MultiQueue[Item] = MultiQueue(kind, depth=64, qos={"a": Qos(weight=1), "b": Qos(weight=3)})
+    queue: MultiQueue[Item] = MultiQueue(kind, depth=32, qos={"a": Qos(weight=1), "b": Qos(weight=3)})
     fill(queue, 3, 100)
     queue.drop(3)
 
     taken = queue.take(1000, 0)
     more = queue.take(1000, 0)
-    queue.entry(2).in_flight -= 5
+    queue.entry(2).in_flight -= 12
     again = queue.take(1000, 0)
 
     assert served(taken) == {1: 16, 2: 48}
     assert more == []
-    assert served(again) == {2: 5}
+    assert served(again) == {2: 12}
+
+
+@pytest.mark.parametrize("kind", [SchedulerKind.DRR, SchedulerKind.WFQ])
+def test_guest_goes_on_when_a_quarter_of_its_share_is_free(kind: SchedulerKind) -> None:
+    """Not one by one; also if it had nothing waiting meanwhile."""
+    queue: MultiQueue[Item] = MultiQueue(kind, depth=16)
+    fill(queue, 1, 16)
+    queue.enroll(2, "b")
+    queue.entry(2).push_many(items(2, 100))
+    first = served(queue.take(1000, 0))
+
+    queue.entry(1).in_flight -= 3
+    queue.entry(2).in_flight -= 3
+    queue.entry(1).push_many(items(1, 3))
+    early = queue.take(1000, 0)
+    queue.entry(1).in_flight -= 1
+    queue.entry(2).in_flight -= 1
+    later = served(queue.take(1000, 0))
+
+    assert first == {1: 16, 2: 16}
+    assert early == []
+    assert later == {1: 3, 2: 4}
 
 
 def test_share_in_flight_is_of_bytes_and_never_less_than_a_request() -> None:
     """Large requests are few; with both large there are some for each."""
-    queue: MultiQueue[Item] = MultiQueue(depth=64, qos={"a": Qos(weight=1), "b": Qos(weight=1)})
+    queue: MultiQueue[Item] = MultiQueue(depth=32, qos={"a": Qos(weight=1), "b": Qos(weight=1)})
     queue.enroll(1, "a")
     queue.enroll(2, "b")
     queue.entry(1).push_many(items(1, 100, 65536))
@@ -186,7 +208,7 @@ def test_share_in_flight_is_of_bytes_and_never_less_than_a_request() -> None:
 
     mixed = served(queue.take(1000, 0))
 
-    large: MultiQueue[Item] = MultiQueue(depth=64, qos={"a": Qos(weight=1000)})
+    large: MultiQueue[Item] = MultiQueue(depth=32, qos={"a": Qos(weight=1000)})
     fill(large, 2, 100, 1 << 20)
 
     assert mixed == {1: 4, 2: 64}
@@ -195,7 +217,7 @@ def test_share_in_flight_is_of_bytes_and_never_less_than_a_request() -> None:
 
 def test_guest_that_competes_no_more_leaves_its_share_to_the_other() -> None:
     """As soon as its last request is over."""
-    queue: MultiQueue[Item] = MultiQueue(depth=64)
+    queue: MultiQueue[Item] = MultiQueue(depth=32)
     fill(queue, 1, 100)
     queue.enroll(2, "b")
     queue.entry(2).push(Item(2))

@@ -10,6 +10,7 @@ from iovirt_dist.errors import DecodeError
 from iovirt_dist.wire.payload import (
     JOIN_BYTES,
     SHARED_FRAME_BYTES,
+    cut_payload,
     holds_whole,
     join_pieces,
     split_payload,
@@ -33,6 +34,16 @@ def test_shared_frame_has_a_bound() -> None:
     frames = join_pieces([bytes(JOIN_BYTES)] * (count + 1))
 
     assert [len(frame) for frame in frames] == [SHARED_FRAME_BYTES, JOIN_BYTES]
+
+
+def test_frames_are_cut_into_rows_and_not_copied() -> None:
+    """A frame may hold parts of two rows, a row parts of two frames, or nothing."""
+    frames = [bytearray(b"aabb"), b"cccc", b"d"]
+
+    rows = cut_payload(frames, [2, 0, 4, 3])
+    frames[0][0:1] = b"x"
+
+    assert [[bytes(frame) for frame in row] for row in rows] == [[b"xa"], [], [b"bb", b"cc"], [b"cc", b"d"]]
 
 
 @given(st.lists(st.binary(max_size=40), max_size=20))
