@@ -21,18 +21,17 @@ from unicorn.x86_const import (
     UC_X86_REG_MSR,
 )
 
-from iovirt_dist.guest.engine import StopKind
+from iovirt_dist.guest.engine import Stop
 from iovirt_dist.guest.program.address_space import AddressSpace
 from iovirt_dist.guest.program.architecture import I386
 from iovirt_dist.guest.program.engine import UserStop, UserStopKind
 from iovirt_dist.guest.program.tables import PAE
-from iovirt_dist.guest.unicorn.registers import RegisterBatch
-from iovirt_dist.guest.unicorn.user import flush_tlb, no_devices
+from iovirt_dist.guest.unicorn.machine_user import MachineUserEngine, UserMemoryMap
+from iovirt_dist.guest.unicorn.user import no_devices
 from iovirt_dist.guest.unicorn.user_x86 import CR0, CR4, EFER_NXE, MSR_EFER, fault_of, user_state
 from iovirt_dist.guest.unicorn.x86 import UnicornX86
 from iovirt_dist.guest.x86.faults import GENERAL_PROTECTION
 from iovirt_dist.guest.x86.state import Segment
-from iovirt_dist.virtio.memory import GuestMemory
 
 SYSTEM_CALL_VECTOR: Final = 0x80
 _CALL: Final = (
@@ -53,8 +52,8 @@ _TLS_ENTRY: Final = 6
 """GDT_ENTRY_TLS_MIN of Linux on i386."""
 
 
-class UnicornUserI386:
-    """Implements `iovirt_dist.guest.program.engine.UserEngine`.
+class UnicornUserI386(MachineUserEngine[UnicornX86]):
+    """Implements `iovirt_dist.guest.program.engine.UserEngine`; calls have EAX, and EBX, ECX, EDX, ESI, EDI, EBP.
 
     Args:
         ram_bytes: Physical memory, a multiple of 4 KiB.
@@ -64,24 +63,12 @@ class UnicornUserI386:
     """
 
     def __init__(self, ram_bytes: int) -> None:
-        self._cpu = UnicornX86(no_devices(GENERAL_PROTECTION))
-        self._ram_bytes = ram_bytes
-        self._cpu.map_ram(0, ram_bytes)
-        self._call = RegisterBatch(self._cpu.uc, _CALL)
+        cpu = UnicornX86(no_devices(GENERAL_PROTECTION))
+        super().__init__(cpu, UserMemoryMap(0, ram_bytes, PAE, I386.user_end), _CALL)
         self._gdt_frame = 0
-        self._pc = 0
 
-    @property
-    def memory(self) -> GuestMemory:
-        """Physical RAM."""
-        return self._cpu.memory
-
-    def reset(self) -> AddressSpace:
-        """Forget everything, and return the empty address space of the next program."""
+    def _enter_address_space(self, space: AddressSpace) -> None:
         cpu = self._cpu
-        cpu.clear_ram()
-        cpu.power_on()
-        space = AddressSpace(cpu, 0, self._ram_bytes, PAE, I386.user_end, lambda: flush_tlb(cpu.uc))
         table = [0] * 14 + [_CODE_DESCRIPTOR, _DATA_DESCRIPTOR]
         self._gdt_frame = space.map_system(_GDT, b"".join(entry.to_bytes(8, "little") for entry in table))
         cpu.write_register("cr4", CR4)
@@ -90,28 +77,14 @@ class UnicornUserI386:
         cpu.write_register("cr0", CR0)
         cpu.uc.reg_write(UC_X86_REG_FPCW, 0x37F)
         cpu.uc.reg_write(UC_X86_REG_FPTAG, 0xFFFF)
-        return space
 
-    def start(self, pc: int, stack_pointer: int) -> None:
-        """Set all registers for a program's first instruction; its address space must be filled."""
+    def _set_registers(self, pc: int, stack_pointer: int) -> None:
         self._cpu.commit(user_state(self._cpu.capture(), pc, stack_pointer, _CODE, _DATA, _GDT))
-        flush_tlb(self._cpu.uc)
-        self._pc = pc
 
-    def run(self) -> UserStop:
-        """Execute until something must be done."""
-        stop = self._cpu.run(self._pc)
-        self._pc = stop.pc
-        if stop.kind is StopKind.KICKED:
-            return UserStop(UserStopKind.KICKED)
+    def _outcome(self, stop: Stop) -> UserStop:
         if stop.software and stop.vector == SYSTEM_CALL_VECTOR:
             return UserStop(UserStopKind.SYSTEM_CALL)
         return fault_of(stop)
-
-    def call(self) -> tuple[int, tuple[int, ...]]:
-        """After SYSTEM_CALL: EAX, and EBX, ECX, EDX, ESI, EDI, EBP."""
-        number, *arguments = self._call.read()
-        return number, tuple(arguments)
 
     def finish_call(self, result: int) -> None:
         """Set EAX; INT 80h changes nothing else."""
@@ -122,7 +95,3 @@ class UnicornUserI386:
         base = value & 0xFFFF_FFFF
         descriptor = _DATA_DESCRIPTOR | (base & 0xFF_FFFF) << 16 | base >> 24 << 56
         self._cpu.write_memory(self._gdt_frame + 8 * _TLS_ENTRY, descriptor.to_bytes(8, "little"))
-
-    def kick(self) -> None:
-        """Make `run` return soon; from any thread."""
-        self._cpu.kick()

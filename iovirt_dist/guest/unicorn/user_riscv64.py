@@ -19,10 +19,9 @@ from iovirt_dist.guest.program.engine import (
 )
 from iovirt_dist.guest.program.tables import PAGE_BYTES, SV39
 from iovirt_dist.guest.riscv.traps import Cause
-from iovirt_dist.guest.unicorn.registers import RegisterBatch
+from iovirt_dist.guest.unicorn.machine_user import MachineUserEngine, UserMemoryMap
 from iovirt_dist.guest.unicorn.riscv import UnicornRiscv
-from iovirt_dist.guest.unicorn.user import flush_tlb, no_devices
-from iovirt_dist.virtio.memory import GuestMemory
+from iovirt_dist.guest.unicorn.user import no_devices
 
 _RAM_BASE: Final = 0x8000_0000
 _INSTRUCTION_BYTES: Final = 4  # of ECALL
@@ -42,8 +41,8 @@ _SIGNALS: Final = {
 }
 
 
-class UnicornUserRiscv64:
-    """Implements `iovirt_dist.guest.program.engine.UserEngine`.
+class UnicornUserRiscv64(MachineUserEngine[UnicornRiscv]):
+    """Implements `iovirt_dist.guest.program.engine.UserEngine`; calls have a7, and a0 to a5.
 
     Args:
         ram_bytes: Physical memory, a multiple of 4 KiB.
@@ -53,51 +52,24 @@ class UnicornUserRiscv64:
     """
 
     def __init__(self, ram_bytes: int) -> None:
-        self._cpu = UnicornRiscv(no_devices(Cause.LOAD_ACCESS), io_end=0)
-        self._ram_bytes = ram_bytes
-        self._cpu.map_ram(_RAM_BASE, ram_bytes)
-        self._call = RegisterBatch(self._cpu.uc, _CALL)
-        self._pc = 0
+        cpu = UnicornRiscv(no_devices(Cause.LOAD_ACCESS), io_end=0)
+        super().__init__(cpu, UserMemoryMap(_RAM_BASE, ram_bytes, SV39, RISCV64.user_end), _CALL)
 
-    @property
-    def memory(self) -> GuestMemory:
-        """Physical RAM."""
-        return self._cpu.memory
+    def _enter_address_space(self, space: AddressSpace) -> None:
+        self._cpu.write_register("satp", _SATP_SV39 | space.root // PAGE_BYTES)
+        self._cpu.write_register("mstatus", _MSTATUS_FS_INITIAL)
 
-    def reset(self) -> AddressSpace:
-        """Forget everything, and return the empty address space of the next program."""
-        cpu = self._cpu
-        cpu.clear_ram()
-        cpu.power_on()
-        space = AddressSpace(cpu, _RAM_BASE, self._ram_bytes, SV39, RISCV64.user_end, lambda: flush_tlb(cpu.uc))
-        cpu.write_register("satp", _SATP_SV39 | space.root // PAGE_BYTES)
-        cpu.write_register("mstatus", _MSTATUS_FS_INITIAL)
-        return space
-
-    def start(self, pc: int, stack_pointer: int) -> None:
-        """Set all registers for a program's first instruction; its address space must be filled."""
+    def _set_registers(self, pc: int, stack_pointer: int) -> None:  # noqa: ARG002 - the program counter is no register
         for name in _INTEGER_REGISTERS:
             self._cpu.write_register(name, 0)
         self._cpu.write_register("sp", stack_pointer)
         self._cpu.write_register("priv", 0)
-        flush_tlb(self._cpu.uc)
-        self._pc = pc
 
-    def run(self) -> UserStop:
-        """Execute until something must be done."""
-        stop = self._cpu.run(self._pc)
-        self._pc = stop.pc
-        if stop.kind is StopKind.KICKED:
-            return UserStop(UserStopKind.KICKED)
+    def _outcome(self, stop: Stop) -> UserStop:
         if stop.vector == Cause.ECALL_U:
             self._pc += _INSTRUCTION_BYTES
             return UserStop(UserStopKind.SYSTEM_CALL)
         return _fault_of(stop)
-
-    def call(self) -> tuple[int, tuple[int, ...]]:
-        """After SYSTEM_CALL: a7 (Linux takes its lower half), and a0 to a5."""
-        number, *arguments = self._call.read()
-        return number & 0xFFFF_FFFF, tuple(arguments)
 
     def finish_call(self, result: int) -> None:
         """Set a0."""
@@ -106,10 +78,6 @@ class UnicornUserRiscv64:
     def set_thread_pointer(self, value: int) -> None:
         """Set tp; no system call of a program with one thread does."""
         self._cpu.write_register("tp", value)
-
-    def kick(self) -> None:
-        """Make `run` return soon; from any thread."""
-        self._cpu.kick()
 
 
 def _fault_of(stop: Stop) -> UserStop:
