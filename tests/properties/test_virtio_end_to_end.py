@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iovirt_dist.drivers.backend import DiskRequest
 from iovirt_dist.guest.queues import ArmedQueues
 from iovirt_dist.hypervisor.intercept.driver import DriverInterception
 from iovirt_dist.hypervisor.irqchip.lines import InterruptLines
@@ -30,6 +29,7 @@ from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import Opcode, Status
 from iovirt_dist.wire.messages import Message
 from iovirt_dist.wire.queue_messages import ArmQueue, Completions, DisarmQueue
+from tests.unit.hypervisor.machines.parts import Disk
 
 EXAMPLES = 60
 BASE = 0x1_0000_0000
@@ -44,22 +44,6 @@ LAYOUTS = {
     "packed": mask(Feature.RING_PACKED),
     "packed, event index": mask(Feature.RING_PACKED, Feature.RING_EVENT_IDX),
 }
-
-
-class Disk:
-    """A disk whose sectors hold their own number, and that completes when told."""
-
-    size_bytes = 1 << 20
-    block_bytes = 512
-    read_only = False
-    serial = "DISK"
-
-    def __init__(self) -> None:
-        self.requests: list[DiskRequest] = []
-
-    def submit(self, request: DiskRequest) -> None:
-        """Take a request."""
-        self.requests.append(request)
 
 
 def content(offset: int) -> bytes:

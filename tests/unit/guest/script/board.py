@@ -18,6 +18,7 @@ from iovirt_dist.platform.level import Level
 from iovirt_dist.virtio.memory import ByteMemory
 from iovirt_dist.wire.commands import Opcode, Status
 from iovirt_dist.wire.queue_messages import ArmQueue, Completions, DisarmQueue
+from tests.unit.hypervisor.machines.parts import Screen
 
 T = TypeVar("T")
 
@@ -61,21 +62,6 @@ class MemoryDisk:
         return Status.OK, b""
 
 
-class MemoryTerminal:
-    """A terminal that shows everything."""
-
-    def __init__(self) -> None:
-        self.shown = b""
-
-    def transmit(self, data: bytes) -> None:
-        """Show."""
-        self.shown += data
-
-    def space(self) -> int:
-        """Always room."""
-        return 4096
-
-
 class CountingEntropy:
     """Randomness that is a count, in pieces of at most three bytes."""
 
@@ -109,7 +95,7 @@ class Board:
 
     def __init__(self, disk: bytes | None = None, *, read_only: bool = False, memory_bytes: int = 8 * MIB) -> None:
         self.disk = MemoryDisk(disk, read_only=read_only) if disk is not None else None
-        self.serial, self.terminal, self.entropy = MemoryTerminal(), MemoryTerminal(), CountingEntropy()
+        self.serial, self.terminal, self.entropy = Screen(), Screen(), CountingEntropy()
         self.said: list[str] = []
         self.loads = self.stores = self.doorbells = 0
         self.machine = build_virt(
