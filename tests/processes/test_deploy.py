@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from iovirt_dist.testing.live import TopologyFactory
+from iovirt_dist.topology import load_topology
 from tests.guests.support import BUSYBOX, UBOOT_RISCV_M, typed
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -18,6 +19,15 @@ RESULT = r"^job: result sha256=([0-9a-f]{64}) "
 def tables(name: str) -> dict[str, Any]:
     """What a file says; its disk images are made anew in the test's folder."""
     return tomllib.loads((DEPLOY / name).read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", ["two-hosts.toml", "rack.toml"])
+def test_every_host_of_a_topology_has_a_part(name: str) -> None:
+    """And the parts together are all of it."""
+    topology = load_topology(DEPLOY / name)
+    parts = [{spec.name for spec in topology.at(host).specs()} for host in topology.hosts]
+    assert all(parts)
+    assert sorted(spec for part in parts for spec in part) == sorted(spec.name for spec in topology.specs())
 
 
 async def test_levels_do_one_job_three_times(iovirt: TopologyFactory) -> None:
@@ -42,6 +52,20 @@ async def test_load_says_what_it_reached(iovirt: TopologyFactory) -> None:
     assert status.reason == "script ended"
     assert status.content["results"]["requests"] > 0
     assert "script: requests=" in topology.guest().log
+
+
+async def test_driver_domain_serves_both_guests_and_is_killed_without_harm(iovirt: TopologyFactory) -> None:
+    """For a shorter time than the file says: the guest OS reads its disk, the script checks what it wrote."""
+    parameters = {"seconds": 2.0}
+    topology = await iovirt.up(tables("driver-domain.toml"), guest={"writer": {"parameters": parameters}})
+    await topology.guest("writer").wait_status(lambda status: status.content["results"].get("requests", 0) > 0)
+    await topology.driver_domain().restart()
+    writer = await topology.guest("writer").wait_state("stopped", 60.0)
+    await topology.console("guest").expect(r"^job: read \d+ KiB", 60.0)
+    found = writer.content["results"]
+    assert (found["wrong"], found["failed"], found["repeats"]) == (0, 0, 0)
+    assert found["checked"] > 0
+    assert [process.name for process in topology.processes] == ["dom0", "hv0", "guest", "writer"]
 
 
 @pytest.mark.firmware
