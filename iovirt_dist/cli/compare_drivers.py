@@ -60,7 +60,7 @@ from iovirt_dist.runtime.takedown import take_down
 from iovirt_dist.topology import Topology, load_topology
 from iovirt_dist.topology.host_specs import NATIVE
 
-LOAD_S: Final = 1.0
+LOAD_S: Final = 0.7
 """How long each load takes."""
 PATIENCE_S: Final = 30.0
 _POLL_S: Final = 0.02
