@@ -19,6 +19,7 @@ from iovirt_dist.runtime.child import PR_SET_PDEATHSIG
 from iovirt_dist.runtime.host_control import HostControl
 from iovirt_dist.runtime.host_keeper import HostKeeper
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
+from iovirt_dist.runtime.scale import adopt
 from iovirt_dist.runtime.status import read_status, read_status_file
 from iovirt_dist.runtime.supervise import Report, Supervisor, refuse_orphans
 from iovirt_dist.topology import Topology
@@ -57,9 +58,11 @@ async def _supervise(
     """Run a host's processes and answer the other hosts until `stop`; as `Supervisor.run`.
 
     Raises:
+        ImageError: A guest that the other hosts were told of lacks its image.
         ConfigError: The key for host control is missing or wrong.
         EndpointError: The address for host control cannot be had.
     """
+    topology = await asyncio.to_thread(adopt, topology)
     environ = os.environ | topology.environment() | {"PYTHONUNBUFFERED": "1"}
     environ.pop("HONCHO_PROCESS_NAME", None)
     supervisor = Supervisor(run_dir, topology.processes(), environ=environ, cwd=Path.cwd(), report=report)

@@ -33,6 +33,7 @@ from iovirt_dist.cli.app import (
 from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, note, print_json
 from iovirt_dist.errors import ConfigError, ImageError, IovirtError
 from iovirt_dist.topology import default_text
+from iovirt_dist.topology.load import load_running
 from iovirt_dist.topology.parse import suggestion
 
 
@@ -56,6 +57,7 @@ def up(
     if not detach:
         return launch.run_foreground(topology)
     pid = launch.start_detached(topology)
+    topology = load_running(topology.source, topology.host)  # the other hosts may have been scaled
     problems = launch.wait_ready(topology)
     for problem in problems:
         fail(problem)

@@ -9,15 +9,20 @@ slower command ends there and has changed nothing. A host that has missed a chan
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from iovirt_dist.errors import ConfigError, LocalError
 from iovirt_dist.runtime.control_messages import Agreed, AnyReply, ChangeScaling, ReadScaling, Refused, ScalingRead
 from iovirt_dist.runtime.host_control import ask_hosts
+from iovirt_dist.runtime.rundir import RunDir
+from iovirt_dist.runtime.scale_file import write_scaling
 from iovirt_dist.topology.load import host_part, load_topology
 from iovirt_dist.topology.parse import suggestion
-from iovirt_dist.topology.scaling import MAX_REPLICAS, Scaling
+from iovirt_dist.topology.scaling import MAX_REPLICAS, NOT_SCALED, Scaling, read_scaling
 from iovirt_dist.topology.specs import Topology
+
+ADOPT_S: Final = 1.0
+"""How long a host that starts waits for the others to say how they were scaled."""
 
 
 class Change(NamedTuple):
@@ -120,6 +125,33 @@ def make_change(topology: Topology, change: Change) -> None:
         request = ChangeScaling(0, seen, change.scaling, False)
         _agreed(ask_hosts(topology, {host: request})[host], f"; told already: {', '.join(done)}" if done else "")
         done.append(host)
+
+
+def adopt(topology: Topology, deadline_s: float = ADOPT_S) -> Topology:
+    """Take over how the other hosts were scaled, before this one starts: else it might start what is elsewhere now.
+
+    Args:
+        topology: The host's part; nothing of it runs.
+        deadline_s: How long to wait for the others; those that do not answer are not up yet, or will be told later.
+
+    Returns:
+        The host's part as it is to be started.
+
+    Raises:
+        ImageError: A guest's image is missing.
+        LocalError: The run directory cannot be written.
+    """
+    others = {str(host): ReadScaling(0) for host in topology.hosts if topology.host and host != topology.host}
+    told = [reply for reply in ask_hosts(topology, others, deadline_s).values() if isinstance(reply, ScalingRead)]
+    scalings = [reply.scaling for reply in told if reply.digest == topology.digest]
+    latest = max(scalings, key=lambda scaling: scaling.revision, default=NOT_SCALED)
+    if latest.revision <= topology.revision:
+        return topology
+    write_scaling(RunDir(topology.run_dir), read_scaling(topology.run_dir).revision, latest)
+    adopted = _resolve(topology, latest)
+    for error in adopted.missing_images():
+        raise error
+    return adopted
 
 
 def _scalings(replies: Mapping[str, AnyReply]) -> dict[str, ScalingRead]:

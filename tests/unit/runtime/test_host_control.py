@@ -23,6 +23,7 @@ from iovirt_dist.runtime.control_messages import (
 from iovirt_dist.runtime.host_control import HostControl, answer, ask_hosts
 from iovirt_dist.runtime.remote_view import view_hosts, view_reply
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
+from iovirt_dist.runtime.scale import adopt
 from iovirt_dist.runtime.scale_file import write_scaling
 from iovirt_dist.runtime.status import StatusWriter
 from iovirt_dist.testing.documents import free_port
@@ -193,3 +194,21 @@ def test_view_of_a_reply_trusts_nothing_in_it() -> None:
     assert {name: status.state for name, status in view.statuses.items()} == {"hv0": "", "hv1": "", "hv2": ""}
     assert view.statuses["hv2"].started_ns >= 1_000_000_000_000
     assert view.supervised == {}
+
+
+async def test_host_that_starts_takes_over_how_the_others_were_scaled(
+    topology: Topology, control_b: HostControl
+) -> None:
+    """So that it starts nothing that is elsewhere now; where all are as the file says, or silent, it starts that."""
+    alone = await asyncio.to_thread(adopt, topology.at("b"), 0.2)
+    unscaled = await asyncio.to_thread(adopt, topology.at("a"))
+    scaling = Scaling(4, topology.digest, {"x": 2}, {"x": "hv-b", "x-2": "hv-b"})
+    write_scaling(RunDir(topology.at("b").run_dir), 0, scaling)
+
+    adopted = await asyncio.to_thread(adopt, topology.at("a"))
+
+    assert (alone.revision, unscaled.revision, adopted.revision) == (0, 0, 4)
+    assert unscaled.names("guest") == ["x"]
+    assert adopted.names("guest") == []
+    assert read_scaling(adopted.run_dir) == scaling
+    assert control_b.rejects.total() == 0

@@ -111,3 +111,28 @@ def test_change_without_a_run_directory_is_one_error(tmp_path: Path) -> None:
     """With what to do."""
     with pytest.raises(LocalError, match="cannot change settings"):
         change_settings(RunDir(tmp_path / "absent"), "hv0", "a.disk", lambda old: old or Qos())
+
+
+def test_settings_go_with_their_guest(bench: Bench) -> None:
+    """One of that name that comes later begins with the topology's; the others keep theirs."""
+    bench.set("gone.disk", iops=10)
+    bench.set("gone.rng", iops=10)
+    bench.set("gone.too.rng", iops=20)
+    bench.file.poll()
+
+    bench.file.forget(["gone", "unknown"])
+    bench.file.poll()
+    bench.set("gone.disk", weight=2)
+    bench.file.poll()
+
+    settings = read_settings(bench.run_dir.qos("hv0"))
+    assert settings is not None
+    assert settings.devices == {"gone.too.rng": Qos(weight=7, iops=20), "gone.disk": Qos(weight=2)}
+    assert bench.applied[3:] == [("gone", "disk", Qos(weight=2))]
+
+
+def test_forgetting_guests_without_settings_writes_nothing(bench: Bench) -> None:
+    """There may be no file at all."""
+    bench.file.forget(["gone"])
+
+    assert not bench.run_dir.qos("hv0").exists()

@@ -16,8 +16,8 @@ import pytest
 from iovirt_dist.errors import LocalError
 from iovirt_dist.ids import ProcessName
 from iovirt_dist.runtime import child
-from iovirt_dist.runtime.rundir import RunDir
-from iovirt_dist.runtime.status import StatusWriter, start_ticks
+from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
+from iovirt_dist.runtime.status import StatusWriter, read_status_file, start_ticks
 from iovirt_dist.runtime.supervise import Supervisor, refuse_orphans
 from iovirt_dist.runtime.takedown import take_down
 from iovirt_dist.topology import Kind, ProcessSpec, Restart
@@ -47,7 +47,7 @@ class Harness:
 
     def run(self, *processes: ProcessSpec, grace_s: float = 5.0) -> asyncio.Task[bool]:
         """Start supervising."""
-        supervisor = Supervisor(
+        self.supervisor = Supervisor(
             self.run_dir,
             processes,
             environ=os.environ,
@@ -55,7 +55,7 @@ class Harness:
             report=lambda name, text: self.reports.put_nowait((name, text)),
             grace_s=grace_s,
         )
-        return asyncio.create_task(supervisor.run(self.stop, self.hurry))
+        return asyncio.create_task(self.supervisor.run(self.stop, self.hurry))
 
     async def until(self, condition: Callable[[str, str], bool]) -> tuple[str, str]:
         """Wait for a report."""
@@ -240,3 +240,50 @@ def test_take_down_leaves_a_later_process_of_that_number_alone(harness: Harness)
     """The status file of the dead names our own number, but another start time."""
     harness.run_dir.status("hv0").write_text(f'{{"name": "hv0", "pid": {os.getpid()}, "start_ticks": 1}}')
     assert take_down(harness.run_dir) == ([], [], ["status/hv0.json"])
+
+
+async def test_processes_come_and_go_while_others_run(harness: Harness) -> None:
+    """One that is removed is stopped for good, one that waits for its restart is not started again."""
+    running = harness.run(process("hv0", "hypervisor", IDLE))
+    await harness.until(lambda _, text: text.startswith("started"))
+
+    harness.supervisor.add([process("alice", "guest", IDLE), process("bob", "guest", "raise SystemExit(1)")])
+    alice = pid_of(await harness.until(lambda name, text: name == "alice" and text.startswith("started")))
+    await harness.until(lambda name, text: name == "bob" and "starts again" in text)
+    await harness.supervisor.remove({"alice", "bob"})
+    harness.supervisor.tell(revision=3)
+    status = read_status_file(harness.run_dir.status(SUPERVISOR))
+
+    assert start_ticks(alice) is None
+    assert status is not None
+    assert (list(status.content["processes"]), status.content["revision"]) == (["hv0"], 3)
+    harness.stop.set()
+    assert await running
+
+
+async def test_process_that_is_removed_and_does_not_end_is_killed(harness: Harness) -> None:
+    """After its grace, as when everything is stopped."""
+    running = harness.run(process("hv0", "hypervisor", IDLE), process("deaf", "guest", DEAF), grace_s=0.2)
+    deaf = pid_of(await harness.until(lambda name, text: name == "deaf" and text.startswith("started")))
+    await harness.until_log("deaf", "deaf")
+
+    await harness.supervisor.remove({"deaf"})
+
+    assert start_ticks(deaf) is None
+    assert ("deaf", "does not end: killed") in [harness.reports.get_nowait() for _ in range(harness.reports.qsize())]
+    harness.stop.set()
+    assert await running
+
+
+async def test_process_that_is_added_while_everything_stops_is_not_started(harness: Harness) -> None:
+    """Nothing would stop it."""
+    running = harness.run(process("hv0", "hypervisor", DEAF), grace_s=0.2)
+    await harness.until(lambda _, text: text.startswith("started"))
+    await harness.until_log("hv0", "deaf")
+    harness.stop.set()
+    await harness.until(lambda _, text: text == "does not end: killed")
+
+    harness.supervisor.add([process("alice", "guest", IDLE)])
+
+    assert await running
+    assert "alice" not in [name for name, _ in [harness.reports.get_nowait() for _ in range(harness.reports.qsize())]]
