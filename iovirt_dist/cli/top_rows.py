@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from iovirt_dist.mux.flow import MIN_COST
 from iovirt_dist.topology.specs import ControllerSpec
@@ -185,37 +186,54 @@ def share_out(guests: Iterable[GuestRow], controllers: Iterable[ControllerSpec])
     A weight of a guest is one among the guests of its hypervisor; the arbitration's weights are among hypervisors.
     """
     rows = list(guests)
-    specs = {str(spec.name): spec for spec in controllers}
+    turns = {str(spec.name): spec.arbitration for spec in controllers}
     competing: dict[str, list[tuple[str, DeviceRow]]] = {}
     for guest in rows:
         for device in guest.devices:
             if device.competes:
                 competing.setdefault(device.controller, []).append((guest.hypervisor, device))
+    crowds = {name: _crowd(devices, turns.get(name, {})) for name, devices in competing.items()}
     return [
-        replace(
-            guest,
-            devices=tuple(
-                _with_share(device, guest.hypervisor, competing.get(device.controller, []), specs)
-                for device in guest.devices
-            ),
-        )
+        replace(guest, devices=tuple(_with_share(device, guest.hypervisor, crowds) for device in guest.devices))
         for guest in rows
     ]
 
 
-def _with_share(
-    device: DeviceRow, hypervisor: str, competing: list[tuple[str, DeviceRow]], specs: Mapping[str, ControllerSpec]
-) -> DeviceRow:
-    """One device among those that compete for its controller."""
-    total = sum(other.cost for _, other in competing)
-    share = rounded(device.cost / total) if total else None
-    if device.weight is None or not device.competes or any(other.weight is None for _, other in competing):
-        return replace(device, share=share)
-    turns = specs[device.controller].arbitration if device.controller in specs else {}
-    pairs = {name: turns.get(name, 1) for name, _ in competing}
-    mine = sum(other.weight or 0 for name, other in competing if name == hypervisor)
-    entitled = pairs[hypervisor] / sum(pairs.values()) * device.weight / mine
-    return replace(device, share=share, entitled=rounded(entitled))
+class _Crowd(NamedTuple):
+    """The devices that compete for a controller.
+
+    Attributes:
+        cost: What they cost together.
+        parts: By hypervisor: the part of the controller that a weight of 1 gives; empty if weights do not count.
+    """
+
+    cost: float
+    parts: Mapping[str, float]
+
+
+def _crowd(devices: list[tuple[str, DeviceRow]], turns: Mapping[str, int]) -> _Crowd:
+    """Sum up the devices that compete, each with its hypervisor; `turns` are the arbitration's weights."""
+    total = sum(device.cost for _, device in devices)
+    weights: dict[str, int] = {}
+    for hypervisor, device in devices:
+        if device.weight is None:
+            return _Crowd(total, {})
+        weights[hypervisor] = weights.get(hypervisor, 0) + device.weight
+    all_turns = sum(turns.get(hypervisor, 1) for hypervisor in weights)
+    return _Crowd(total, {name: turns.get(name, 1) / all_turns / weight for name, weight in weights.items()})
+
+
+def _with_share(device: DeviceRow, hypervisor: str, crowds: Mapping[str, _Crowd]) -> DeviceRow:
+    """One device among those that compete for its controller, if there are any."""
+    crowd = crowds.get(device.controller)
+    if crowd is None:
+        return device
+    part = crowd.parts.get(hypervisor) if device.competes else None
+    return replace(
+        device,
+        share=rounded(device.cost / crowd.cost) if crowd.cost else None,
+        entitled=None if part is None or device.weight is None else rounded(part * device.weight),
+    )
 
 
 def rounded(value: float) -> float:

@@ -25,7 +25,7 @@ MAX_COUNT: Final = 1 << 63
 def find(content: object, *path: str) -> object:
     """Follow keys through nested tables; None where there is no such key, or no table."""
     for key in path:
-        if not isinstance(content, Mapping):
+        if not isinstance(content, dict):  # what JSON makes of a table; a Mapping would be looked at ten times longer
             return None
         content = content.get(key)
     return content
@@ -34,7 +34,7 @@ def find(content: object, *path: str) -> object:
 def table(content: object, *path: str) -> Mapping[str, Any]:
     """Return the table at the end of a path, an empty one if there is none."""
     found = find(content, *path)
-    return found if isinstance(found, Mapping) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def count(content: object, *path: str) -> int | None:
@@ -44,7 +44,7 @@ def count(content: object, *path: str) -> int | None:
         None if there is nothing, or something that is no count.
     """
     found = find(content, *path)
-    if not isinstance(found, Mapping):
+    if not isinstance(found, dict):
         return found if _is_count(found) else None
     parts = list(found.values())
     return sum(parts) if all(map(_is_count, parts)) else None
