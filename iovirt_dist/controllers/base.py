@@ -174,6 +174,11 @@ class QueuePairs:
         """Whether state of this peer is held, so that its session can be resumed."""
         return peer in self._peers
 
+    def knows(self, pair: int, id_: bytes) -> bool:
+        """Whether a command of this id is in flight at an open pair, or its completion is remembered there."""
+        queues = self._open.get(pair)
+        return queues is not None and (id_ in queues.outstanding or id_ in queues.remembered)
+
     def set_weights(self, weights: Mapping[str, int]) -> None:
         """Set the peers' shares from now on, as `weights` of the constructor."""
         self._arbiter.set_weights(weights)

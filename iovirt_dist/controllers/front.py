@@ -8,8 +8,9 @@ credits and acknowledges nothing loses the completions beyond the window; that i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from iovirt_dist.controllers.base import (
@@ -22,12 +23,13 @@ from iovirt_dist.controllers.base import (
     QueuePairs,
 )
 from iovirt_dist.controllers.base import TimerFired as DeviceTimerFired
+from iovirt_dist.controllers.grants import UnitGrants
 from iovirt_dist.controllers.tracing import command_points, completion_points
 from iovirt_dist.errors import DecodeError, WindowFullError
 from iovirt_dist.step import Record, TracePoint
 from iovirt_dist.wire.acceptor import Acceptor
 from iovirt_dist.wire.codec import Buffer
-from iovirt_dist.wire.commands import command_data, pack_completions, unpack_commands
+from iovirt_dist.wire.commands import Completion, Status, command_data, pack_completions, unpack_commands
 from iovirt_dist.wire.messages import Complete, Hello, Role, Submit
 from iovirt_dist.wire.session import Delivered, Lost, Opened, SendFrames, SessionConfig, SessionOutput
 
@@ -97,8 +99,10 @@ class ControllerFront(Generic[Outcome, Access]):
         device: The device class behind the front.
         hypervisors: Names that may open a queue pair.
         weights: Their shares of the device, 1..255 by name; who is not there has 1.
+        units: Names of the units that each may use; None: everybody every unit.
 
     Attributes:
+        not_granted: Commands refused because their unit is another's.
         malformed: Batches of commands that could not be decoded.
         overruns: Batches of completions that a peer, which acknowledges nothing, left no room for.
     """
@@ -109,10 +113,14 @@ class ControllerFront(Generic[Outcome, Access]):
         device: DeviceCore[Outcome, Access],
         hypervisors: frozenset[str],
         weights: Mapping[str, int] | None = None,
+        units: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self.acceptor = Acceptor(replace(config, window=max(config.window, config.credits)), self._refusal)
         self.malformed = 0
         self.overruns = 0
+        self.not_granted = 0
+        self._grants = UnitGrants(units) if units is not None else None
+        self._owners: dict[int, str] = {}
         self._tracing = False
         self._deaf: set[int] = set()
         self._device = device
@@ -150,6 +158,11 @@ class ControllerFront(Generic[Outcome, Access]):
         """Hypervisors whose queue pairs are open."""
         return sorted(name for name, address in self._addresses.items() if address in self._pairs)
 
+    def grant(self, units: Mapping[str, Collection[str]]) -> None:
+        """Let hypervisors use other units from now on, as `units` of the constructor."""
+        if self._grants is not None:
+            self._grants.grant(units)
+
     def set_weights(self, weights: Mapping[str, int]) -> None:
         """Set the hypervisors' shares of the device from now on, as `weights` of the constructor."""
         self._device.pairs.set_weights(weights)
@@ -182,13 +195,16 @@ class ControllerFront(Generic[Outcome, Access]):
         self._opened += 1
         self._pairs[opened.peer] = self._opened
         self._peers[self._opened] = opened.peer
+        self._owners[self._opened] = opened.name
+        if self._grants is not None:
+            self._grants.opened(opened.name, resumed=opened.resumed)
         return actions + self._device_event(QueuePairOpened(self._opened, opened.name, opened.resumed), now_ns)
 
     def _close(self, peer: bytes, now_ns: int) -> list[FrontAction | Access]:
         pair = self._pairs.pop(peer, None)
         if pair is None:
             return []
-        del self._peers[pair]
+        del self._peers[pair], self._owners[pair]
         self._interrupts.pop(pair, None)
         self._deaf.discard(pair)
         return self._device_event(QueuePairClosed(pair), now_ns)
@@ -203,7 +219,17 @@ class ControllerFront(Generic[Outcome, Access]):
         except DecodeError as error:
             self.malformed += 1
             return [Note(f"commands refused: {error}")]
-        return self._device_event(CommandsSubmitted(pair, commands, data), now_ns)
+        grants, owner = self._grants, self._owners[pair]
+        if grants is None or grants.admits(owner, commands, data):
+            return self._device_event(CommandsSubmitted(pair, commands, data), now_ns)
+        known = partial(self._device.pairs.knows, pair)
+        granted, data, refused = grants.sort(owner, commands, data, known)
+        actions = self._device_event(CommandsSubmitted(pair, granted, data), now_ns) if granted else []
+        if refused:
+            self.not_granted += len(refused)
+            completions = [Completion(command.id, Status.UNKNOWN_UNIT) for command in refused]
+            actions.append(self._complete(CompleteCommands(pair, completions, []), now_ns))
+        return actions
 
     def _device_event(self, event: PairEvent | Outcome, now_ns: int) -> list[FrontAction | Access]:
         actions = self._device.handle(event, now_ns)
@@ -225,6 +251,8 @@ class ControllerFront(Generic[Outcome, Access]):
 
     def _complete(self, action: CompleteCommands, now_ns: int) -> FrontAction:
         """One batch of completions is one message and one interrupt."""
+        if self._grants is not None and self._grants.asking and action.pair in self._owners:
+            self._grants.answered(self._owners[action.pair], action.completions)
         peer = self._peers.get(action.pair)
         if peer is None:
             return Note(f"completions for queue pair {action.pair}, which is gone")

@@ -31,6 +31,7 @@ from iovirt_dist.runtime.links import follow, listen_as
 from iovirt_dist.runtime.reactor import Reactor
 from iovirt_dist.runtime.session_status import session_status
 from iovirt_dist.step import TracePoint
+from iovirt_dist.topology.keys import units_of
 from iovirt_dist.topology.specs import ControllerSpec, Topology
 from iovirt_dist.transport.halt_poll import HaltPoll
 from iovirt_dist.transport.pump import attach
@@ -130,7 +131,8 @@ class DeviceService(Generic[Outcome, Access]):
         session = SessionConfig(Role.CONTROLLER, spec.name, around.epoch, credits=device.credits, lease_ms=lease_ms)
         hypervisors = [h.name for h in topology.hypervisors.values() if spec in topology.controllers_of(h.name)]
         self._hypervisors: frozenset[str] = frozenset(hypervisors)
-        self._front = ControllerFront(session, device.core, self._hypervisors, spec.arbitration)
+        units = units_of(topology, spec.name)
+        self._front = ControllerFront(session, device.core, self._hypervisors, spec.arbitration, units)
         self._name = spec.name
         self._device = device
         self._trace = around.trace
@@ -157,6 +159,7 @@ class DeviceService(Generic[Outcome, Access]):
         """Follow a topology that was scaled; raises as the device's `reload` does."""
         follow(topology, self._name, self._port, self._front.acceptor)
         event = self._device.reload(topology)
+        self._front.grant(units_of(topology, self._name))
         if event is not None:
             self._later(event)
 
@@ -172,6 +175,7 @@ class DeviceService(Generic[Outcome, Access]):
             "rejects": dict(front.acceptor.rejects),
             "refused": dict(self._port.refused),
             "malformed": front.malformed,
+            "not_granted": front.not_granted,
             **self._device.status(),
         }
 

@@ -86,3 +86,21 @@ def is_loopback(endpoint: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def units_of(topology: Topology, controller: str) -> dict[str, frozenset[str]]:
+    """Names of the units of a controller that each hypervisor's guests have, by hypervisor.
+
+    They are a disk's extents and overlays, terminals, a switch's ports; an entropy controller's one has no name.
+    """
+    units: dict[str, set[str]] = {name: set() for name in topology.hypervisors}
+    for guest in topology.guests.values():
+        found = units[guest.hypervisor]
+        found.update(console.terminal for console in guest.terminals if console.controller == controller)
+        if guest.disk is not None and guest.disk.controller == controller:
+            found.add(guest.disk.unit)
+        if guest.net is not None and guest.net.controller == controller:
+            found.add(guest.net.port)
+        if guest.rng is not None and guest.rng.controller == controller:
+            found.add("")
+    return {name: frozenset(found) for name, found in units.items()}

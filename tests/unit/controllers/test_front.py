@@ -15,6 +15,7 @@ from iovirt_dist.controllers.base import (
 )
 from iovirt_dist.controllers.base import TimerFired as DeviceTimerFired
 from iovirt_dist.controllers.front import ControllerFront, FramesReceived, Note, Send, StopRequested, TimerFired
+from iovirt_dist.controllers.rng.core import DrawEntropy, RngController
 from iovirt_dist.ids import RequestId
 from iovirt_dist.wire.codec import Frames
 from iovirt_dist.wire.commands import Command, Completion, Opcode, Status, pack_commands, unpack_completions
@@ -59,11 +60,12 @@ class Hypervisor:
         bench: Where frames go.
         name: Its name.
         epoch: Its life.
+        server: The controller's name.
     """
 
-    def __init__(self, bench: Bench, name: str = "hv", epoch: int = 1) -> None:
+    def __init__(self, bench: Bench, name: str = "hv", epoch: int = 1, server: str = "disk0") -> None:
         self.address = f"{name}/{epoch}".encode()
-        self.opener = Opener(SessionConfig(Role.HYPERVISOR, name, epoch), "disk0")
+        self.opener = Opener(SessionConfig(Role.HYPERVISOR, name, epoch), server)
         self.completed: list[tuple[Complete, list[bytes]]] = []
         self._bench = bench
         bench.hypervisors[self.address] = self
@@ -264,3 +266,42 @@ def test_shares_of_hypervisors_follow_their_weights() -> None:
     after = {name: share.weight for name, share in bench.front.shares().items()}
 
     assert (before, after) == ({"hv": 1, "hv2": 3}, {"hv": 2, "hv2": 1})
+
+
+def test_front_lets_each_hypervisor_use_its_own_units_only() -> None:
+    """What is another's is unknown to it, by name and by number; the device class sees nothing of it."""
+    bench = Bench()
+    device = RngController()
+    config = SessionConfig(Role.CONTROLLER, "rng0", 9)
+    bench.front = ControllerFront(config, device, frozenset({"hv", "hv2"}), None, {"hv": [""]})
+    owner, other = Hypervisor(bench, server="rng0"), Hypervisor(bench, "hv2", server="rng0")
+    identify, get = Command(read(1).id, Opcode.IDENTIFY), Command(read(2).id, Opcode.ENTROPY_GET, 0, 0, 16)
+
+    other.submit(pack_commands([identify]))
+    other.submit(pack_commands([get]))
+    seen = device.pairs.counts.commands
+    owner.submit(pack_commands([identify]))
+    owner.submit(pack_commands([get]))
+
+    assert [unpack_completions(message.completions)[0].status for message, _ in other.completed] == [
+        Status.UNKNOWN_UNIT,
+        Status.UNKNOWN_UNIT,
+    ]
+    assert (seen, bench.front.not_granted) == (0, 2)
+    assert unpack_completions(owner.completed[0][0].completions)[0].status is Status.OK
+    assert bench.others[-1] == DrawEntropy(16)
+
+
+def test_front_follows_new_grants() -> None:
+    """A guest comes to another hypervisor."""
+    bench = Bench()
+    config = SessionConfig(Role.CONTROLLER, "rng0", 9)
+    bench.front = ControllerFront(config, RngController(), frozenset({"hv"}), None, {})
+    hypervisor = Hypervisor(bench, server="rng0")
+
+    hypervisor.submit(pack_commands([Command(read(1).id, Opcode.IDENTIFY)]))
+    bench.front.grant({"hv": [""]})
+    hypervisor.submit(pack_commands([Command(read(2).id, Opcode.IDENTIFY)]))
+
+    statuses = [unpack_completions(message.completions)[0].status for message, _ in hypervisor.completed]
+    assert statuses == [Status.UNKNOWN_UNIT, Status.OK]
