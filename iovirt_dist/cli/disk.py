@@ -44,8 +44,10 @@ def create(
         CONTROLLER/EXTENT, or CONTROLLER/EXTENT@GUEST for a guest's overlay.
     """
     from iovirt_dist.cli.disk_work import create_disk  # noqa: PLC0415 - keeps --help fast
+    from iovirt_dist.cli.terminal import exit_on_signals  # noqa: PLC0415 - as above
 
-    return create_disk(running_topology(file), name, source, as_json=json)
+    with exit_on_signals():
+        return create_disk(running_topology(file), name, source, as_json=json)
 
 
 @disk.command(name="export", help_epilogue="Example: iovirt disk export disk0/all@guest guest.img")
@@ -67,8 +69,10 @@ def export(
         File to write; it is replaced once all of it is stable.
     """
     from iovirt_dist.cli.disk_work import export_disk  # noqa: PLC0415 - keeps --help fast
+    from iovirt_dist.cli.terminal import exit_on_signals  # noqa: PLC0415 - as above
 
-    return export_disk(running_topology(file), name, target, as_json=json)
+    with exit_on_signals():
+        return export_disk(running_topology(file), name, target, as_json=json)
 
 
 @disk.command(name="import", help_epilogue="Example: iovirt disk import debian.img disk0/all")
@@ -93,8 +97,10 @@ def import_(
         CONTROLLER/EXTENT, or CONTROLLER/EXTENT@GUEST for a guest's overlay.
     """
     from iovirt_dist.cli.disk_work import import_disk  # noqa: PLC0415 - keeps --help fast
+    from iovirt_dist.cli.terminal import exit_on_signals  # noqa: PLC0415 - as above
 
-    return import_disk(running_topology(file), source, name, as_json=json)
+    with exit_on_signals():
+        return import_disk(running_topology(file), source, name, as_json=json)
 
 
 @disk.command(name="rm", help_epilogue="Example: iovirt disk rm disk0/all@guest")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import BinaryIO, Final
 from iovirt_dist.cli.disk_list import data_ranges
 from iovirt_dist.cli.progress import copying
 from iovirt_dist.controllers.block.cluster_map import CLUSTER_BYTES
-from iovirt_dist.controllers.block.storage import Storage, sync_folder
+from iovirt_dist.controllers.block.storage import Storage, scratch_path, sweep_scratch, take_place
 from iovirt_dist.errors import LocalError
 
 STEP_BYTES: Final = 1 << 20
@@ -63,17 +64,16 @@ def replacing(path: Path, size_bytes: int) -> Iterator[int]:
     Raises:
         LocalError: It cannot be written; `path` is as before.
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.new")
+    scratch = scratch_path(path)
     fd = -1
     try:
+        sweep_scratch(path)
         fd = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(fd, size_bytes)
         yield fd
         os.fsync(fd)
-        if path.exists():
-            os.fchmod(fd, stat.S_IMODE(path.stat().st_mode))
-        scratch.replace(path)
-        sync_folder(path.parent)
+        take_place(scratch, path)
     except OSError as error:
         raise LocalError(f"cannot be written ({error.strerror or error})", str(path), "it is as it was") from None
     finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import resource
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -17,19 +19,23 @@ from iovirt_dist.topology.specs import BlockSpec, Topology
 
 
 def block_config(topology: Topology, spec: BlockSpec) -> BlockConfig:
-    """Translate the topology's words into the controller's; what is below an overlay is read-only."""
-    bases = {unit.partition("@")[0] for unit in topology.overlays_of(spec.name)}
+    """Translate the topology's words into the controller's."""
     return BlockConfig(
         image=spec.image,
         size_bytes=spec.size_bytes,
         durability=Durability.WRITE_THROUGH if spec.write_through else Durability.WRITE_BACK,
-        extents=tuple(
-            Extent(e.name, e.offset_bytes, e.size_bytes, e.read_only or e.name in bases) for e in spec.extents
-        ),
+        extents=tuple(Extent(e.name, e.offset_bytes, e.size_bytes, e.read_only) for e in spec.extents),
         read_only=spec.read_only,
         overlays=spec.overlays,
         allowed_overlays=topology.overlays_of(spec.name),
     )
+
+
+def _allow_many_files() -> None:
+    """Raise the limit of open files as far as this user may: each overlay is one (getrlimit(2))."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class BlockProcess:
@@ -46,6 +52,7 @@ class BlockProcess:
 
     def __init__(self, topology: Topology, spec: BlockSpec) -> None:
         config = block_config(topology, spec)
+        _allow_many_files()
         self._topology = topology
         self._spec = spec
         self.credits = config.queue_credits

@@ -234,10 +234,10 @@ class BlockController:
         else:
             self._identified(command, unit)
 
-    def _identified(self, command: OutstandingCommand, unit: Unit | None) -> None:
-        """Go on with a command for a unit, None if it cannot be had: IDENTIFY, or an access to an overlay's unit."""
-        if unit is None:
-            self.pairs.complete(command, Status.UNKNOWN_UNIT)
+    def _identified(self, command: OutstandingCommand, unit: Unit | Status) -> None:
+        """Go on with a command for a unit, or end it with why there is none: IDENTIFY, or an access to an overlay."""
+        if isinstance(unit, Status):
+            self.pairs.complete(command, unit)
         elif command.opcode is Opcode.IDENTIFY:
             self.pairs.complete(command, Status.OK, unit.identity, unit.number)
         elif (operation := self._start(command)) is not None:

@@ -136,9 +136,16 @@ class ExtentTable:
         return self._by_name.get(name.decode("ascii", errors="replace"))
 
     def base_of(self, overlay: str) -> Unit | None:
-        """Return the extent below ``EXTENT@GUEST``; None if it is not there or somebody may write it."""
-        base = self._by_name.get(overlay.partition("@")[0])
-        return base if base is not None and base.read_only else None
+        """Return the extent below ``EXTENT@GUEST``, None if it is not there."""
+        return self._by_name.get(overlay.partition("@")[0])
+
+    def protect_base(self, overlay: str) -> None:
+        """Make the extent below ``EXTENT@GUEST`` read-only from now on."""
+        base = self.base_of(overlay)
+        if base is not None and not base.read_only:
+            identity = UnitIdentity.unpack(base.identity)._replace(read_only=True)
+            read_only = replace(base, read_only=True, identity=identity.pack())
+            self.units[base.number] = self._by_name[overlay.partition("@")[0]] = read_only
 
     @property
     def overlays(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,13 +17,17 @@ from iovirt_dist.controllers.block.overlay_format import (
     boot_id,
     fingerprint,
 )
-from iovirt_dist.controllers.block.storage import FileStorage, Storage, sync_folder
+from iovirt_dist.controllers.block.storage import (
+    FileStorage,
+    Storage,
+    scratch_path,
+    sweep_scratch,
+    sync_folder,
+    take_place,
+)
 from iovirt_dist.errors import ImageError
 
 SUFFIX: Final = ".cow"
-
-NEW_SUFFIX: Final = ".new"
-"""Of the file ``.NAME.PID.new`` while an overlay is made; it means nothing."""
 
 
 class Base(NamedTuple):
@@ -106,13 +109,13 @@ class OverlayFolder:
             FileExistsError: There is one, and `replace` is not set.
         """
         path = overlay_path(self.folder, unit)
-        scratch = path.with_name(f".{path.name}.{os.getpid()}{NEW_SUFFIX}")
+        scratch = scratch_path(path)
         if base.size_bytes > MAX_OVERLAY_BYTES:
             what = f"an extent of {base.size_bytes} bytes is too large for an overlay"
             raise ImageError(what, str(path), f"the most is {MAX_OVERLAY_BYTES}")
         layout = Layout(base.size_bytes)
         header = OverlayHeader(base.size_bytes, base_mark(base) if mark is None else mark, base.path)
-        self._sweep(path)
+        sweep_scratch(path)
         with _as_image_error(path):
             file = FileStorage(scratch, layout.file_bytes)
             try:
@@ -122,20 +125,12 @@ class OverlayFolder:
                 yield overlay
                 overlay.sync()
                 if replace:
-                    scratch.replace(path)
+                    take_place(scratch, path)
                 else:
                     path.hardlink_to(scratch)
-                sync_folder(path.parent)
+                    sync_folder(path.parent)
             finally:
                 scratch.unlink(missing_ok=True)
-                file.close()
-
-    def _sweep(self, path: Path) -> None:
-        """Remove what a process left that was killed while it made this overlay."""
-        for left in self.folder.glob(f".{glob.escape(path.name)}.*{NEW_SUFFIX}"):
-            with contextlib.suppress(ImageError, OSError):
-                file = FileStorage(left)  # in use: somebody makes it now
-                left.unlink()
                 file.close()
 
     def units(self) -> list[str]:

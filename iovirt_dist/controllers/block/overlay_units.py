@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from iovirt_dist.controllers.block.extents import MAX_OVERLAYS, ExtentTable, Unit
 from iovirt_dist.controllers.peer_queues import OutstandingCommand
+from iovirt_dist.wire.commands import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,8 @@ class OverlayUnits:
     Args:
         table: Has the extents; gets a unit for each overlay.
         allowed: Overlays that may be used.
-        answer: Goes on with a command that needs an overlay: gets the command, and the unit or None.
+        answer: Goes on with a command that needs an overlay: gets the command, and the unit or
+            why there is none.
 
     Attributes:
         problems: Why overlays could not be opened, by name, until they can be.
@@ -95,17 +97,18 @@ class OverlayUnits:
         self,
         table: ExtentTable,
         allowed: Collection[str],
-        answer: Callable[[OutstandingCommand, Unit | None], None],
+        answer: Callable[[OutstandingCommand, Unit | Status], None],
     ) -> None:
         self.problems: dict[str, str] = {}
         self.actions: list[OverlayAction] = []
         self.draining: dict[int, str] = {}
         self._table = table
-        self._allowed = frozenset(allowed)
+        self._allowed: frozenset[str] = frozenset()
         self._answer = answer
         self._states: dict[str, _State] = {}
         self._waiting: dict[str, list[OutstandingCommand]] = {}
         self._names: dict[int, str] = {}
+        self._allow(allowed)
 
     @property
     def open(self) -> list[str]:
@@ -115,7 +118,7 @@ class OverlayUnits:
     def identify(self, name: str, command: OutstandingCommand) -> None:
         """Answer a command that asks for a unit which is no extent and no open overlay, now or later."""
         if not self._usable(name):
-            self._answer(command, None)
+            self._answer(command, Status.UNKNOWN_UNIT)
             return
         self._waiting.setdefault(name, []).append(command)
         if name not in self._states:
@@ -129,8 +132,9 @@ class OverlayUnits:
         """Give the unit to those who wait for it."""
         if self._states.get(event.name) is not _State.OPENING:
             return
-        unit: Unit | None = None
+        unit: Unit | Status = Status.UNKNOWN_UNIT
         if event.problem:
+            unit = Status.MEDIUM_ERROR
             self.problems[event.name] = event.problem
             del self._states[event.name]
         else:
@@ -145,7 +149,7 @@ class OverlayUnits:
 
     def allow(self, event: OverlaysAllowed, busy: Collection[int]) -> None:
         """Change what may be used; `busy` are numbers of units that are being accessed."""
-        self._allowed = event.names
+        self._allow(event.names)
         for name in self.open:
             if name not in event.names:
                 self._states[name] = _State.DRAINING
@@ -168,7 +172,12 @@ class OverlayUnits:
             self._open(event.name)
             return
         for command in self._waiting.pop(event.name):
-            self._answer(command, None)
+            self._answer(command, Status.UNKNOWN_UNIT)
+
+    def _allow(self, names: Collection[str]) -> None:
+        self._allowed = frozenset(names)
+        for name in names:
+            self._table.protect_base(name)
 
     def _usable(self, name: str) -> bool:
         """Whether a name is that of an overlay that may be used and has a number or can have one."""

@@ -6,8 +6,10 @@ one; `iovirt_dist.testing.storage.MemoryStorage` can be torn, failed and cut. Bo
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
+import glob
 import os
 import stat
 from pathlib import Path
@@ -22,6 +24,9 @@ _FALLOC_FL_KEEP_SIZE: Final = 0x01  # linux/falloc.h
 _FALLOC_FL_PUNCH_HOLE: Final = 0x02
 _NOT_SUPPORTED: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 _ZEROES: Final = bytes(1 << 20)
+
+SCRATCH_SUFFIX: Final = ".new"
+"""Of a file that is being made and means nothing yet."""
 
 _fallocate = ctypes.CDLL(None, use_errno=True).fallocate
 _fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]  # off_t is 64 bits wide on LP64
@@ -243,6 +248,30 @@ def _create(fd: int, path: Path, size_bytes: int) -> None:
     """Make the new image survive a power cut: its size, and its name in the directory."""
     os.ftruncate(fd, size_bytes)
     os.fsync(fd)
+    sync_folder(path.parent)
+
+
+def sweep_scratch(path: Path) -> None:
+    """Remove files ``.NAME.PID.new`` of processes that were killed while they made `path`; who is at work has a lock."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{SCRATCH_SUFFIX}"):
+        with contextlib.suppress(ImageError, OSError):
+            file = FileStorage(left)
+            left.unlink()
+            file.close()
+
+
+def scratch_path(path: Path) -> Path:
+    """Return where this process makes what is to become `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}{SCRATCH_SUFFIX}")
+
+
+def take_place(scratch: Path, path: Path) -> None:
+    """Let a file that is stable replace another, with that one's owner and mode where this user may give them."""
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        old = path.stat()
+        scratch.chmod(stat.S_IMODE(old.st_mode))
+        os.chown(scratch, old.st_uid, old.st_gid)
+    scratch.replace(path)
     sync_folder(path.parent)
 
 

@@ -20,8 +20,11 @@ from iovirt_dist.controllers.block.core import (
     SyncDone,
     SyncStorage,
 )
-from iovirt_dist.controllers.block.extents import BlockConfig, Extent
+from iovirt_dist.controllers.block.extents import SLOT_BITS, BlockConfig, Extent
 from iovirt_dist.controllers.block.operation import Operation
+from iovirt_dist.controllers.block.overlay import Overlay
+from iovirt_dist.controllers.block.overlay_format import Layout
+from iovirt_dist.controllers.block.overlay_units import OpenOverlay, OverlayOpened, OverlaysAllowed
 from iovirt_dist.controllers.block.runner import INLINE_BYTES, BlockRunner, open_block
 from iovirt_dist.controllers.block.storage import FileStorage
 from iovirt_dist.errors import ConfigError
@@ -296,3 +299,69 @@ def test_short_reads_of_an_action_fill_one_buffer_without_gaps() -> None:
         (3, 0, 65536),
         (4, 512, 1536),
     ]
+
+
+def test_open_block_serves_overlays_in_their_folder_and_leaves_the_base_alone(tmp_path: Path) -> None:
+    """Identified by name, written, and closed when it is not allowed any more."""
+    image = tmp_path / "disk.img"
+    image.write_bytes(b"b" * 8192)
+    overlays = tmp_path / "overlays"
+    config = BlockConfig(image=image, overlays=overlays, allowed_overlays=frozenset({"disk@a"}))
+    core, storage = open_block(config)
+    runner = BlockRunner(storage, lambda _: None)
+    core.handle(QueuePairOpened(1, "hv", resumed=False), 0)
+
+    def run(event: BlockEvent) -> list[CompleteCommands]:
+        """Do what the core wants until it is done."""
+        completed: list[CompleteCommands] = []
+        for action in core.handle(event, 0):
+            if isinstance(action, CompleteCommands):
+                completed.append(action)
+            elif (outcome := runner.perform(action)) is not None:
+                completed += run(outcome)
+        return completed
+
+    ids = [RequestId(1, 0, sequence).pack() for sequence in (1, 2)]
+    identified = run(CommandsSubmitted(1, [Command(ids[0], Opcode.IDENTIFY, 0, 0, 6)], [b"disk@a"]))
+    written = run(CommandsSubmitted(1, [Command(ids[1], Opcode.WRITE, 1, 512, 512)], [b"w" * 512]))
+    content = bytes(storage.read_at(1 << SLOT_BITS, 1536))
+    run(OverlaysAllowed(frozenset()))
+    left = list(storage.overlays)
+    runner.close()
+
+    assert [answer.completions[0].status for answer in (*identified, *written)] == [Status.OK, Status.OK]
+    assert (content, left) == (b"b" * 512 + b"w" * 512 + b"b" * 512, [])
+    assert image.read_bytes() == b"b" * 8192
+    assert [path.name for path in overlays.iterdir()] == ["disk@a.cow"]
+
+
+def test_overlay_that_cannot_be_opened_is_told_in_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In the log, and to the core."""
+    config = BlockConfig(image=tmp_path / "disk.img", size_bytes=4096, overlays=tmp_path)
+    (tmp_path / "disk@a.cow").write_bytes(bytes(4096))
+    _, storage = open_block(config)
+    runner = BlockRunner(storage, lambda _: None)
+
+    outcome = runner.perform(OpenOverlay("disk@a", 1, 0, 4096))
+    runner.close()
+
+    assert isinstance(outcome, OverlayOpened)
+    assert outcome.problem == f"{tmp_path}/disk@a.cow: is no overlay; move it away"
+    assert f"overlay disk@a: {outcome.problem}" in caplog.text
+
+
+def test_write_that_has_to_wait_is_done_by_a_thread() -> None:
+    """The loop goes on meanwhile: an overlay has to be filled from a base that is not in the cache."""
+    loop = _Loop()
+    base = MemoryStorage(4096, b"b" * 4096)
+    base.cold = {0}
+    overlay = Overlay(MemoryStorage(Layout(4096).file_bytes), base, 0, 4096, bytes(16))
+    runner = BlockRunner(overlay, loop.events.append, loop.post)
+
+    outcome = runner.perform(_access(Operation(1, Opcode.WRITE, 512, 512, b"w" * 512)))
+    loop.run_one()
+    content = bytes(overlay.read_at(0, 1536))
+    runner.close()
+
+    assert (outcome, loop.events) == (None, [StorageDone([Outcome(1)])])
+    assert content == b"b" * 512 + b"w" * 512 + b"b" * 512
