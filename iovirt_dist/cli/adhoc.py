@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import re
 import shutil
@@ -11,11 +10,12 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from iovirt_dist.cli.adhoc_errors import WHERE, in_options
+from iovirt_dist.cli.adhoc_guest import AdHocGuest
 from iovirt_dist.cli.launch import start_detached
 from iovirt_dist.cli.output import ERROR, EXIT_DONE, EXIT_FAILED, fail
 from iovirt_dist.cli.tail import LineTail, last_words
@@ -38,77 +38,6 @@ _PROGRAM_END: Final = re.compile(r"exited with status (?P<status>[0-9]+)|killed 
 
 END_OF_TRANSMISSION: Final = b"\x04"
 """Ctrl-D: what a terminal says in place of an end of file (POSIX, "Special Characters")."""
-
-_OPTIONS_OF: Final = {
-    "machine": ("machine", "image_format", "payload", "command_line", "level"),
-    "program": ("arguments", "environment", "volumes", "abi"),
-    "script": ("parameters",),
-}
-"""Options that only one kind of guest has."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdHocGuest:
-    """What the options of ``iovirt run`` say; empty means the topology's default.
-
-    Attributes:
-        image: Of a machine: ``bundled:NAME`` or a file.
-        program: Of a program: its file. At most one of `image`, `program` and `script` is given.
-        script: Of a script: ``FILE.py:FUNCTION`` or ``PACKAGE.MODULE:FUNCTION``.
-        machine: ``pc`` or ``virt``.
-        image_format: ``auto``, ``elf``, ``multiboot``, ``flat`` or ``rom``.
-        payload: Second image.
-        command_line: For the kernel.
-        level: Where the disk is intercepted.
-        arguments: Of a program, without its name.
-        environment: Of a program, ``NAME=VALUE`` each.
-        volumes: Of a program, ``HERE:THERE`` each: file or folder, and where the program sees it.
-        abi: Of a program.
-        parameters: Of a script, ``NAME=VALUE`` each; a value that is one in TOML is that, others are text.
-        memory: RAM size.
-        disk: Image file; empty for no disk.
-        disk_size: Size of a disk image that is made anew.
-        rng: Whether there is a source of entropy.
-    """
-
-    image: str = ""
-    program: str = ""
-    script: str = ""
-    machine: str = ""
-    image_format: str = ""
-    payload: str = ""
-    command_line: str = ""
-    level: str = ""
-    arguments: tuple[str, ...] = ()
-    environment: tuple[str, ...] = ()
-    volumes: tuple[str, ...] = ()
-    abi: str = ""
-    parameters: tuple[str, ...] = ()
-    memory: str = ""
-    disk: str = ""
-    disk_size: str = ""
-    rng: bool = False
-
-    @property
-    def kind(self) -> str:
-        """``machine``, ``program`` or ``script``.
-
-        Raises:
-            ConfigError: More than one is asked for, or an option is not of this kind.
-        """
-        named = [name for name in ("image", "program", "script") if getattr(self, name)]
-        if len(named) > 1:
-            raise ConfigError(f"--{named[0]} and --{named[1]} are two guests", WHERE, "run one of them")
-        kind = "machine" if named in ([], ["image"]) else named[0]
-        for other, options in _OPTIONS_OF.items():
-            given = [option for option in options if other != kind and getattr(self, option)]
-            if given and given[0] == "arguments":
-                raise ConfigError(f"a {kind} takes no arguments", WHERE, "name a program with --program FILE")
-            if given:
-                name = {"image_format": "format", "environment": "env", "volumes": "volume", "parameters": "parameter"}
-                option = name.get(given[0], given[0]).replace("_", "-")
-                raise ConfigError(f"--{option} is for a {other}, not for a {kind}", WHERE)
-        return kind
 
 
 def topology_text(guest: AdHocGuest, run_dir: Path) -> str:
@@ -229,7 +158,7 @@ def run_guest(guest: AdHocGuest, plan: ConsolePlan) -> int:
         LocalError: The processes cannot be started.
     """
     if guest.kind == "program":
-        plan = dataclasses.replace(plan, end_of_input=END_OF_TRANSMISSION)
+        plan = replace(plan, end_of_input=END_OF_TRANSMISSION)
     base = Path(tempfile.mkdtemp(prefix="iovirt-"))
     try:
         text = topology_text(guest, base / "run")

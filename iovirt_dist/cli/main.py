@@ -6,10 +6,9 @@ Exit status: 0 done, 1 the work failed, 2 usage or configuration, 130 interrupte
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import CycloptsError, MissingArgumentError, Parameter, UnknownCommandError
 
@@ -31,6 +30,7 @@ from iovirt_dist.cli.app import (
     starting_topology,
 )
 from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, note, print_json
+from iovirt_dist.cli.running import pattern_of
 from iovirt_dist.errors import ConfigError, ImageError, IovirtError
 from iovirt_dist.topology import default_text
 from iovirt_dist.topology.load import load_running
@@ -230,116 +230,11 @@ def console(
     topology = running_topology(file, host)
     terminal = topology.terminal(guest)
     topology = local_part(topology, topology.controller(terminal.controller))
-    pattern = _pattern(expect)
+    pattern = pattern_of(expect)
     scripted = pattern is not None or not sys.stdin.isatty()
     history_bytes = None if history else 0 if scripted else HISTORY_BYTES
     plan = ConsolePlan(expect=pattern, timeout_s=timeout, history_bytes=history_bytes)
     return attach(RunDir(topology.run_dir), terminal.terminal, plan)
-
-
-_RUN_EXAMPLES = """\
-Example: iovirt run --image bundled:guestos --disk disk.img --command-line run=job
-Example: iovirt run --machine virt --format flat --image u-boot.bin --disk disk.img
-Example: iovirt run --program /bin/busybox --disk disk.img -- sha256sum /dev/vda
-Example: iovirt run --script load.py:main --disk disk.img --parameter depth=64"""
-
-
-@app.command(help_epilogue=_RUN_EXAMPLES)
-def run(  # noqa: PLR0913 - a command's options are its parameters
-    *command: Annotated[str, Parameter(show_default=False)],
-    image: Text = "",
-    program: Text = "",
-    script: Text = "",
-    machine: Annotated[Literal["pc", "virt"] | None, Parameter(show_default=False)] = None,
-    image_format: Annotated[
-        Literal["auto", "elf", "multiboot", "flat", "rom"] | None, Parameter(name="--format", show_default=False)
-    ] = None,
-    payload: Text = "",
-    command_line: Text = "",
-    level: Annotated[Literal["operation", "driver", "syscall"] | None, Parameter(show_default=False)] = None,
-    env: Annotated[list[str] | None, Parameter(name=("--env", "-e"), negative=(), show_default=False)] = None,
-    volume: Annotated[list[str] | None, Parameter(name=("--volume", "-v"), negative=(), show_default=False)] = None,
-    abi: Text = "",
-    parameter: Annotated[
-        list[str] | None, Parameter(name=("--parameter", "-p"), negative=(), show_default=False)
-    ] = None,
-    memory: Text = "",
-    disk: Text = "",
-    disk_size: Text = "",
-    rng: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
-    until: Expect = "",
-    timeout: Timeout = None,
-) -> int:
-    """Run one guest without a topology file, its terminal on this one.
-
-    The guest is a machine (--image), a static Linux program without a kernel
-    (--program), whose exit status this command ends with, or a Python script
-    that drives virtio devices (--script).
-
-    Ends when the guest stops, with Ctrl-], or with --until or --timeout; the
-    end of a piped stdin does not end it, but is the end of a program's input.
-    Nothing stays but the disk image.
-
-    Parameters
-    ----------
-    command
-        Arguments of the program, behind '--' if one begins with a dash.
-    image
-        Machine: bundled:NAME, or a file. Default: bundled:guestos.
-    program
-        Static ELF file. It sees the disk as /dev/vda.
-    script
-        FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION.
-    machine
-        Machine: pc (x86, the default) or virt (riscv64).
-    image_format
-        Machine: what the image is. Default: auto, which looks at it.
-    payload
-        Machine: second image, which the first one starts.
-    command_line
-        Machine: for the image's kernel.
-    level
-        Machine: where its disk is intercepted. Default: operation on pc, driver on virt.
-    env
-        Program: NAME=VALUE of its environment; may be given again.
-    volume
-        Program: HERE:THERE, a file or folder and where it sees that, read-only; may be given again.
-    abi
-        Program: operating system and architecture. Default: what the file says.
-    parameter
-        Script: NAME=VALUE, as in a topology; may be given again.
-    memory
-        RAM size. Default: 32MiB, 64MiB for a program.
-    disk
-        Raw image file; without one the guest has no disk.
-    disk_size
-        Size of a disk image that does not exist yet.
-    rng
-        Have a source of entropy.
-    """
-    from iovirt_dist.cli.adhoc import AdHocGuest, run_guest  # noqa: PLC0415 - keeps --help fast
-    from iovirt_dist.cli.terminal import ConsolePlan  # noqa: PLC0415 - as above
-
-    guest = AdHocGuest(
-        image=image,
-        program=program,
-        script=script,
-        machine=machine or "",
-        image_format=image_format or "",
-        payload=payload,
-        command_line=command_line,
-        level=level or "",
-        arguments=command,
-        environment=tuple(env or ()),
-        volumes=tuple(volume or ()),
-        abi=abi,
-        parameters=tuple(parameter or ()),
-        memory=memory,
-        disk=disk,
-        disk_size=disk_size,
-        rng=rng,
-    )
-    return run_guest(guest, ConsolePlan(expect=_pattern(until), timeout_s=timeout, history_bytes=None, quiet_s=None))
 
 
 @app.command(help_epilogue="Example: iovirt doctor --json")
@@ -348,15 +243,6 @@ def doctor(*, file: RunningFile = None, host: Host = "", json: Json = False) -> 
     from iovirt_dist.cli.doctor import show_doctor  # noqa: PLC0415 - keeps --help fast
 
     return show_doctor(running_topology(file, host), as_json=json)
-
-
-def _pattern(text: str) -> re.Pattern[str] | None:
-    if not text:
-        return None
-    try:
-        return re.compile(text, re.MULTILINE)
-    except re.error as error:
-        raise ConfigError(f"not a regular expression: {error}", f"'{text}'") from None
 
 
 def _usage(error: CycloptsError) -> str:

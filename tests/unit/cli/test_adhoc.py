@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from iovirt_dist.cli.adhoc import AdHocGuest, ended_reason, guest_status, topology_text
+from iovirt_dist.cli.adhoc import ended_reason, guest_status, topology_text
+from iovirt_dist.cli.adhoc_guest import AdHocGuest
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.platform.level import Level
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from iovirt_dist.cli.adhoc import AdHocGuest, topology_text
+from iovirt_dist.cli.adhoc import topology_text
 from iovirt_dist.cli.adhoc_errors import in_options
+from iovirt_dist.cli.adhoc_guest import AdHocGuest
 from iovirt_dist.errors import ConfigError, ImageError, LocalError
 from iovirt_dist.topology import Origin, topology_from_text
 
