@@ -53,6 +53,10 @@ class Arbiter:
         self._served = 0
         self._latest = 0
 
+    def __bool__(self) -> bool:
+        """Whether commands wait."""
+        return bool(self._ready)
+
     def set_weights(self, weights: Mapping[str, int]) -> None:
         """Set weights by peer, 1..255; a peer without has 1. They hold for what is taken from now on."""
         self._weights = dict(weights)

@@ -39,6 +39,9 @@ MAX_CLOSED_PAIRS: Final = 64
 NO_LIMIT: Final = UNLIMITED
 """Room of a device that takes everything at once."""
 
+CONTENDED_DEPTH: Final = 32
+"""So many commands may be in a device in any case while peers with weights compete: a batch."""
+
 _queues_of = attrgetter("queues")
 
 _new = tuple.__new__
@@ -182,6 +185,7 @@ class QueuePairs:
     def set_weights(self, weights: Mapping[str, int]) -> None:
         """Set the peers' shares from now on, as `weights` of the constructor."""
         self._arbiter.set_weights(weights)
+        self._weighted = any(weight != 1 for weight in weights.values())
 
     def shares(self) -> dict[str, PairShare]:
         """What each known peer has had of the device."""
@@ -250,6 +254,38 @@ class QueuePairs:
         queues.submission.extend(new)
         if queues.submission and not queues.scheduled:
             self._arbiter.enter(queues)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to `take`."""
+        return bool(self._arbiter)
+
+    @property
+    def paced(self) -> bool:
+        """Whether shares may be at stake: weights differ, and more than one peer is there.
+
+        What a device has taken can be arbitrated no more, and what is in the socket not yet. So a device that could
+        take everything as it comes should then wait, so that weights have an effect, until all messages that are there
+        were received, and that is when the `deadline_ns` comes that it gives; and take no more than `room`.
+        """
+        return self._weighted and len(self._open) > 1
+
+    def room(self, most: int) -> int:
+        """How many of `most` commands a device may take.
+
+        Where peers compete by weight, so few that nobody's share is more than three quarters of what he has in flight:
+        the rest waits where it can be arbitrated.
+        """
+        if not self.paced:
+            return most
+        busy = [queues for queues in self._peers.values() if queues.outstanding]
+        if len(busy) < 2:
+            return most
+        weight = self._arbiter.weight
+        total = sum([weight(queues.peer) for queues in busy])
+        fair = min([len(queues.outstanding) * total // weight(queues.peer) for queues in busy]) * 3 // 4
+        inside = sum([len(queues.outstanding) - len(queues.submission) for queues in busy])
+        return max(min(max(fair, CONTENDED_DEPTH) - inside, most), 0)
 
     def take(self, room: int, room_bytes: int = NO_LIMIT) -> list[OutstandingCommand]:
         """Take commands by weighted round robin between the pairs, a burst from each.

@@ -24,6 +24,7 @@ from iovirt_dist.mux.merge import DEFAULT_LIMITS, Limits, Merged, merge
 from iovirt_dist.mux.multiqueue import MultiQueue
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import Opcode, Status
+from iovirt_dist.wire.payload import split_payload
 
 RETRIED: Final = frozenset({Status.MEDIUM_ERROR, Status.OUT_OF_RANGE, Status.BAD_LENGTH})
 """Outcomes that may be one part's fault."""
@@ -99,6 +100,13 @@ class Merging:
             for part in request.parts:
                 _end(part, status, b"", now_ns)
 
+    def succeeded_many(
+        self, requests: Sequence[Request], lengths: Sequence[int], frames: Sequence[Buffer], now_ns: int
+    ) -> None:
+        """End the requests of merged commands that ended with OK."""
+        for request, data in zip(requests, split_payload(frames, lengths), strict=True):
+            self.completed(request, Status.OK, data, now_ns)
+
     def forget(self, guest: int) -> None:
         """A guest instance is gone."""
         prefix = RequestId(guest, 0, 0).pack()[:4]
@@ -111,6 +119,7 @@ class Merging:
         guest, number, sequence = RequestId.unpack(first.id)
         id_ = RequestId(guest, merged_queue(number, len(parts)), sequence).pack()
         carrier = DeviceQueue(guest, number, queue.unit, self, _Uncounted(), _never)
+        carrier.batches = self
         data = command.data() if command.opcode is Opcode.WRITE else b""
         ordered = not command.overlapping and all(before.offset < after.offset for before, after in pairwise(parts))
         return MergedRequest(carrier, 0, id_, command.opcode, command.offset, command.length, data, parts, ordered)

@@ -27,6 +27,7 @@ from iovirt_dist.controllers.base import (
     QueuePairClosed,
     QueuePairOpened,
     QueuePairs,
+    TimerFired,
 )
 from iovirt_dist.controllers.block.extents import BLOCK_BYTES, Durability, ExtentTable, Unit
 from iovirt_dist.controllers.block.operation import Operation
@@ -156,13 +157,16 @@ class BlockController:
         """Flushes of this round that had nothing to wait for."""
         self._covered: list[OutstandingCommand] | None = None
         """Requests that the running sync will let complete, None while none runs."""
+        self._now_ns = 0
 
-    def handle(self, event: BlockEvent, now_ns: int) -> list[BlockAction]:  # noqa: ARG002 - the contract of cores; nothing is timed here
+    def handle(self, event: BlockEvent, now_ns: int) -> list[BlockAction]:
         """Take an event; return completions first, then a sync, then accesses."""
+        self._now_ns = now_ns
         handler = self._handlers.get(type(event))
         if handler is not None:
             handler(event)
-        self._start_commands()
+        if not self.pairs.paced or type(event) is TimerFired:
+            self._start_commands()
         actions: list[BlockAction] = [*self.pairs.collect()]
         if self._unsynced and self._covered is None:
             self._covered, self._unsynced, self._dirty = self._unsynced, [], False
@@ -177,13 +181,14 @@ class BlockController:
         return actions
 
     def deadline_ns(self) -> int | None:
-        """Nothing is timed."""
-        return None
+        """At once, where peers compete by weight: the next round is theirs whose messages have come by then."""
+        paced = self.pairs.paced and self.pairs.waiting and self.pairs.room(MAX_ACTIVE - len(self._active)) > 0
+        return self._now_ns if paced else None
 
     def _start_commands(self) -> None:
         """Take commands until something is at the storage or nothing is left; what follows waits for its outcome."""
         while not self._operations:
-            taken = self.pairs.take(MAX_ACTIVE - len(self._active), ROUND_BYTES)
+            taken = self.pairs.take(self.pairs.room(MAX_ACTIVE - len(self._active)), ROUND_BYTES)
             if not taken:
                 return
             entering = [operation for command in taken if (operation := self._start(command)) is not None]

@@ -5,6 +5,10 @@ queue pairs take turns by weight and by what they ask for (see `controllers.arbi
 at once waits longer and nobody else does. A command gets what it asks for, up to
 `MAX_GET_BYTES`; where the source gave less than was drawn, the last ones get less, but at least one byte, or fail.
 
+Behind a draw comes a pause, until the `deadline_ns` that the core then gives, which is at once: messages that came
+meanwhile are received by then and take part in the next one. Else a peer with much in its queue would be served to its
+end before anybody else was heard.
+
 Bytes are given out once. A command that is submitted again after its completion was lost gets fresh ones.
 """
 
@@ -34,6 +38,9 @@ DRAW_BYTES: Final = 256 << 10
 
 DRAW_COMMANDS: Final = 256
 """Most commands that share a draw."""
+
+QUEUE_CREDITS: Final = 64
+"""Depth of a queue pair: 4 MiB of the largest requests, some ten milliseconds that a small one may find before it."""
 
 UNIT: Final = 0
 _NAMES: Final = frozenset({b"", b"entropy"})
@@ -76,7 +83,7 @@ class RngController:
         errors: Commands completed with MEDIUM_ERROR.
     """
 
-    def __init__(self, queue_credits: int = 256, burst: int = 8) -> None:
+    def __init__(self, queue_credits: int = QUEUE_CREDITS, burst: int = 8) -> None:
         self.pairs = QueuePairs(queue_credits, burst)
         self.bytes_given = 0
         self.errors = 0
@@ -87,22 +94,25 @@ class RngController:
             EntropyDrawn: self._drawn,
         }
         self._drawing: list[OutstandingCommand] = []
+        self._now_ns = 0
 
-    def handle(self, event: RngEvent, now_ns: int) -> list[RngAction]:  # noqa: ARG002 - the contract of cores; nothing is timed here
+    def handle(self, event: RngEvent, now_ns: int) -> list[RngAction]:
         """Take an event; return completions first, then a draw."""
+        self._now_ns = now_ns
         handler = self._handlers.get(type(event))
         if handler is not None:
             handler(event)
         draw: list[RngAction] = []
-        while not self._drawing and (taken := self.pairs.take(DRAW_COMMANDS, DRAW_BYTES)):
+        pause = type(event) is EntropyDrawn
+        while not self._drawing and not pause and (taken := self.pairs.take(DRAW_COMMANDS, DRAW_BYTES)):
             self._drawing = [command for command in taken if self._accepts(command)]
             if self._drawing:
                 draw.append(DrawEntropy(sum(map(_asked, self._drawing))))
         return [*self.pairs.collect(), *draw]
 
     def deadline_ns(self) -> int | None:
-        """Nothing is timed."""
-        return None
+        """At once, while commands wait and no draw is under way."""
+        return self._now_ns if self.pairs.waiting and not self._drawing else None
 
     def _accepts(self, command: OutstandingCommand) -> bool:
         """Whether a command takes part in the draw; otherwise it is ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from iovirt_dist.controllers.base import (
+    CONTENDED_DEPTH,
     MAX_CLOSED_PAIRS,
     CommandsSubmitted,
     CompleteCommands,
@@ -293,3 +294,42 @@ def test_peer_of_a_new_epoch_owes_what_its_last_life_overdrew() -> None:
     pairs.submit(CommandsSubmitted(3, _reads(1), []))
 
     assert _sequences(pairs) == [*range(11, 19), 1]
+
+
+def test_room_is_small_only_while_peers_with_weights_compete() -> None:
+    """Everything that is in the device counts, what waits does not."""
+    pairs = _pairs("a", "b", queue_credits=100)
+    rooms = [pairs.room(64)]
+    pairs.set_weights({"b": 3})
+    pairs.submit(CommandsSubmitted(1, _reads(*range(40)), []))
+    rooms.append(pairs.room(64))
+    pairs.submit(CommandsSubmitted(2, _reads(*range(50, 90)), []))
+    rooms += [pairs.room(64), pairs.room(4)]
+    pairs.take(20)
+    rooms.append(pairs.room(64))
+    pairs.take(20)
+    rooms.append(pairs.room(64))
+
+    assert rooms == [64, 64, 39, 4, 19, 0]  # 3 of 4 parts of 53, of which the second may have 40
+
+
+def test_room_is_for_a_batch_however_little_somebody_has_in_flight() -> None:
+    """One who asks for little does not hold the device up."""
+    pairs = _pairs("a", "b", queue_credits=100)
+    pairs.set_weights({"b": 255})
+    pairs.submit(CommandsSubmitted(1, _reads(*range(64)), []))
+    pairs.submit(CommandsSubmitted(2, _reads(100), []))
+
+    assert pairs.room(64) == CONTENDED_DEPTH
+
+
+def test_pairs_are_paced_where_weights_differ_and_several_are_open() -> None:
+    """Whoever is gone does not matter."""
+    pairs = _pairs("a", "b")
+    paced = [pairs.paced]
+    pairs.set_weights({"a": 1, "b": 2})
+    paced.append(pairs.paced)
+    pairs.closed(QueuePairClosed(1))
+    paced.append(pairs.paced)
+
+    assert paced == [False, True, False]

@@ -11,6 +11,7 @@ from iovirt_dist.controllers.base import (
     CompleteCommands,
     QueuePairClosed,
     QueuePairOpened,
+    TimerFired,
 )
 from iovirt_dist.controllers.rng.core import (
     DRAW_BYTES,
@@ -113,7 +114,9 @@ def test_commands_during_a_draw_wait_for_the_next() -> None:
 
     assert waiting == []
     assert _done(actions) == [(1, 1)]
-    assert actions[-1] == DrawEntropy(32)
+    assert core.deadline_ns() == 0
+    assert core.handle(TimerFired(), 0) == [DrawEntropy(32)]
+    assert core.deadline_ns() is None
 
 
 def test_peer_that_asks_for_much_does_not_hold_another_up() -> None:
@@ -122,11 +125,51 @@ def test_peer_that_asks_for_much_does_not_hold_another_up() -> None:
     _submit(core, _get(100))
     _submit(core, *[_get(n, MAX_GET_BYTES) for n in range(1, 33)], pair=1)
     _submit(core, _get(1), _get(2), pair=2)
-    (_, draw) = core.handle(EntropyDrawn(bytes(16)), 0)
+    core.handle(EntropyDrawn(bytes(16)), 0)
+    (draw,) = core.handle(TimerFired(), 0)
 
     assert isinstance(draw, DrawEntropy)
     assert draw.length <= DRAW_BYTES + MAX_GET_BYTES
     assert {(2, 1), (2, 2)} < set(_done(core.handle(EntropyDrawn(bytes(draw.length)), 0)))
+
+
+def test_message_that_comes_between_two_draws_takes_part_in_the_next() -> None:
+    """A peer with a full queue is not served to its end before others are heard."""
+    core = _core("greedy", "modest")
+    (draw,) = _submit(core, *[_get(n, MAX_GET_BYTES) for n in range(1, 65)], pair=1)
+    assert isinstance(draw, DrawEntropy)
+    core.handle(EntropyDrawn(bytes(draw.length)), 0)
+
+    (small,) = _submit(core, _get(1, 32), pair=2)
+
+    assert isinstance(small, DrawEntropy)
+    assert (2, 1) in _done(core.handle(EntropyDrawn(bytes(small.length)), 0))
+
+
+def test_endless_large_requests_leave_small_ones_their_share() -> None:
+    """Each small request is in the next draw or the one after it, and who asks for much gets the rest."""
+    core = _core("greedy", "modest")
+    greedy = modest = draws = 0
+    waiting: dict[int, int] = {}
+    actions = _submit(core, *[_get(n, MAX_GET_BYTES) for n in range(1, 65)], pair=1)
+    while draws < 60:
+        if not waiting:
+            waiting[modest + 1] = draws
+            actions += _submit(core, _get(modest + 1, 32), pair=2)
+        (draw,) = [action for action in actions if isinstance(action, DrawEntropy)] or core.handle(TimerFired(), 0)
+        assert isinstance(draw, DrawEntropy)
+        draws += 1
+        actions = core.handle(EntropyDrawn(bytes(draw.length)), 0)
+        done = _done(actions)
+        for _, sequence in [entry for entry in done if entry[0] == 2]:
+            assert draws - waiting.pop(sequence) <= 2
+            modest += 1
+        for _, sequence in [entry for entry in done if entry[0] == 1]:
+            greedy += 1
+            actions = [*actions, *_submit(core, _get(sequence + 64, MAX_GET_BYTES), pair=1)]
+
+    assert modest >= 29
+    assert greedy >= 59 * 3
 
 
 def test_source_that_gives_less_leaves_the_last_ones_with_less_or_an_error() -> None:
