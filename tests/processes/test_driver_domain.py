@@ -123,9 +123,10 @@ def guest_results(topology: LiveTopology) -> dict[str, dict[str, Any]]:
     return {name: statuses[name].content["results"] for name in GUESTS}
 
 
+@pytest.mark.timeout(300)  # half a second for each kill, and ten times as much where many want the CPU
 async def test_twenty_kills_under_load_lose_nothing_and_no_guest_sees_an_error(iovirt: TopologyFactory) -> None:
     """Concept C9: each time the domain is back, requests in flight are submitted again, and the guests have waited."""
-    topology = iovirt.prepare(tables({"depth": 32}))
+    topology = iovirt.prepare(tables({"depth": 32, "rest": 0.005}))
     chance, pid = random.Random(9), 0
     with supervised(topology):
         before = dict.fromkeys(GUESTS, NONE)

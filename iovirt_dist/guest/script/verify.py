@@ -16,6 +16,7 @@ Parameters, all optional:
     requests = 0            # end after so many, if not 0
     devices = ["disk"]      # of "disk", "rng" and "console": those that take part
     interval = 0.02         # seconds between two lines, and between two draws
+    rest = 0.0              # seconds from completions to the next requests
     interrupts = false      # have the disk interrupt; otherwise it is polled
     seed = 1                # of the order
 
@@ -44,6 +45,8 @@ from iovirt_dist.virtio.block import SECTOR_BYTES, BlockRequest, BlockStatus
 
 DEVICES: Final = ("disk", "rng", "console")
 DRAW_BYTES: Final = 64
+MOST_DRAWS: Final = 65536
+"""Draws that are remembered at once."""
 STOP_LINE: Final = b"stop"
 
 _STAMP_BYTES: Final = 16
@@ -56,6 +59,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "requests": 0,
     "devices": ["disk"],
     "interval": 0.02,
+    "rest": 0.0,
     "interrupts": False,
     "seed": 1,
 }
@@ -73,6 +77,7 @@ class VerifyPlan:
     requests: int
     devices: tuple[str, ...]
     interval_ns: int
+    rest_ns: int
     interrupts: bool
     seed: int
 
@@ -104,6 +109,7 @@ def verify_plan(parameters: Mapping[str, Any]) -> VerifyPlan:
         "seconds": (0 <= given["seconds"] <= 1e6, "0 or more"),
         "requests": (given["requests"] >= 0, "0 or more"),
         "interval": (0 < given["interval"] <= 60, "seconds, at most 60"),
+        "rest": (0 <= given["rest"] <= 60, "seconds, at most 60"),
         "devices": (devices and all(one in DEVICES for one in devices), f"some of {', '.join(DEVICES)}"),
     }
     for name, (fine, expected) in limits.items():
@@ -118,6 +124,7 @@ def verify_plan(parameters: Mapping[str, Any]) -> VerifyPlan:
         given["requests"],
         tuple(devices),
         int(given["interval"] * 1e9),
+        int(given["rest"] * 1e9),
         given["interrupts"],
         given["seed"],
     )
@@ -258,6 +265,8 @@ class _Verification:
         while not self._over():
             self._submit(disk, in_flight, [model.next() for _ in range(disk.free)])
             await self._collect(disk, in_flight)
+            if plan.rest_ns:
+                await self._guest.sleep(plan.rest_ns / 1e9)
         while in_flight:
             await self._collect(disk, in_flight)
         try:
@@ -301,6 +310,8 @@ class _Verification:
             self._waited("rng", begin_ns)
             self._counts["draws"] += 1
             self._counts["repeats"] += len(data) != DRAW_BYTES or data[:_STAMP_BYTES] in seen
+            if len(seen) == MOST_DRAWS:
+                seen.clear()
             seen.add(data[:_STAMP_BYTES])
             self.publish()
             await self._guest.sleep(self._plan.interval_ns / 1e9)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from iovirt_dist.cli.config import show_config
+from iovirt_dist.cli.config import config_rows, show_config
 from iovirt_dist.cli.main import main
 from iovirt_dist.topology import Origin, default_text, topology_from_text
 
@@ -117,3 +117,31 @@ def test_config_says_what_guests_may_have_of_their_devices(tmp_path: Path, capsy
     assert "disk.qos=iops:1000,burst:20ms" in table
     assert document["guests"]["guest"]["qos"]["disk"]["iops"] == 1000
     assert document["controllers"]["disk0"]["scheduler"] == "drr"
+
+
+DOMAIN = """
+[hypervisor.hv0]
+[driver_domain.dom0]
+[controller.disk0]
+kind = "block"
+image = "d.img"
+size = "1MiB"
+driver = "dom0"
+[controller.rng0]
+kind = "rng"
+[controller.tty0]
+kind = "console"
+driver = "dom0"
+"""
+
+
+def test_config_lists_devices_below_the_domain_that_serves_them(tmp_path: Path) -> None:
+    """The native one is a process."""
+    topology = topology_from_text(DOMAIN, Origin("t.toml", tmp_path / "t.toml", tmp_path))
+    assert config_rows(topology) == [
+        ("rng0", "rng", ""),
+        ("dom0", "driver domain", "serves disk0, tty0"),
+        ("disk0", "block", "in dom0 d.img 1MiB write-through: all 1MiB@0B"),
+        ("tty0", "console", "in dom0"),
+        ("hv0", "hypervisor", ""),
+    ]

@@ -81,3 +81,13 @@ def test_select_none_of_the_kind_raises(environ: dict[str, str]) -> None:
     """A service that the topology does not use says so."""
     with pytest.raises(ConfigError, match=r"which block\?; there is none"):
         select("block", [], environ)
+
+
+def test_select_finds_a_driver_domain_and_not_the_controllers_that_it_serves(tmp_path: Path) -> None:
+    """They have no process of their own."""
+    text = '[hypervisor.hv0]\n[driver_domain.dom0]\n[controller.rng0]\nkind = "rng"\ndriver = "dom0"\n'
+    (tmp_path / "t.toml").write_text(text)
+    environ = {"IOVIRT_TOPOLOGY": str(tmp_path / "t.toml")}
+    assert select("driver_domain", [], environ).spec.devices == ("rng0",)
+    with pytest.raises(ConfigError, match=r"which rng\?; there is none"):
+        select("rng", [], environ)

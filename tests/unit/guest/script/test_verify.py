@@ -112,6 +112,14 @@ def test_console_prints_numbered_lines_until_stop_is_typed() -> None:
     assert board.terminal.shown.decode().split("\r\n")[:-1] == shown
 
 
+def test_rest_comes_between_completions_and_the_next_requests() -> None:
+    """A hundredth of a second each, and there are at least 600 requests of at most 8 at a time."""
+    board = Board(bytes(MIB))
+    found = verified(board, rest=0.01)
+    assert found["requests"] >= 600
+    assert board.now_ns >= 600 / 8 * 0.01e9
+
+
 def test_pause_is_the_longest_wait_for_the_disk() -> None:
     """The disk rests for 50 steps once."""
     board = Board(bytes(MIB))
@@ -162,6 +170,7 @@ def test_model_reads_only_what_was_acknowledged() -> None:
         ({"block": "x"}, "parameters.block"),
         ({"seconds": True}, "parameters.seconds: expected something like 5.0, got True"),
         ({"interval": 0}, "parameters.interval: expected seconds, at most 60, got 0"),
+        ({"rest": -1.0}, "parameters.rest: expected seconds, at most 60, got -1.0"),
     ],
 )
 def test_plan_refuses_what_cannot_be(parameters: dict[str, Any], message: str) -> None:
