@@ -172,8 +172,8 @@ class NetTable(DeviceTable, frozen=True, kw_only=True):
     storm_limit: StormLimit = 1000
     """Frames to many (broadcast, multicast, unknown address) that each guest may send in a second; 0 for any number."""
     uplink: str = ""
-    """Linux TAP interface that is one more port of the switch; created if absent, which needs CAP_NET_ADMIN; empty for
-    none."""
+    """Linux TAP interface that is one more port of the switch, in VLAN 1; created if absent, which needs CAP_NET_ADMIN;
+    empty for none. Who is behind it sees the built-in host, too, with its DHCP server."""
     tap: str = ""
     """Capture file (pcap) of all frames, each once; relative to the topology file's folder; empty for none."""
     responder: ResponderTable | None = None

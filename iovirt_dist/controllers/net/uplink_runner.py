@@ -166,7 +166,7 @@ class Uplink:
         if isinstance(error, BlockingIOError) or error.errno in (*_GONE, self._refused_for):
             return
         self._refused_for = error.errno or errno.EIO
-        why = "it is down: ip link set up" if error.errno == errno.EIO else error.strerror
+        why = f"it is down: ip link set {self._name} up" if error.errno == errno.EIO else error.strerror
         _log.warning("uplink %s takes no frames: %s", self._name, why)
 
     def _lost(self, error: OSError) -> None:

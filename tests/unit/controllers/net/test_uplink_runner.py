@@ -165,6 +165,20 @@ def test_uplink_that_refuses_drops_and_says_why_once(caplog: pytest.LogCaptureFi
     assert len(caplog.records) == lines
 
 
+def test_uplink_that_refuses_again_after_it_took_frames_says_so_again(caplog: pytest.LogCaptureFixture) -> None:
+    """It was set down a second time."""
+    bench = Bench()
+
+    with caplog.at_level(logging.WARNING):
+        for refusal in (errno.EIO, 0, errno.EIO):
+            bench.interface.refusal = refusal
+            bench.uplink.send([FRAME])
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "uplink tap0 takes no frames: it is down: ip link set tap0 up"
+    ] * 2
+
+
 def test_uplink_that_was_taken_away_is_looked_for_until_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
     """Frames that came before are delivered, those for it meanwhile dropped."""
     bench = Bench()
