@@ -151,14 +151,14 @@ class HostControl:
 
 
 def ask_hosts(
-    topology: Topology, requests: Mapping[str, AnyRequest], deadline_s: float = DEADLINE_S
+    topology: Topology, requests: Mapping[str, AnyRequest], deadline_s: float | None = None
 ) -> dict[str, AnyReply]:
     """Ask hosts, all at once; the host that the topology is the part of answers from its files.
 
     Args:
         topology: A host's part, or all of it.
         requests: By host; with the key ``""`` in a topology that names no hosts.
-        deadline_s: How long to wait for all of them together.
+        deadline_s: How long to wait for all of them together; `DEADLINE_S` if None.
 
     Returns:
         A reply for each; `Refused` says that one is out of reach, too.
@@ -177,7 +177,7 @@ def ask_hosts(
                     replies[host] = Refused(request.number, str(error)[:1024])
                 else:
                     ports[host].send(ONLY_PEER, [encode(request)])
-        deadline = time.monotonic() + deadline_s
+        deadline = time.monotonic() + (DEADLINE_S if deadline_s is None else deadline_s)
         for host, port in ports.items():
             replies[host] = _await_reply(port, requests[host], topology.hosts[topology.at(host).host], deadline)
     finally:

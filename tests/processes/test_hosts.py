@@ -66,38 +66,6 @@ def test_console_of_a_guest_is_where_its_controller_is(hosts: TwoHosts) -> None:
     assert "'tty0' is on host 'a', not on 'b'; say --host a" in elsewhere.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("up",), "which host is this?; say --host: a, b"),
-        (("up", "--host", "c"), "no host 'c'; hosts: a, b"),
-        (("down",), "which host?; say --host: a, b"),
-        (("logs",), "which host?; say --host: a, b"),
-        (("scale", "--host", "b", "load=1"), "host 'b' is not up in "),
-        (("scale", "load=1"), "host 'a' does not answer at tcp://127.0.0.1:"),
-    ],
-)
-def test_command_about_a_host_that_is_missing_says_so_in_a_line(
-    hosts: TwoHosts, arguments: tuple[str, ...], message: str
-) -> None:
-    """What, where and what to do."""
-    done = hosts.iovirt(*arguments)
-
-    assert done.returncode in (1, 2)
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
-def test_host_is_chosen_by_the_environment(hosts: TwoHosts) -> None:
-    """As a Procfile's ``.env`` does; an option comes before it."""
-    hosts.environ["IOVIRT_HOST"] = "b"
-
-    mine = hosts.answer("config")
-    other = hosts.answer("config", "--host", "a")
-
-    assert (mine["host"], other["host"]) == ("b", "a")
-
-
 def test_control_address_that_is_taken_ends_up_in_a_line(hosts: TwoHosts) -> None:
     """Nothing was started, nothing is left."""
     control = next(line for line in hosts.file.read_text().splitlines() if line.startswith("control_port"))
