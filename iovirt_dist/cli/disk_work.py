@@ -30,7 +30,8 @@ from iovirt_dist.errors import ConfigError, LocalError
 from iovirt_dist.topology import BlockSpec, Topology
 from iovirt_dist.topology.units import format_size
 
-STDOUT_NAMES: Final = ("-", "/dev/stdout")
+STDOUT: Final = "/dev/stdout"
+"""May stand for a plain file, which must not be replaced below whoever has it open."""
 
 
 def create_disk(topology: Topology, name: str, source: Path | None, *, as_json: bool) -> int:
@@ -65,7 +66,7 @@ def export_disk(topology: Topology, name: str, target: Path, *, as_json: bool) -
     """
     disk = find_disk(topology, name)
     _check_target(topology, target)
-    with _content(disk) as (storage, offset), replacing(target.absolute(), disk.extent.size_bytes) as fd:
+    with _content(disk) as (storage, offset), replacing(target.resolve(), disk.extent.size_bytes) as fd:
         copy_storage(storage, offset, disk.extent.size_bytes, fd, f"export {disk.label}")
     return _done("exported", disk, disk.extent.size_bytes, as_json=as_json, file=target)
 
@@ -128,7 +129,7 @@ def _require_there(disk: Disk) -> None:
 
 def _check_target(topology: Topology, target: Path) -> None:
     """Refuse to replace what is no plain file, or an image of the topology itself."""
-    if str(target) in STDOUT_NAMES or (target.exists() and not stat.S_ISREG(target.stat().st_mode)):
+    if str(target) == STDOUT or (target.exists() and not stat.S_ISREG(target.stat().st_mode)):
         raise ConfigError("is no plain file", f"'{target}'", "name a file to be written")
     for spec in topology.controllers.values():
         if not isinstance(spec, BlockSpec) or not target.exists():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from iovirt_dist.controllers.locking import lock_holder, lock_medium
+from iovirt_dist.controllers.locking import lock_holder, lock_holder_pid, lock_medium
 from iovirt_dist.errors import ImageError
 
 
@@ -62,6 +62,15 @@ def test_lock_holder_that_the_kernel_does_not_tell_is_another_process(
 
     assert lock_holder(descriptors[0], locks) == "another process"
     assert lock_holder(descriptors[0], tmp_path / "absent") == "another process"
+
+
+def test_lock_holder_pid_is_that_of_the_owner(descriptors: tuple[int, int]) -> None:
+    """None while nobody holds it."""
+    before = lock_holder_pid(descriptors[0])
+
+    lock_medium(descriptors[0], Path("disk.img"))
+
+    assert (before, lock_holder_pid(descriptors[1])) == (None, os.getpid())
 
 
 def test_lock_holder_that_has_ended_is_named_by_number(descriptors: tuple[int, int], tmp_path: Path) -> None:

@@ -174,6 +174,33 @@ def test_topology_contradictory_raises_with_both_sides(text: str, message: str) 
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize("writer_first", [True, False])
+def test_extent_below_an_overlay_that_somebody_writes_is_refused(writer_first: bool) -> None:
+    """The overlay's base would change below it; the order in the file does not matter."""
+    overlay = BOB + 'devices = {disk = "disk0", overlay = true}\n'
+    writer = GUEST + 'devices.disk = "disk0"\n'
+    text = HEAD + DISK + (writer + overlay if writer_first else overlay + writer)
+
+    with pytest.raises(ConfigError) as caught:
+        resolve(text)
+
+    assert str(caught.value) == (
+        "t.toml: guest: guest 'alice' writes extent 'disk0/all', the base of 'bob';"
+        " set overlay = true for 'alice', too, or make the extent read_only = true"
+    )
+
+
+def test_overlays_of_a_controller_are_those_of_its_guests() -> None:
+    """By unit: the extent at the guest's name; whoever has no overlay has none."""
+    disk = DISK + "extents.a = {size = 512, read_only = true}\n"
+    guests = BOB + 'count = 2\ndevices = {disk = "disk0/a", overlay = true}\n' + GUEST + 'devices.disk = "disk0/a"\n'
+
+    topology = resolve(HEAD + disk + guests)
+
+    assert topology.overlays_of("disk0") == {"a@bob-1", "a@bob-2"}
+    assert topology.overlays_of("tty0") == frozenset()
+
+
 def test_guests_may_share_a_read_only_extent() -> None:
     """Only a second writer is refused."""
     disk = DISK + "extents.a = {size = 512, read_only = true}\n"
