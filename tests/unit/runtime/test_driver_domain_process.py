@@ -170,6 +170,31 @@ async def test_domain_whose_last_device_cannot_be_opened_gives_the_others_back(t
     assert client.drawn == [32]
 
 
+async def test_domain_serves_a_switch_too(topology: Topology) -> None:
+    """Its ports are the topology's guests."""
+    tables = {"kind": "net", "driver": "dom0", "responder": {"address": "10.0.0.1/24"}}
+    folder = topology.run_dir / "n"
+    folder.mkdir()
+    rng = {"kind": "rng", "driver": "dom0"}
+    networked = write_topology(
+        None,
+        folder,
+        {
+            "controller": {"sw0": tables, "rng0": rng},
+            "driver_domain": {"dom0": {}},
+            "guest": {"guest": {"machine": "virt", "image": "x.bin", "devices": {"net": "sw0"}}},
+        },
+    )
+    async with serving(networked) as domain:
+        with closing(Hypervisor(networked.controller("sw0"), "guest")) as hypervisor:
+            await hypervisor.until_idle()
+            identity = hypervisor.pair.use("guest").identity
+        devices = domain.status()["devices"]
+    assert identity is not None
+    assert {name: device["kind"] for name, device in devices.items()} == {"sw0": "net", "rng0": "rng"}
+    assert devices["sw0"]["classes"]["NetController"] == "iovirt_dist.controllers.net.core"
+
+
 def test_make_device_knows_every_kind(topology: Topology) -> None:
     """Each is what the controller's own process would serve."""
     disk, rng = (make_device(topology, topology.controller(name)) for name in ("disk0", "rng0"))
