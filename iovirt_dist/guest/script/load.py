@@ -37,9 +37,8 @@ from typing import Any, Final
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.guest.script.disk import BlockIo, Disk, open_disk
 from iovirt_dist.guest.script.guest import ScriptGuest
+from iovirt_dist.guest.script.parameters import read_parameters
 from iovirt_dist.platform.slots import VirtioSlot
-from iovirt_dist.topology.parse import suggestion
-from iovirt_dist.topology.units import parse_size
 from iovirt_dist.virtio.block import SECTOR_BYTES, BlockFeature, BlockRequest, BlockStatus
 from iovirt_dist.virtio.features import Feature, mask
 
@@ -49,6 +48,9 @@ PLANNED: Final = 8192
 MAX_LATENCIES: Final = 250_000
 
 MAX_WINDOWS: Final = 600
+
+MAX_SECONDS: Final = 1e6
+"""Of anything; infinity is more."""
 
 _FEATURES: Final = mask(BlockFeature.RO, BlockFeature.FLUSH)
 _DEFAULTS: Final[dict[str, Any]] = {
@@ -98,34 +100,24 @@ def load_plan(parameters: Mapping[str, Any]) -> LoadPlan:
     Raises:
         ConfigError: One is unknown or not what it may be.
     """
-    for name in parameters:
-        if name not in _DEFAULTS:
-            raise ConfigError("unknown parameter", f"parameters.{name}", suggestion(name, _DEFAULTS))
-    given = {**_DEFAULTS, **parameters}
-    for name, default in _DEFAULTS.items():
-        kinds = (int, float) if isinstance(default, float) else (int, str) if name == "block" else type(default)
-        if not isinstance(given[name], kinds) or (isinstance(given[name], bool) and not isinstance(default, bool)):
-            raise ConfigError(f"expected something like {default!r}, got {given[name]!r}", f"parameters.{name}")
-    try:
-        block = parse_size(given["block"])
-    except ValueError as error:
-        raise ConfigError(f"{error}, got {given['block']!r}", "parameters.block") from None
-    limits = {
-        "block": (block % SECTOR_BYTES == 0 and 0 < block <= 4 << 20, "whole sectors, at most 4MiB"),
-        "depth": (0 < given["depth"] <= 1024, "1 to 1024"),
-        "batch": (0 < given["batch"] <= given["depth"], "1 to the depth"),
-        "doorbell": (0 <= given["doorbell"] <= given["depth"], "0 to the depth"),
-        "read_percent": (0 <= given["read_percent"] <= 100, "0 to 100"),
-        "request": (given["request"] in ("read", "write", "flush"), '"read", "write" or "flush"'),
-        "pattern": (given["pattern"] in ("random", "sequential"), '"random" or "sequential"'),
-        "seconds": (given["seconds"] >= 0, "0 or more"),
-        "warm_up_seconds": (given["warm_up_seconds"] >= 0, "0 or more"),
-        "window_seconds": (given["window_seconds"] == 0 or given["window_seconds"] >= 0.01, "0, or 0.01 or more"),
-        "requests": (given["requests"] >= 0, "0 or more"),
-    }
-    for name, (fine, expected) in limits.items():
-        if not fine:
-            raise ConfigError(f"expected {expected}, got {given[name]!r}", f"parameters.{name}")
+    read = read_parameters(parameters, _DEFAULTS, {"block"})
+    given = read.values
+    block, window = given["block"], given["window_seconds"]
+    read.check(
+        {
+            "block": (block % SECTOR_BYTES == 0 and 0 < block <= 4 << 20, "whole sectors, at most 4MiB"),
+            "depth": (0 < given["depth"] <= 1024, "1 to 1024"),
+            "batch": (0 < given["batch"] <= given["depth"], "1 to the depth"),
+            "doorbell": (0 <= given["doorbell"] <= given["depth"], "0 to the depth"),
+            "read_percent": (0 <= given["read_percent"] <= 100, "0 to 100"),
+            "request": (given["request"] in ("read", "write", "flush"), '"read", "write" or "flush"'),
+            "pattern": (given["pattern"] in ("random", "sequential"), '"random" or "sequential"'),
+            "seconds": (0 <= given["seconds"] <= MAX_SECONDS, "0 to 1000000"),
+            "warm_up_seconds": (0 <= given["warm_up_seconds"] <= MAX_SECONDS, "0 to 1000000"),
+            "window_seconds": (window == 0 or 0.01 <= window <= MAX_SECONDS, "0, or 0.01 or more"),
+            "requests": (given["requests"] >= 0, "0 or more"),
+        }
+    )
     return LoadPlan(
         given["request"],
         block,
@@ -139,7 +131,7 @@ def load_plan(parameters: Mapping[str, Any]) -> LoadPlan:
         given["doorbell"],
         given["interrupts"],
         given["packed"],
-        int(given["window_seconds"] * 1e9),
+        int(window * 1e9),
         given["seed"],
     )
 

@@ -38,9 +38,8 @@ from iovirt_dist.guest.script.console import open_console
 from iovirt_dist.guest.script.disk import BlockDone, BlockIo, Disk, DiskError, open_disk
 from iovirt_dist.guest.script.entropy import open_entropy
 from iovirt_dist.guest.script.guest import ScriptGuest
+from iovirt_dist.guest.script.parameters import read_parameters
 from iovirt_dist.platform.slots import VirtioSlot
-from iovirt_dist.topology.parse import suggestion
-from iovirt_dist.topology.units import parse_size
 from iovirt_dist.virtio.block import SECTOR_BYTES, BlockRequest, BlockStatus
 
 DEVICES: Final = ("disk", "rng", "console")
@@ -88,33 +87,22 @@ def verify_plan(parameters: Mapping[str, Any]) -> VerifyPlan:
     Raises:
         ConfigError: One is unknown or not what it may be.
     """
-    for name in parameters:
-        if name not in _DEFAULTS:
-            raise ConfigError("unknown parameter", f"parameters.{name}", suggestion(name, _DEFAULTS))
-    given = {**_DEFAULTS, **parameters}
-    for name, default in _DEFAULTS.items():
-        kinds = (int, float) if isinstance(default, float) else (int, str) if name == "block" else type(default)
-        if not isinstance(given[name], kinds) or (isinstance(given[name], bool) and not isinstance(default, bool)):
-            raise ConfigError(f"expected something like {default!r}, got {given[name]!r}", f"parameters.{name}")
-    try:
-        block = parse_size(given["block"])
-    except ValueError as error:
-        raise ConfigError(f"{error}, got {given['block']!r}", "parameters.block") from None
-    devices = given["devices"]
-    limits = {
-        "block": (block % SECTOR_BYTES == 0 and 0 < block <= 4 << 20, "whole sectors, at most 4MiB"),
-        "blocks": (2 <= given["blocks"] <= 1 << 20, "2 to 1048576"),
-        "depth": (0 < given["depth"] <= min(1024, given["blocks"] // 2), "1 to 1024, at most half the blocks"),
-        "read_percent": (0 <= given["read_percent"] <= 100, "0 to 100"),
-        "seconds": (0 <= given["seconds"] <= 1e6, "0 or more"),
-        "requests": (given["requests"] >= 0, "0 or more"),
-        "interval": (0 < given["interval"] <= 60, "seconds, at most 60"),
-        "rest": (0 <= given["rest"] <= 60, "seconds, at most 60"),
-        "devices": (devices and all(one in DEVICES for one in devices), f"some of {', '.join(DEVICES)}"),
-    }
-    for name, (fine, expected) in limits.items():
-        if not fine:
-            raise ConfigError(f"expected {expected}, got {given[name]!r}", f"parameters.{name}")
+    read = read_parameters(parameters, _DEFAULTS, {"block"})
+    given = read.values
+    block, devices = given["block"], given["devices"]
+    read.check(
+        {
+            "block": (block % SECTOR_BYTES == 0 and 0 < block <= 4 << 20, "whole sectors, at most 4MiB"),
+            "blocks": (2 <= given["blocks"] <= 1 << 20, "2 to 1048576"),
+            "depth": (0 < given["depth"] <= min(1024, given["blocks"] // 2), "1 to 1024, at most half the blocks"),
+            "read_percent": (0 <= given["read_percent"] <= 100, "0 to 100"),
+            "seconds": (0 <= given["seconds"] <= 1e6, "0 or more"),
+            "requests": (given["requests"] >= 0, "0 or more"),
+            "interval": (0 < given["interval"] <= 60, "seconds, at most 60"),
+            "rest": (0 <= given["rest"] <= 60, "seconds, at most 60"),
+            "devices": (devices and all(one in DEVICES for one in devices), f"some of {', '.join(DEVICES)}"),
+        }
+    )
     return VerifyPlan(
         block,
         given["blocks"],

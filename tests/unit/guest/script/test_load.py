@@ -93,7 +93,9 @@ def test_pattern_sequential_goes_round() -> None:
         ({"doorbell": 65}, "parameters.doorbell: expected 0 to the depth, got 65"),
         ({"request": "raed"}, 'parameters.request: expected "read", "write" or "flush", got \'raed\''),
         ({"window_seconds": 0.001}, "parameters.window_seconds: expected 0, or 0.01 or more, got 0.001"),
-        ({"seconds": -1}, "parameters.seconds: expected 0 or more, got -1"),
+        ({"seconds": -1}, "parameters.seconds: expected 0 to 1000000, got -1"),
+        ({"warm_up_seconds": float("inf")}, "parameters.warm_up_seconds: expected 0 to 1000000, got inf"),
+        ({"window_seconds": float("nan")}, "parameters.window_seconds: expected 0, or 0.01 or more, got nan"),
         ({"packed": 1}, "parameters.packed: expected something like False, got 1"),
     ],
 )
