@@ -13,7 +13,7 @@ MIB = 1 << 20
 EXTENT_MIB = 4
 
 NOTICE_S = 10.0
-"""A second of lease, half a second between status files, ZeroMQ's own reconnection, and a busy machine."""
+"""Two seconds of lease, half a second between status files, ZeroMQ's own reconnection, and a busy machine."""
 
 
 def tables(guests: dict[str, Any], **topology: Any) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def tables(guests: dict[str, Any], **topology: Any) -> dict[str, Any]:
     extents = {name: {"offset": at * size, "size": size} for at, name in enumerate(guests)}
     disk = {"kind": "block", "image": "disk0.img", "size": len(guests) * size, "extents": extents}
     return {
-        "topology": {"lease": "1s", **topology},
+        "topology": {"lease": "2s", **topology},
         "hypervisor": {"hva": {"host": "a"}, "hvb": {"host": "b"}},
         "controller": {
             "disk0": {**disk, "host": "a"},

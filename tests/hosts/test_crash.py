@@ -49,3 +49,22 @@ async def test_second_hypervisor_of_one_name_replaces_the_first_which_is_told_on
     assert (told, replaced) == (1, 1)
     assert (found["failed"], found["wrong"]) == (0, 0)
     assert "hypervisor hva lost" not in disk.log
+
+
+async def test_kill_of_all_controllers_of_a_host_is_a_pause_for_guests_on_the_other(hosts: HostsFactory) -> None:
+    """The new lives have the old addresses; what was in flight is submitted again; blocks hold what they must."""
+    both = await hosts.up(tables({"far": verifying("hvb")}))
+    a, far = both.at("a"), both.at("b").guest("far")
+    going = await verified(far, 50)
+
+    for name in ("disk0", "tty0"):
+        a.controller(name).kill()
+    await both.at("b").hypervisor().wait_log("controller disk0 lost", NOTICE_S)
+    for name in ("disk0", "tty0"):
+        await a.controller(name).restart()
+    await verified(far, going + 50)
+    await a.controller("tty0").wait_status(lambda s: s.content["hypervisors"] == ["hvb"])
+    found = await verdict(far, a.console("far.hvc0"))
+
+    assert (found["failed"], found["wrong"]) == (0, 0)
+    assert far.log.count("power on") == 1
