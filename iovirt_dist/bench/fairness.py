@@ -12,7 +12,7 @@ from iovirt_dist.bench.sharing import BACKLOGGED, DEPTH
 
 WEIGHTS: Final = {"light": 1, "middle": 2, "heavy": 4}
 FLOOD_DEPTH: Final = 1024
-"""As much as a load may have; the disk's ring holds a third of it, and the flood has that filled all the time."""
+"""As much as a load may ask for; the disk's ring holds 85 requests, and the flood keeps it full."""
 NEIGHBOURS: Final = 3
 """Guests beside the honest one; in the second half one of them floods."""
 WEIGHT_ERROR_PERCENT: Final = 5.0
@@ -39,13 +39,17 @@ class Span(NamedTuple):
 
 
 def measure_weights(span: Span, tell: Callable[[str], None]) -> list[Result]:
-    """Let three guests with weights load one disk.
+    """Let three guests with weights write to one disk.
+
+    Writes are made stable one batch after another, so that the controller is what everybody waits for; where guests
+    wait for a CPU, shares of the disk mean nothing.
 
     Raises:
         LocalError: A process does not do what it should.
     """
     tell("fairness: three guests with weights 1, 2 and 4")
-    members = {name: Member({"depth": 2 * DEPTH}, {"weight": weight}) for name, weight in WEIGHTS.items()}
+    load: dict[str, float | str] = {"request": "write", "depth": FLOOD_DEPTH}
+    members = {name: Member(load, {"weight": weight}) for name, weight in WEIGHTS.items()}
     with Fleet(members, span.window_s) as fleet:
         fleet.start(*members)
         done = {name: sum(counts) for name, counts in fleet.windows(list(members), span.windows).items()}

@@ -21,7 +21,7 @@ from iovirt_dist.runtime.status import ProcessStatus, read_status_file
 EXTENT_BYTES = 1 << 20
 MEMORY = "16MiB"
 """RAM of each guest."""
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 120.0
 LOOK_EVERY_S = 0.05
 _LATE_S = 15.0
 """What a window may take to be published beyond its length."""

@@ -7,8 +7,10 @@ known to the scheduler. `take` lets the scheduler choose, and moves requests unt
 What lies in the controller's queue pair can be put in order no more, so while guests compete only some requests should
 be in flight, and the rest waits here. Where shares are by weight, those are `depth` small ones for each guest that
 competes, and each has its share of them by weight and no more, even while others have nothing to send: a guest that got
-a batch back is about to send the next one, and would find its place taken. A guest with nothing in flight and nothing
-waiting does not compete. Other schedulers order requests of all guests, and have `depth` in flight in all.
+a batch back is about to send the next one, and would find its place taken. Nobody has much more than `depth`, unless
+others then had hardly anything: a ring holds 85 requests, and who is to have more than others must have some waiting
+here while others come and go. A guest with nothing in flight and nothing waiting does not compete. Other schedulers
+order requests of all guests, and have `depth` in flight in all.
 
 Messages cost more than requests, so a guest whose share is in flight goes on when a quarter of it is free, not one by
 one as its requests end: what is served together comes back together.
@@ -235,8 +237,10 @@ class MultiQueue(Generic[Q]):
         if len(active) < 2:
             return 0
         largest = max([flow.head_cost() for flow in active if flow.items], default=MIN_COST)
-        cost = len(active) * max(self.depth * MIN_COST, LEAST_IN_FLIGHT * largest)
-        return cost * _FINE // sum([flow.qos.weight for flow in active])
+        each = _FINE * max(self.depth * MIN_COST, LEAST_IN_FLIGHT * largest)
+        weights = [flow.qos.weight for flow in active]
+        bound = max((each + each // 4) // max(weights), _FINE * LEAST_IN_FLIGHT * largest // min(weights))
+        return min(len(active) * each // sum(weights), bound)
 
     def _room(self, flow: Flow[Q]) -> int:
         """How many more items a flow may have in flight while guests compete, if all are as its first one."""

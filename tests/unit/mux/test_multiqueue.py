@@ -162,18 +162,35 @@ def test_depth_keeps_requests_back_while_guests_compete() -> None:
 @pytest.mark.parametrize("kind", [SchedulerKind.DRR, SchedulerKind.WFQ])
 def test_each_guest_has_its_share_in_flight_and_no_more(kind: SchedulerKind) -> None:
     """By weight, though everybody would like everything; who has nothing in flight or waiting does not count."""
-    queue: MultiQueue[Item] = MultiQueue(kind, depth=32, qos={"a": Qos(weight=1), "b": Qos(weight=3)})
+    queue: MultiQueue[Item] = MultiQueue(kind, depth=32, qos={"a": Qos(weight=2), "b": Qos(weight=3)})
     fill(queue, 3, 100)
     queue.drop(3)
 
     taken = queue.take(1000, 0)
     more = queue.take(1000, 0)
-    queue.entry(2).in_flight -= 12
+    queue.entry(2).in_flight -= 10
     again = queue.take(1000, 0)
 
-    assert served(taken) == {1: 16, 2: 48}
+    assert served(taken) == {1: 26, 2: 38}
     assert more == []
-    assert served(again) == {2: 12}
+    assert served(again) == {2: 10}
+
+
+@pytest.mark.parametrize(
+    ("weights", "shares"),
+    [((1, 2, 4), {1: 10, 2: 20, 3: 40}), ((1, 1, 1), {1: 32, 2: 32, 3: 32}), ((1, 1, 30), {3: 90})],
+)
+def test_share_in_flight_is_bounded_unless_others_had_hardly_any(
+    weights: tuple[int, ...], shares: dict[int, int]
+) -> None:
+    """A guest's ring must hold more than its share; but shares of less than four requests would be none."""
+    qos = {chr(ord("a") + at): Qos(weight=weight) for at, weight in enumerate(weights)}
+    queue: MultiQueue[Item] = MultiQueue(depth=32, qos=qos)
+    fill(queue, 3, 200)
+
+    taken = served(queue.take(1000, 0))
+
+    assert taken | shares == taken
 
 
 @pytest.mark.parametrize("kind", [SchedulerKind.DRR, SchedulerKind.WFQ])
