@@ -9,18 +9,8 @@ from typing import Any
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
 from iovirt_dist.runtime.status import ProcessStatus, StatusWriter
 from iovirt_dist.runtime.view import View, merge_views, view_run_dir, view_topology
-from iovirt_dist.topology import Origin, topology_from_text
-
-HOSTS = """
-[host.a]
-address = "10.0.0.1"
-[host.b]
-address = "10.0.0.2"
-[hypervisor.hv0]
-host = "a"
-[hypervisor.hv1]
-host = "b"
-"""
+from tests.unit.cli.top_support import HOSTS
+from tests.unit.cli.top_support import topology as checked
 
 
 def written(folder: Path, name: str, **content: Any) -> StatusWriter:
@@ -80,7 +70,7 @@ def test_merged_view_prefers_the_living() -> None:
 
 def test_topology_is_seen_on_all_hosts_that_are_here(tmp_path: Path) -> None:
     """As with network namespaces; a host's own part sees only itself."""
-    topology = topology_from_text(HOSTS, Origin("t.toml", tmp_path / "t.toml", tmp_path))
+    topology = checked(tmp_path, HOSTS)
     written(topology.at("a").run_dir, "hv0", state="running")
     written(topology.at("b").run_dir, "hv1", state="running")
 
