@@ -21,7 +21,12 @@ def demo(*, json: Json = False) -> int:
     return run_demo(as_json=json)
 
 
-@app.command(help_epilogue="Example: iovirt compare --size 256 --json")
+_COMPARE_EXAMPLES = """\
+Example: iovirt compare --size 256 --json
+Example: iovirt compare --drivers"""
+
+
+@app.command(help_epilogue=_COMPARE_EXAMPLES)
 def compare(
     *,
     size: Annotated[int, Parameter(help="KiB that each row reads. One IN a word takes a minute for 1024.")] = 64,
@@ -44,10 +49,11 @@ def compare(
     The same guest image reads the same disk: with one IN for each word, with string I/O (rep ins), through virtio, and
     with its program's system calls taken. All checksums must be the host's.
 
-    With --drivers the same guests load a disk whose driver is native, and one that a driver domain serves; the other
-    options do not matter then.
+    With --drivers the same guests load a disk whose driver is native, and one that a driver domain serves.
     """
     if drivers:
+        if level or plot or (size, block_size, write) != (64, "64KiB", 0):
+            raise ConfigError("options of the levels' job do not go with --drivers", "iovirt compare", "leave them out")
         from iovirt_dist.cli.compare_drivers import run_compare_drivers  # noqa: PLC0415 - keeps --help fast
 
         return run_compare_drivers(as_json=json)

@@ -6,6 +6,7 @@ import pytest
 
 from iovirt_dist.cli.compare_drivers import _compared
 from iovirt_dist.cli.compare_drivers_table import print_placements
+from iovirt_dist.cli.main import main
 from tests.unit.compare.placements import placement
 
 
@@ -20,6 +21,13 @@ def test_table_fits_80_columns_and_names_classes_and_host_drivers(
     assert any(line.startswith("read, depth 1: p50 / p99 us") and "12345 / 123456" in line for line in lines)
     assert "native, in the hypervisor: DiskDriver, TerminalDriver, EntropyDriver" in lines
     assert "driver domain, of the host: files, pseudo-terminals, getrandom" in lines
+
+
+@pytest.mark.parametrize("options", [["--level", "driver"], ["--plot", "x.png"], ["--size", "8"], ["--write", "50"]])
+def test_options_of_the_levels_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """They would have no effect."""
+    assert main(["compare", "--drivers", *options]) == 2
+    assert "options of the levels' job do not go with --drivers" in capsys.readouterr().err
 
 
 def test_disks_that_differ_are_a_problem_of_both() -> None:
