@@ -45,10 +45,11 @@ class UnitStorage:
         self.size_bytes = image.size_bytes
         self.overlays: dict[int, OverlayStorage] = {}
         """Those that are open, by slot."""
+        self.read_cached: Callable[[int, memoryview], bool] = image.read_cached
+        """As of any storage; the image's own until an overlay is opened: this is the hottest path there is."""
         self._open_overlay = open_overlay
         self._image_unsynced = True
         """As a former life of the process may have left something."""
-        self._read_image_cached = image.read_cached
         self._syncers: ThreadPoolExecutor | None = None
 
     def open(self, unit: str, slot: int, start: int, length: int) -> None:
@@ -59,6 +60,7 @@ class UnitStorage:
             OSError: Its base cannot be read.
         """
         self.overlays[slot] = self._open_overlay(unit, start, length)
+        self.read_cached = self._read_cached
 
     def close_slot(self, slot: int) -> None:
         """Sync and close the overlay in a slot, which nobody uses any more; raises OSError as `close` does."""
@@ -69,12 +71,12 @@ class UnitStorage:
         slot = offset >> SLOT_BITS
         return (self.overlays[slot] if slot else self.image).read_at(offset & _SLOT_MASK, length)
 
-    def read_cached(self, offset: int, into: memoryview) -> bool:
+    def _read_cached(self, offset: int, into: memoryview) -> bool:
         """Read from the image or an overlay, if that needs no waiting."""
         slot = offset >> SLOT_BITS
         if slot:
             return self.overlays[slot].read_cached(offset & _SLOT_MASK, into)
-        return self._read_image_cached(offset, into)
+        return self.image.read_cached(offset, into)
 
     def write_at(self, offset: int, data: Buffer) -> None:
         """Write to the image or an overlay."""
