@@ -33,9 +33,9 @@ devices = { disk = "disk0", virtio_console = "tty0" }
 
 HOSTS = """
 [host.a]
-address = "10.0.0.1"
+address = "127.0.0.1"
 [host.b]
-address = "10.0.0.2"
+address = "127.0.0.2"
 [hypervisor.hv0]
 host = "a"
 [hypervisor.hv1]
