@@ -162,21 +162,20 @@ def ask_hosts(
 
     Returns:
         A reply for each; `Refused` says that one is out of reach, too.
+
+    Raises:
+        ConfigError: A key that is needed to ask is missing or wrong.
     """
+    others = [host for host in requests if host != topology.host]
+    security = _own_security(topology) if others else None
     replies: dict[str, AnyReply] = {}
     ports: dict[str, ZeromqPort] = {}
     try:
-        for host, request in requests.items():
-            if host == topology.host:
-                replies[host] = _answer_here(request, topology)
-            else:
-                spec = topology.hosts[topology.at(host).host]
-                try:
-                    ports[host] = dial(spec.control, _own_security(topology), f"@{host}")
-                except IovirtError as error:
-                    replies[host] = Refused(request.number, str(error)[:1024])
-                else:
-                    ports[host].send(ONLY_PEER, [encode(request)])
+        for host in others:
+            ports[host] = dial(topology.hosts[topology.at(host).host].control, security, f"@{host}")
+            ports[host].send(ONLY_PEER, [encode(requests[host])])
+        if len(others) < len(requests):
+            replies[topology.host] = _answer_here(requests[topology.host], topology)
         deadline = time.monotonic() + (DEADLINE_S if deadline_s is None else deadline_s)
         for host, port in ports.items():
             replies[host] = _await_reply(port, requests[host], topology.hosts[topology.at(host).host], deadline)

@@ -20,6 +20,7 @@ from iovirt_dist.runtime.status import ProcessStatus, read_status
 from iovirt_dist.testing.console import ConsoleHandle
 from iovirt_dist.testing.live import TopologyFactory
 from iovirt_dist.testing.processes import eventually
+from tests.processes.two_hosts import TwoHosts
 
 PROCFILE = Path(__file__).parents[2] / "Procfile"
 START_S = 20.0
@@ -39,7 +40,7 @@ class Honcho:
     def __init__(self, folder: Path, environ: dict[str, str], *arguments: str) -> None:
         self.output = folder / "honcho.log"
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        inherited = {key: value for key, value in os.environ.items() if key != "IOVIRT_TOPOLOGY"}
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("IOVIRT_")}
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "honcho", "start", "-f", str(PROCFILE), *arguments],
@@ -120,3 +121,20 @@ async def test_procfile_concurrency_counts_through_the_guests_of_a_topology(
 
     assert [status.name for status in started.values() if status.alive] == []
     assert topology.run_dir.leftovers() == []
+
+
+async def test_procfile_with_an_env_file_runs_a_hosts_part(folder: Path) -> None:
+    """``.env`` names topology and host; numbers count that host's processes, the others are not here."""
+    hosts = TwoHosts()
+    (folder / "b.env").write_text(f"IOVIRT_TOPOLOGY={hosts.file}\nIOVIRT_HOST=b\n")
+    try:
+        hosts.up("a")
+        with _running(Honcho(folder, {}, "-e", str(folder / "b.env"))) as honcho:
+            await eventually(lambda: hosts.verified("b", "load-2"), START_S, honcho.explain)
+            here = set(hosts.status("b"))
+            honcho.interrupt()
+    finally:
+        hosts.close()
+
+    assert here == {"hv-b", "load-2"}
+    assert "Traceback" not in honcho.explain()

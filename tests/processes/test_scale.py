@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -125,3 +126,19 @@ def test_scale_of_one_host_down_to_nothing_and_up_again(one: TwoHosts) -> None:
     assert (again["added"], again["removed"]) == ([], [])
     assert shown.stderr == "iovirt: web=3\n"
     assert json.loads((one.folder / "scale.json").read_bytes())["revision"] == 2
+
+
+def test_scale_over_hosts_with_keys(two: TwoHosts) -> None:
+    """Host control proves who it is as everybody else over tcp does; a new guest needs no new key."""
+    two.file.write_text(two.file.read_text().replace('run_dir = "."', 'run_dir = "."\nkeys = "keys"'))
+    two.answer("keys")
+    two.up("a", "b")
+
+    more = two.answer("scale", "load=3")
+    two.wait(lambda: two.verified("a", "load-1", "load-3"), "verified")
+    shutil.rmtree(two.folder / "keys")
+    stranger = two.iovirt("scale", "load=1")
+
+    assert more["added"] == ["load-3"]
+    assert stranger.returncode == 2
+    assert "no host's key is here; make them with 'iovirt keys'" in stranger.stderr

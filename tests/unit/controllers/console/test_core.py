@@ -28,6 +28,7 @@ from iovirt_dist.controllers.console.core import (
     TerminalWritten,
     WriteTerminal,
 )
+from iovirt_dist.controllers.console.written import MAX_PARTS, Part, Written, owner_of
 from iovirt_dist.ids import RequestId
 from iovirt_dist.wire.commands import Command, Completion, Opcode, Status, UnitIdentity
 
@@ -50,6 +51,19 @@ def _transmit(core: ConsoleController, *texts: tuple[int, int, bytes], pair: int
 def _receive(core: ConsoleController, *sequences: int, length: int = 100, pair: int = 1) -> list[ConsoleAction]:
     commands = [Command(_id(sequence), Opcode.CONSOLE_RECEIVE, 0, 0, length) for sequence in sequences]
     return core.handle(CommandsSubmitted(pair, commands, []), 0)
+
+
+def _writes(actions: list[ConsoleAction]) -> list[WriteTerminal]:
+    return [action for action in actions if isinstance(action, WriteTerminal)]
+
+
+def _reopened(owner: bytes, **done: int) -> ConsoleController:
+    """A new life with terminal alice open, in whose log these are: names ``id1``, ``id2``, ... by bytes."""
+    core = ConsoleController(["alice"])
+    core.handle(QueuePairOpened(1, "hv", resumed=False, epoch=7), 0)
+    _identify(core, 1000, b"alice")
+    core.handle(TerminalOpened(0, 0, Written(owner, {_id(int(name[2:])): size for name, size in done.items()})), 0)
+    return core
 
 
 def _completed(*sequences: int, status: Status = Status.OK) -> CompleteCommands:
@@ -130,7 +144,11 @@ def test_transmits_of_one_batch_are_one_write_per_terminal() -> None:
     written = _transmit(core, (1, 0, b"he"), (2, 1, b"hi"), (3, 0, b"llo"))
     completed = [*core.handle(TerminalWritten(0, 0), 0), *core.handle(TerminalWritten(1, 0), 0)]
 
-    assert written == [WriteTerminal(0, b"hello"), WriteTerminal(1, b"hi")]
+    assert [(write.terminal, write.data) for write in _writes(written)] == [(0, b"hello"), (1, b"hi")]
+    assert [write.parts for write in _writes(written)] == [
+        (Part(_id(1), 0, 2), Part(_id(3), 0, 3)),
+        (Part(_id(2), 0, 2),),
+    ]
     assert completed == [_completed(1, 3), _completed(2)]
 
 
@@ -314,3 +332,65 @@ def test_terminal_that_comes_again_has_its_number_and_is_opened_anew() -> None:
 
     assert asked == [OpenTerminal(0, "alice")]
     assert core.terminals == ("alice",)
+
+
+def test_transmit_that_a_former_life_wrote_is_done() -> None:
+    """Its completion was lost; another one is written."""
+    core = _reopened(owner_of("hv", 7), id1=5, id2=3)
+
+    actions = _transmit(core, (1, 0, b"hello"), (2, 0, b"you"), (3, 0, b"new"))
+
+    assert actions[0] == _completed(1, 2)
+    assert [write.data for write in _writes(actions)] == [b"new"]
+
+
+def test_transmit_that_a_former_life_wrote_in_part_is_continued() -> None:
+    """And should this life end in it, too, the next one knows where."""
+    core = _reopened(owner_of("hv", 7), id1=2, id2=0)
+
+    actions = _transmit(core, (1, 0, b"hello"), (2, 0, b"you"))
+
+    (write,) = _writes(actions)
+    assert (write.data, write.owner) == (b"lloyou", owner_of("hv", 7))
+    assert write.parts == (Part(_id(1), 2, 3), Part(_id(2), 0, 3))
+    assert core.handle(TerminalWritten(0, 0), 0) == [_completed(1, 2)]
+
+
+@pytest.mark.parametrize("owner", [owner_of("hv", 6), owner_of("other", 7), b""])
+def test_ids_of_another_life_mean_nothing(owner: bytes) -> None:
+    """Numbers begin again with each life of a hypervisor."""
+    core = _reopened(owner, id1=5)
+
+    assert [write.data for write in _writes(_transmit(core, (1, 0, b"hello")))] == [b"hello"]
+
+
+def test_transmits_beyond_what_a_record_holds_are_several_writes() -> None:
+    """In order, each told by itself."""
+    core = _core(b"alice")
+
+    writes = _writes(_transmit(core, *[(sequence, 0, b"x") for sequence in range(1, MAX_PARTS + 3)]))
+
+    assert [len(write.data) for write in writes] == [MAX_PARTS, 2]
+    assert core.handle(TerminalWritten(0, 0), 0) == [_completed(*range(1, MAX_PARTS + 1))]
+    assert core.handle(TerminalWritten(0, 0), 0) == [_completed(MAX_PARTS + 1, MAX_PARTS + 2)]
+
+
+def test_terminal_that_comes_again_knows_nothing_of_the_guest_before() -> None:
+    """Neither its receives, which would take what is typed, nor input that was for it."""
+    core = _core(b"alice")
+    core.handle(InputArrived(0, b"early"), 0)
+    core.handle(TerminalsChanged(()), 0)
+    core.handle(TerminalsChanged(("alice",)), 0)
+    _identify(core, 1, b"alice")
+    core.handle(TerminalOpened(0, 0), 0)
+    _receive(core, 2)
+    core.handle(TerminalsChanged(()), 0)
+    core.handle(TerminalsChanged(("alice",)), 0)
+    _identify(core, 3, b"alice")
+    core.handle(TerminalOpened(0, 0), 0)
+
+    asked = _receive(core, 4)
+    typed = core.handle(InputArrived(0, b"late"), 0)
+
+    assert asked == []
+    assert typed[0] == _received(4, b"late")
