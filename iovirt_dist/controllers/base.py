@@ -62,11 +62,13 @@ class QueuePairOpened:
         pair: Number by which the runtime knows the session; a peer may come back under another.
         peer: The peer's name.
         resumed: The peer lives the same life as before and this controller still holds its state.
+        epoch: Which life.
     """
 
     pair: int
     peer: str
     resumed: bool
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +210,7 @@ class QueuePairs:
         if queues is not None and queues.number is not None:
             del self._open[queues.number]
         if queues is None or not event.resumed:
-            old, queues = queues, PeerQueues(event.peer)
+            old, queues = queues, PeerQueues(event.peer, event.epoch)
             if old is not None:
                 old.abandon()
                 queues.account = old.account

@@ -198,7 +198,8 @@ class ControllerFront(Generic[Outcome, Access]):
         self._owners[self._opened] = opened.name
         if self._grants is not None:
             self._grants.opened(opened.name, resumed=opened.resumed)
-        return actions + self._device_event(QueuePairOpened(self._opened, opened.name, opened.resumed), now_ns)
+        pair = QueuePairOpened(self._opened, opened.name, opened.resumed, opened.epoch)
+        return actions + self._device_event(pair, now_ns)
 
     def _close(self, peer: bytes, now_ns: int) -> list[FrontAction | Access]:
         pair = self._pairs.pop(peer, None)

@@ -87,6 +87,7 @@ class PeerQueues:
 
     Attributes:
         peer: Its name.
+        epoch: Its life.
         number: Number of the open session, None while closed.
         abandoned: The peer's next life has begun; nothing of this one is sent any more.
         outstanding: Accepted and not completed, by id.
@@ -101,6 +102,7 @@ class PeerQueues:
     """
 
     peer: str
+    epoch: int = 0
     number: int | None = None
     abandoned: bool = False
     outstanding: dict[bytes, OutstandingCommand] = field(default_factory=dict)

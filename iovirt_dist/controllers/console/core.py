@@ -1,7 +1,8 @@
 """The console controller's core: commands of many queue pairs become writes to and input from terminals.
 
 Theory of operation. A terminal is opened when it is first identified. What is transmitted to it in one batch is one
-write; the commands complete when the terminal has taken it. Receives are parked, in order, until input is there.
+write; the commands complete when the terminal has taken it. What a former life of the controller has written and could
+not tell is not written again (`journal`). Receives are parked, in order, until input is there.
 Input that nobody has asked for yet is kept, up to `INPUT_BYTES`; the terminal is told how much more is welcome, and
 delivers no more than that, so whoever types is held back instead of losing keys.
 
@@ -14,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import groupby
 from typing import Any, Final
 
 from iovirt_dist.controllers.base import (
@@ -26,6 +28,7 @@ from iovirt_dist.controllers.base import (
     QueuePairs,
 )
 from iovirt_dist.controllers.console.config import MAX_TERMINALS, TERMINAL_NAME
+from iovirt_dist.controllers.console.written import MAX_PARTS, NOTHING_WRITTEN, Part, Written, owner_of
 from iovirt_dist.controllers.peer_queues import OutstandingCommand
 from iovirt_dist.wire.commands import MAX_DATA_BYTES, Opcode, Status, UnitIdentity
 
@@ -46,10 +49,19 @@ class OpenTerminal:
 
 @dataclass(frozen=True, slots=True)
 class WriteTerminal:
-    """Write to a terminal; answered by `TerminalWritten`, in the order of the writes."""
+    """Write to a terminal; answered by `TerminalWritten`, in the order of the writes.
+
+    Attributes:
+        terminal: Which.
+        data: What.
+        owner: Whose commands they are, as `owner_of` says.
+        parts: The commands, in the order of their data.
+    """
 
     terminal: int
     data: bytes
+    owner: bytes = b""
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +81,11 @@ class CloseTerminal:
 
 @dataclass(frozen=True, slots=True)
 class TerminalOpened:
-    """`OpenTerminal` ended; `error` is an errno value, 0 for success."""
+    """`OpenTerminal` ended; `error` is an errno value, 0 for success. `written` is what a former life wrote last."""
 
     terminal: int
     error: int
+    written: Written = NOTHING_WRITTEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +131,8 @@ class _Terminal:
         parked: Receives that wait for input.
         input: Input that waits for a receive.
         space_bytes: What `AcceptInput` said last, less what came since.
+        owner: Whose transmits a former life wrote last.
+        done: How much of each it wrote, of those that have not come again.
     """
 
     number: int
@@ -129,6 +144,8 @@ class _Terminal:
     parked: deque[OutstandingCommand] = field(default_factory=deque)
     input: bytearray = field(default_factory=bytearray)
     space_bytes: int = 0
+    owner: bytes = b""
+    done: dict[bytes, int] = field(default_factory=dict)
 
 
 class ConsoleController:
@@ -177,10 +194,7 @@ class ConsoleController:
         for command in self.pairs.take(NO_LIMIT):
             self._start(command)
         for terminal in self._to_write:
-            data = b"".join(command.data for command in terminal.gathered)
-            terminal.writing.append(terminal.gathered)
-            terminal.gathered = []
-            self._actions.append(WriteTerminal(terminal.number, data))
+            self._write(terminal)
         self._to_write.clear()
         actions, self._actions = self._actions, []
         return [*self.pairs.collect(), *actions]
@@ -238,6 +252,7 @@ class ConsoleController:
         terminal = self._terminals[event.terminal]
         waiting, terminal.identifying = terminal.identifying, []
         terminal.opened = not event.error
+        terminal.owner, terminal.done = event.written.owner, dict(event.written.done)
         for command in waiting:
             if terminal.opened:
                 self._identified(terminal, command)
@@ -262,9 +277,24 @@ class ConsoleController:
         if not 0 < command.length == len(command.data) <= MAX_DATA_BYTES:
             self.pairs.complete(command, Status.BAD_LENGTH)
             return
+        done = terminal.done.pop(command.id, 0) if _owner(command) == terminal.owner else 0
+        if done >= command.length:
+            self.pairs.complete(command, Status.OK)
+            return
+        command.data = memoryview(command.data)[done:]
         if not terminal.gathered:
             self._to_write.append(terminal)
         terminal.gathered.append(command)
+
+    def _write(self, terminal: _Terminal) -> None:
+        """Write what was gathered: one write for each owner's commands in a row, and for so many as it may have."""
+        gathered, terminal.gathered = terminal.gathered, []
+        for owner, row in groupby(gathered, _owner):
+            for commands in _batches(list(row)):
+                data = b"".join([command.data for command in commands])
+                parts = [Part(c.id, c.length - len(c.data), len(c.data)) for c in commands]
+                terminal.writing.append(commands)
+                self._actions.append(WriteTerminal(terminal.number, data, owner, tuple(parts)))
 
     def _terminal_written(self, event: TerminalWritten) -> None:
         writing = self._terminals[event.terminal].writing
@@ -319,3 +349,11 @@ class ConsoleController:
         if space > terminal.space_bytes:
             terminal.space_bytes = space
             self._actions.append(AcceptInput(terminal.number, space))
+
+
+def _owner(command: OutstandingCommand) -> bytes:
+    return owner_of(command.queues.peer, command.queues.epoch)
+
+
+def _batches(commands: list[OutstandingCommand]) -> list[list[OutstandingCommand]]:
+    return [commands[at : at + MAX_PARTS] for at in range(0, len(commands), MAX_PARTS)]

@@ -103,17 +103,17 @@ class ConsoleRunner:
 
     def _open(self, action: OpenTerminal) -> TerminalOpened:
         try:
-            self._ports[action.terminal] = _Port(action.name, self._open_port(action.name))
+            port = self._ports[action.terminal] = _Port(action.name, self._open_port(action.name))
         except OSError as error:
             _log.error("%s: terminal cannot be opened: %s", action.name, error)
             return TerminalOpened(action.terminal, error.errno or errno.EIO)
         _log.info("%s: terminal opened", action.name)
-        return TerminalOpened(action.terminal, 0)
+        return TerminalOpened(action.terminal, 0, port.port.written)
 
     def _write(self, action: WriteTerminal) -> TerminalWritten:
         port = self._ports[action.terminal]
         try:
-            port.port.write(action.data)
+            port.port.write(action.data, action.owner, action.parts)
         except OSError as error:
             if not port.failed:
                 _log.error("%s: output is lost: %s", port.name, error)

@@ -2,7 +2,8 @@
 
 `NAME.log` gets every byte that the guest transmits, one unbuffered write per batch, before the command completes:
 whoever follows the file sees all of it. `NAME.tty` is a link to a pseudo-terminal in raw mode: what is written there
-is the guest's input, and the guest's output appears there too, as far as somebody reads it.
+is the guest's input, and the guest's output appears there too, as far as somebody reads it. `NAME.written` tells the
+next life what was written last.
 """
 
 from __future__ import annotations
@@ -10,17 +11,25 @@ from __future__ import annotations
 import contextlib
 import os
 import tty
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from iovirt_dist.controllers.console.config import LOG_LIMIT_BYTES
+from iovirt_dist.controllers.console.journal import WriteJournal
+from iovirt_dist.controllers.console.written import Part, Written
 
 
 class TerminalPort(Protocol):
     """One terminal."""
 
-    def write(self, data: bytes) -> None:
-        """Take all of `data`.
+    @property
+    def written(self) -> Written:
+        """What a former life wrote last."""
+        ...
+
+    def write(self, data: bytes, owner: bytes, parts: Sequence[Part]) -> None:
+        """Take all of `data`: the parts of the owner's commands.
 
         Raises:
             OSError: Some of it is lost.
@@ -60,11 +69,19 @@ class PtyTerminal:
         self._closed = False
         self._log_limit_bytes = log_limit_bytes
         self._log = _open_log(self.log_path)
-        self._log_bytes = os.fstat(self._log).st_size
+        status = os.fstat(self._log)
+        self._log_bytes, self._log_inode = status.st_size, status.st_ino
         try:
+            self._journal = WriteJournal(directory / f"{name}.written")
+        except OSError:
+            os.close(self._log)
+            raise
+        try:
+            self.written = self._journal.written(self._log_inode, self._log_bytes)
             # The open slave keeps the master from reporting EIO and hang-up while nobody else has it open (pty(7)).
             self._master, self._slave = os.openpty()
         except OSError:
+            self._journal.close()
             os.close(self._log)
             raise
         try:
@@ -76,14 +93,14 @@ class PtyTerminal:
             self._close_descriptors()
             raise
 
-    def write(self, data: bytes) -> None:
-        """Append to the log, then offer to whoever reads the pseudo-terminal.
+    def write(self, data: bytes, owner: bytes = b"", parts: Sequence[Part] = ()) -> None:
+        """Append to the log, announced in the journal, then offer to whoever reads the pseudo-terminal.
 
         Raises:
             OSError: The log did not take all of it (a full disk, say).
         """
         try:
-            self._append(data)
+            self._append(data, owner, parts)
         finally:
             try:
                 shown = os.write(self._master, data)
@@ -112,9 +129,11 @@ class PtyTerminal:
                 self.tty_path.unlink()
         self._close_descriptors()
 
-    def _append(self, data: bytes) -> None:
+    def _append(self, data: bytes, owner: bytes, parts: Sequence[Part]) -> None:
         if self._log_bytes + len(data) > self._log_limit_bytes and self._log_bytes:
             self._rotate()
+        with contextlib.suppress(OSError):  # the record of the write before says nothing of this one: no harm
+            self._journal.announce(owner, parts, self._log_inode, self._log_bytes)
         view = memoryview(data)
         while view:
             written = os.write(self._log, view)
@@ -126,11 +145,12 @@ class PtyTerminal:
         self.log_path.replace(self.log_path.with_name(f"{self.log_path.name}.1"))
         log = _open_log(self.log_path)
         os.close(self._log)
-        self._log, self._log_bytes = log, 0
+        self._log, self._log_bytes, self._log_inode = log, 0, os.fstat(log).st_ino
 
     def _close_descriptors(self) -> None:
         for fd in (self._master, self._slave, self._log):
             os.close(fd)
+        self._journal.close()
 
 
 def remove_stale_links(directory: Path) -> None:

@@ -134,7 +134,7 @@ def test_front_session_is_a_queue_pair_and_a_batch_is_a_message_with_one_interru
     hypervisor.submit(pack_commands([read(2)]))
 
     assert bench.device.events == [
-        QueuePairOpened(1, "hv", False),
+        QueuePairOpened(1, "hv", False, 1),
         CommandsSubmitted(1, [read(1)], []),
         CommandsSubmitted(1, [read(2)], []),
     ]
@@ -175,9 +175,9 @@ def test_front_new_life_of_a_hypervisor_closes_the_old_queue_pair() -> None:
     Hypervisor(bench, epoch=2)
 
     assert bench.device.events == [
-        QueuePairOpened(1, "hv", False),
+        QueuePairOpened(1, "hv", False, 1),
         QueuePairClosed(1),
-        QueuePairOpened(2, "hv", False),
+        QueuePairOpened(2, "hv", False, 2),
     ]
 
 

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from iovirt_dist.controllers.console.core import (
     WriteTerminal,
 )
 from iovirt_dist.controllers.console.runner import ConsoleRunner, TerminalDirectory
+from iovirt_dist.controllers.console.written import Part, Written
 from iovirt_dist.errors import ImageError
 from iovirt_dist.ids import RequestId
 from iovirt_dist.wire.commands import Command, Opcode
@@ -37,9 +38,12 @@ class _Port:
         self.typed = b""
         self.error = 0
         self.closed = False
+        self.written = Written(b"owner", {b"id": 3})
+        self.notes: list[tuple[bytes, Sequence[Part]]] = []
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, owner: bytes, parts: Sequence[Part]) -> None:
         """Keep or refuse output."""
+        self.notes.append((owner, parts))
         if self.error:
             raise OSError(self.error, os.strerror(self.error))
         self.output += data
@@ -77,7 +81,7 @@ def test_open_and_write_have_their_outcomes_at_once() -> None:
 
     written = bench.runner.perform(WriteTerminal(0, b"hello"))
 
-    assert bench.opened == TerminalOpened(0, 0)
+    assert bench.opened == TerminalOpened(0, 0, Written(b"owner", {b"id": 3}))
     assert written == TerminalWritten(0, 0)
     assert bench.port.output == b"hello"
 
@@ -153,7 +157,7 @@ def test_directory_removes_stale_links_and_makes_terminals(directory: TerminalDi
     names = sorted(path.name for path in (tmp_path / "tty0").iterdir())
     terminal.close()
 
-    assert names == ["alice.log", "alice.tty"]
+    assert names == ["alice.log", "alice.tty", "alice.written"]
 
 
 async def test_key_typed_into_the_link_completes_a_parked_receive(directory: TerminalDirectory, tmp_path: Path) -> None:
@@ -184,7 +188,39 @@ async def test_key_typed_into_the_link_completes_a_parked_receive(directory: Ter
 
     assert key == b"\r"
     assert (tmp_path / "tty0" / "alice.log").read_bytes() == b"login: "
-    assert sorted(path.name for path in (tmp_path / "tty0").iterdir()) == ["alice.log"]
+    assert sorted(path.name for path in (tmp_path / "tty0").iterdir()) == ["alice.log", "alice.written"]
+
+
+def test_output_that_a_former_life_wrote_and_did_not_tell_is_not_written_again(tmp_path: Path) -> None:
+    """The controller is killed between the write and its completion; the hypervisor submits again what it waits for."""
+    config = ConsoleConfig(directory=tmp_path / "tty0", terminals=("alice",))
+
+    def live(epoch: int, sequence: int, text: bytes) -> list[int]:
+        """A life that carries out one transmit and is killed; returns the sequences that it completed."""
+        directory = TerminalDirectory(config)
+        runner = ConsoleRunner(directory.open_port, lambda _: None, lambda *_: None, lambda _: None)
+        core, completed = ConsoleController(["alice"]), []
+        identify = Command(RequestId(1, 0, 900).pack(), Opcode.IDENTIFY, 0, 0, 5)
+        transmit = Command(RequestId(1, 0, sequence).pack(), Opcode.CONSOLE_TRANSMIT, 0, 0, len(text))
+        events: list[ConsoleEvent] = [
+            QueuePairOpened(1, "hv", resumed=False, epoch=epoch),
+            CommandsSubmitted(1, [identify], [b"alice"]),
+            CommandsSubmitted(1, [transmit], [text]),
+        ]
+        while events:
+            for action in core.handle(events.pop(0), 0):
+                if isinstance(action, CompleteCommands):
+                    completed += [RequestId.unpack(completion.id).sequence for completion in action.completions]
+                elif (outcome := runner.perform(action)) is not None:
+                    events.insert(0, outcome)
+        runner.close()
+        directory.close()
+        return completed
+
+    told = [live(7, 1, b"once "), live(7, 1, b"once "), live(7, 2, b"more "), live(8, 2, b"anew")]
+
+    assert told == [[900, 1], [900, 1], [900, 2], [900, 2]]
+    assert (tmp_path / "tty0" / "alice.log").read_bytes() == b"once more anew"
 
 
 def test_directory_in_use_is_refused(directory: TerminalDirectory, tmp_path: Path) -> None:

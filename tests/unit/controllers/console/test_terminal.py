@@ -157,7 +157,7 @@ def test_link_replaces_a_stale_one_and_goes_at_close(tmp_path: Path) -> None:
     terminal.close()
 
     assert str(device) != "/dev/pts/99999"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["alice.log"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alice.log", "alice.written"]
 
 
 def test_close_leaves_a_link_that_is_another_s(make: Make) -> None:
