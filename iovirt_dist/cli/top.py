@@ -67,14 +67,26 @@ class Watch:
         self._load = load
         self._topology = load()
         self._sampler = Sampler()
+        self._last: Sample | None = None
 
     def look(self) -> Sample:
-        """Take a sample; a file that cannot be read now leaves the topology as it was."""
+        """Take a sample; what cannot be read now is as it was, and told as a problem.
+
+        Raises:
+            IovirtError: It could never be read.
+        """
         with contextlib.suppress(IovirtError):
             self._topology = self._load()
-        seen, now_ns = view_hosts(self._topology, HOSTS_S), time.time_ns()
+        try:
+            seen = view_hosts(self._topology, HOSTS_S)
+        except IovirtError as error:
+            if self._last is None:
+                raise
+            return replace(self._last, problems={self._topology.label: str(error)})
+        now_ns = time.time_ns()
         self._sampler.take(seen.view.living(), time.monotonic_ns())
-        return make_sample(seen.topology, seen_rows(seen, now_ns), self._sampler, now_ns, seen.problems)
+        self._last = make_sample(seen.topology, seen_rows(seen, now_ns), self._sampler, now_ns, seen.problems)
+        return self._last
 
     def first(self, interval_s: float) -> Sample:
         """Take the first sample that has rates: after an interval, or somewhat later if processes are slow."""

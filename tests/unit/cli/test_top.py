@@ -15,7 +15,7 @@ from iovirt_dist.errors import ConfigError
 from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.runtime.status import StatusWriter
 from iovirt_dist.topology import Topology
-from tests.unit.cli.top_support import SECOND, TEXT, topology
+from tests.unit.cli.top_support import HOSTS, SECOND, TEXT, topology
 
 
 @pytest.fixture
@@ -77,6 +77,19 @@ def test_guests_follow_the_topology(known: Topology, tmp_path: Path) -> None:
     names = [[guest.name for guest in watch.look().guests] for _ in range(3)]
 
     assert names == [["a"], ["a", "b"], ["a", "b"]]
+
+
+def test_hosts_that_cannot_be_asked_any_more_are_a_problem(known: Topology, tmp_path: Path) -> None:
+    """What was seen last stays; who never saw anything is told at once."""
+    locked = topology(tmp_path, HOSTS + '[topology]\nkeys = "none"\n')
+    watch = Watch(loads(known, known, locked))
+
+    first, second = watch.look(), watch.look()
+
+    assert (second.guests, list(first.problems), list(second.problems)) == (first.guests, [], ["t.toml"])
+    assert "no host's key is here" in second.problems["t.toml"]
+    with pytest.raises(ConfigError, match="no host's key is here"):
+        Watch(lambda: locked).look()
 
 
 def test_topology_that_is_down_cannot_be_watched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
