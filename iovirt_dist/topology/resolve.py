@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.ids import ProcessName
 from iovirt_dist.topology import schema, units
+from iovirt_dist.topology.keys import check_addresses
 from iovirt_dist.topology.parse import suggestion
 from iovirt_dist.topology.resolve_controllers import ControllerResolver
 from iovirt_dist.topology.resolve_guests import GuestResolver
@@ -49,7 +50,7 @@ def resolve_topology(document: schema.Document, origin: Origin, scaling: Scaling
     placement = Placement(hosts.hosts, hypervisors)
     guests = GuestResolver(scope, hypervisors, controllers, placement, scaling).resolve(document.guest)
     check_networks(scope, controllers, guests.specs, document.guest)
-    return Topology(
+    topology = Topology(
         name=table.name,
         source=origin.source,
         run_dir=scope.run_dir,
@@ -67,6 +68,8 @@ def resolve_topology(document: schema.Document, origin: Origin, scaling: Scaling
         homes=guests.homes,
         revision=scaling.revision,
     )
+    check_addresses(topology)
+    return topology
 
 
 def _hypervisors(scope: Scope, hosts: HostResolver, document: schema.Document) -> dict[ProcessName, HypervisorSpec]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from iovirt_dist.runtime.status import ProcessStatus
 from iovirt_dist.testing.live import LiveTopology, TopologyFactory
@@ -19,7 +21,7 @@ from iovirt_dist.wire.messages import Message, Refuse, Role
 from iovirt_dist.wire.opener import Opener
 from iovirt_dist.wire.session import SendFrames, SessionConfig
 
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 
 SCRIPT = '''
 from iovirt_dist.guest.script import ScriptGuest, VirtioSlot, open_disk
@@ -34,6 +36,15 @@ async def main(guest: ScriptGuest) -> None:
         assert await disk.read(3, 1) == number.to_bytes(512, "little")
         guest.results["rounds"] = number
 '''
+
+
+@pytest.fixture
+def ports() -> Iterator[list[ZeromqPort]]:
+    """What a test dials; closed at its end."""
+    opened: list[ZeromqPort] = []
+    yield opened
+    for port in opened:
+        port.close()
 
 
 def tables(folder: Path) -> dict[str, Any]:
@@ -132,16 +143,17 @@ async def test_topology_with_keys_works_over_tcp(iovirt: TopologyFactory, tmp_pa
         assert (status.content["refused"], status.content["rejects"]) == ({}, {})
 
 
-async def test_strangers_are_refused_and_counted_and_disturb_nobody(iovirt: TopologyFactory, tmp_path: Path) -> None:
+async def test_strangers_are_refused_and_counted_and_disturb_nobody(
+    iovirt: TopologyFactory, tmp_path: Path, ports: list[ZeromqPort]
+) -> None:
     """One without a key and one with a key of its own get no answer at all, at the hypervisor and the controller."""
     live = await up(iovirt, tmp_path)
     mallory = newcomer(live, tmp_path, "mallory")
-    ports = []
     for process, role in ((live.hypervisor(), Role.GUEST), (live.controller("disk0"), Role.HYPERVISOR)):
         endpoint = endpoints(live)[process.name]
-        for port in (dial(endpoint), dial(endpoint, mallory, process.name)):
+        ports += [dial(endpoint), dial(endpoint, mallory, process.name)]
+        for port in ports[-2:]:
             say_hello(port, role, "solo" if role is Role.GUEST else "hv0", process.name)
-            ports.append(port)
         await process.wait_status(
             lambda status: {"bad-handshake", "unknown-key"} <= status.content["refused"].keys(),
             PATIENCE_S,
@@ -149,12 +161,10 @@ async def test_strangers_are_refused_and_counted_and_disturb_nobody(iovirt: Topo
         )
     await works(live)
     assert [port.receive() for port in ports] == [None] * 4
-    for port in ports:
-        port.close()
 
 
 async def test_impostors_with_keys_of_their_own_do_not_get_anothers_session(
-    iovirt: TopologyFactory, tmp_path: Path
+    iovirt: TopologyFactory, tmp_path: Path, ports: list[ZeromqPort]
 ) -> None:
     """The key is good, the name is not its owner's: told and counted, and the real ones go on."""
     live = await up(iovirt, tmp_path)
@@ -166,10 +176,9 @@ async def test_impostors_with_keys_of_their_own_do_not_get_anothers_session(
         ("disk0", Role.HYPERVISOR, "hv0", "hv1"),
     )
     for server, role, key, name in cases:
-        port = dial(endpoints(live)[server], load_security(folder_of_keys(live), key, [server]), server)
-        say_hello(port, role, name, server)
-        assert await answer(port) == Refuse("wrong-key", f"the key is not that of {name}")
-        port.close()
+        ports.append(dial(endpoints(live)[server], load_security(folder_of_keys(live), key, [server]), server))
+        say_hello(ports[-1], role, name, server)
+        assert await answer(ports[-1]) == Refuse("wrong-key", f"the key is not that of {name}")
     for process, count in ((live.hypervisor(), 3), (live.controller("disk0"), 1)):
         await process.wait_status(counted(count), PATIENCE_S, what="the rejects")
     await works(live)

@@ -8,7 +8,7 @@ import pytest
 
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.topology import Origin, Topology, topology_from_text
-from iovirt_dist.topology.keys import check_addresses, clients_of, is_loopback, key_hosts, key_of
+from iovirt_dist.topology.keys import clients_of, is_loopback, key_hosts, key_of, units_of
 
 TWO_HOSTS = """
 [topology]
@@ -88,6 +88,44 @@ def test_only_hypervisors_whose_guests_may_need_it_connect_to_a_controller() -> 
     assert clients_of(found, "rng0") == {"hva", "hvb"}
 
 
+def test_units_are_those_of_a_hypervisors_own_guests() -> None:
+    """Extents and overlays, terminals, ports; the source of entropy has no name."""
+    text = """
+[hypervisor.x]
+[hypervisor.y]
+[controller.d]
+kind = "block"
+image = "d.img"
+size = "2MiB"
+extents.one.size = "1MiB"
+extents.base = { offset = "1MiB", size = "1MiB", read_only = true }
+[controller.t]
+kind = "console"
+[controller.s]
+kind = "net"
+[controller.r]
+kind = "rng"
+[guest.a]
+kind = "machine"
+machine = "virt"
+image = "a.bin"
+hypervisor = "x"
+devices = { disk = "d/one", console = "t", virtio_console = "t", net = "s" }
+[guest.b]
+kind = "machine"
+machine = "virt"
+image = "a.bin"
+hypervisor = "y"
+count = 2
+devices = { disk = "d/base", overlay = true, console = "t", rng = "r" }
+"""
+    found = topology(text)
+    assert units_of(found, "d") == {"x": {"one"}, "y": {"base@b-1", "base@b-2"}}
+    assert units_of(found, "t") == {"x": {"a", "a.hvc0"}, "y": {"b-1", "b-2"}}
+    assert units_of(found, "s") == {"x": {"a"}, "y": set()}
+    assert units_of(found, "r") == {"x": set(), "y": {""}}
+
+
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
@@ -108,25 +146,26 @@ def test_only_hypervisors_whose_guests_may_need_it_connect_to_a_controller() -> 
 def test_listening_beyond_this_machine_without_keys_is_refused(tables: str, message: str) -> None:
     """One line, with what to do."""
     with pytest.raises(ConfigError) as caught:
-        check_addresses(topology(tables))
+        topology(tables)
     assert str(caught.value).startswith(message)
 
 
 def test_listening_beyond_this_machine_with_keys_is_accepted() -> None:
     """Keys keep strangers out."""
-    check_addresses(topology(TWO_HOSTS))
+    assert topology(TWO_HOSTS).keys == Path("/base/keys")
 
 
 def test_loopback_needs_no_keys() -> None:
     """Who is on this machine as another user may connect, as the manual says."""
-    check_addresses(topology('[hypervisor.hv]\nendpoint = "tcp://127.0.0.1:7801"\n[host.a]\naddress = "localhost"\n'))
+    text = '[hypervisor.hv]\nendpoint = "tcp://127.0.0.1:7801"\n[host.a]\naddress = "localhost"\n'
+    assert topology(text).keys is None
 
 
 def test_table_with_a_process_name_is_refused_where_keys_are_by_name() -> None:
     """Guests could open sessions as that process."""
     text = '[topology]\nkeys = "keys"\n[hypervisor.web]\n[guest.web]\nkind = "script"\nhypervisor = "web"\ncount = 2\n'
     with pytest.raises(ConfigError, match=r"t.toml: guest.web: 'web' is a process's name and would share its key"):
-        check_addresses(topology(text + 'script = "x.py:main"\n'))
+        topology(text + 'script = "x.py:main"\n')
 
 
 @pytest.mark.parametrize(
