@@ -237,7 +237,7 @@ def listen(
     """
     check_endpoint(endpoint, listening=True)
     claim = IpcClaim(endpoint) if ipc_path(endpoint) is not None else None
-    socket = _socket(context, zmq.ROUTER)
+    socket = _socket(context, zmq.ROUTER, endpoint)
     door: Door | None = None
     try:
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -276,7 +276,7 @@ def dial(
         ConfigError: There is no key of `server`.
     """
     check_endpoint(endpoint, listening=False)
-    socket = _socket(context, zmq.DEALER)
+    socket = _socket(context, zmq.DEALER, endpoint)
     try:
         if security is not None and ipc_path(endpoint) is None:
             socket.curve_serverkey = security.server_key(server, endpoint)
@@ -291,8 +291,8 @@ def dial(
     return ZeromqPort(socket, endpoint, False, None)
 
 
-def _socket(context: zmq.Context[zmq.Socket[bytes]] | None, kind: int) -> zmq.Socket[bytes]:
-    """A socket with the options that both sides share."""
+def _socket(context: zmq.Context[zmq.Socket[bytes]] | None, kind: int, endpoint: str) -> zmq.Socket[bytes]:
+    """A socket with the options that both sides share; of IPv6 if the address is written so."""
     socket = (context or zmq.Context.instance()).socket(kind)
     for option, value in (
         (zmq.LINGER, LINGER_MS),
@@ -306,6 +306,7 @@ def _socket(context: zmq.Context[zmq.Socket[bytes]] | None, kind: int) -> zmq.So
         (zmq.CONNECT_TIMEOUT, CONNECT_MS),
         (zmq.RECONNECT_IVL, RECONNECT_MS),
         (zmq.RECONNECT_IVL_MAX, RECONNECT_CAP_MS),
+        (zmq.IPV6, int(endpoint.startswith("tcp://["))),
     ):
         socket.setsockopt(option, value)
     socket.copy_threshold = ZERO_COPY_BYTES

@@ -62,6 +62,7 @@ class Networks:
         self._wire = f"{self._prefix}-wire"
 
     def __enter__(self) -> Networks:
+        _remove_forgotten()
         try:
             self._make(self._wire)
             ip("-n", self._wire, *["link", "add", "bridge", "type", "bridge"])
@@ -122,6 +123,13 @@ class Networks:
         ip("-n", self._wire, *f"link set dev {host} master bridge up".split())
         ip("-n", inside, *f"address add {self.address(number)}/24 dev net0".split())
         ip("-n", inside, *["link", "set", "net0", "up"])
+
+
+def _remove_forgotten() -> None:
+    """End namespaces of test runs that were killed."""
+    for path in Path("/run/netns").glob("iovirt-*-*-*"):
+        if not Path("/proc", path.name.split("-")[1]).exists():
+            subprocess.run(["ip", "netns", "del", path.name], capture_output=True, timeout=30, check=False)
 
 
 def ip(*arguments: str) -> str:

@@ -157,6 +157,21 @@ def test_tcp_address_of_another_host_is_an_error() -> None:
         zeromq.listen("tcp://192.0.2.1:5555")
 
 
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").is_file(), reason="no IPv6 on this machine")
+def test_ipv6_address_in_brackets_is_listened_at_and_dialled() -> None:
+    """As `topology.resolve_hosts` writes it."""
+    listener = zeromq.listen("tcp://[::1]:*")
+    dialler = zeromq.dial(listener.endpoint)
+    try:
+        dialler.send(ONLY_PEER, [b"hello"])
+        received = listener.receive_wait(PATIENCE_MS)
+    finally:
+        dialler.close()
+        listener.close()
+    assert received is not None
+    assert received[1] == [b"hello"]
+
+
 def test_large_frame_that_came_from_zeromq_goes_on_as_it_is(ports: tuple[ZeromqPort, ZeromqPort]) -> None:
     """More than once; a part of one, and other memory, are lent."""
     listening, dialling = ports
