@@ -11,9 +11,13 @@ from iovirt_dist.errors import GuestFault
 from iovirt_dist.guest.bus import IoPrivilege, WithoutSystemCalls
 from iovirt_dist.guest.loader.image import ImageFormat, LoadedImage, Segment
 from iovirt_dist.guest.unicorn.x86 import UnicornX86
+from iovirt_dist.guest.vcpu import Exit, ExitReason
 from iovirt_dist.guest.x86.vcpu import X86Cpu
 
 MIB = 1 << 20
+HALTED = Exit(ExitReason.HALTED)
+SPIN = "ebfe ; jmp $"
+RESET_EDX = 0x600
 
 
 @dataclass
