@@ -47,7 +47,7 @@ def summary(spec: AnySpec) -> str:
         return f"{spec.image.name} {format_size(spec.size_bytes)} {mode}: {', '.join(map(_extent, spec.extents))}"
     if isinstance(spec, NetSpec):
         host = f" host {spec.responder.interface}" if spec.responder else ""
-        return f"mtu {spec.mtu}{host}"
+        return f"mtu {spec.mtu}{host}{f' uplink {spec.uplink}' if spec.uplink else ''}"
     if isinstance(spec, DriverDomainSpec):
         return f"serves {', '.join(spec.devices)}"
     if isinstance(spec, GuestBase):

@@ -19,7 +19,7 @@ from tests.hosts.networks import Networks
 
 ROOT = Path(__file__).parents[2]
 SECTION = re.search(
-    r"^## Two machines\n(.*?)(?=^## |\Z)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+    r"^##+ Two machines\n(.*?)(?=^##+ |\Z)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
 )
 COPY = "scp -r . b:two"
 """What the section says between its blocks; the test does it by other means."""

@@ -21,6 +21,12 @@ def tables(name: str) -> dict[str, Any]:
     return tomllib.loads((DEPLOY / name).read_text("utf-8"))
 
 
+def test_every_topology_is_in_the_list_of_what_ships() -> None:
+    """By its file name."""
+    text = (DEPLOY / "README.md").read_text("utf-8")
+    assert [path.name for path in DEPLOY.glob("*.toml") if f"`{path.name}`" not in text] == []
+
+
 @pytest.mark.parametrize("name", ["two-hosts.toml", "rack.toml"])
 def test_every_host_of_a_topology_has_a_part(name: str) -> None:
     """And the parts together are all of it."""

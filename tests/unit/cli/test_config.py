@@ -145,3 +145,10 @@ def test_config_lists_devices_below_the_domain_that_serves_them(tmp_path: Path) 
         ("tty0", "console", "in dom0"),
         ("hv0", "hypervisor", ""),
     ]
+
+
+def test_config_shows_the_uplink_of_a_switch(capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside what else it has."""
+    text = '[controller.sw0]\nkind = "net"\nuplink = "guests0"\n'
+    show_config(topology_from_text(text, Origin("test", None, Path("/tmp"))), as_json=False)
+    assert "mtu 1500 uplink guests0" in capsys.readouterr().out
