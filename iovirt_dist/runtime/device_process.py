@@ -9,6 +9,7 @@ from typing import Any
 
 from iovirt_dist.controllers.front import Access, Outcome
 from iovirt_dist.runtime.device_service import ControllerDevice, DeviceService, Surroundings
+from iovirt_dist.runtime.epoch import next_epoch
 from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.runtime.scale_file import ScalingFollower
 from iovirt_dist.runtime.telemetry import Telemetry
@@ -29,7 +30,7 @@ class DeviceProcess:
     def __init__(self, topology: Topology, spec: ControllerSpec | DriverDomainSpec) -> None:
         self._topology = topology
         self._spec = spec
-        self._epoch = time.time_ns()
+        self._epoch = next_epoch(RunDir(topology.run_dir), spec.name, time.time_ns())
         self._halt_poll = HaltPoll()
         self._services: list[DeviceService[Any, Any]] = []
         self._trace = TraceLog(RunDir(topology.run_dir), spec.name, self._switch)

@@ -12,6 +12,7 @@ from iovirt_dist.errors import LocalError
 from iovirt_dist.guest.core import Action, Event, GuestCore
 from iovirt_dist.guest.machines import build_cpu
 from iovirt_dist.guest.tracing import guest_points
+from iovirt_dist.runtime.epoch import next_epoch
 from iovirt_dist.runtime.guest_channel import GuestChannel
 from iovirt_dist.runtime.guest_status import own_status
 from iovirt_dist.runtime.links import dial_as
@@ -42,7 +43,7 @@ class GuestProcess:
     def __init__(self, topology: Topology, spec: MachineSpec | ProgramSpec) -> None:
         self._topology = topology
         self._spec = spec
-        self._epoch = time.time_ns()
+        self._epoch = next_epoch(RunDir(topology.run_dir), spec.name, time.time_ns())
         self._failed = False
         self._trace = TraceLog(RunDir(topology.run_dir), spec.name, self._switch_trace)
         config = SessionConfig(Role.GUEST, spec.name, self._epoch, lease_ms=topology.lease_ns // 1_000_000)

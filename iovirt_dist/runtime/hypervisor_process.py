@@ -13,6 +13,7 @@ from iovirt_dist.hypervisor import events as hv
 from iovirt_dist.hypervisor.core import Hypervisor
 from iovirt_dist.platform.qos import Qos
 from iovirt_dist.runtime.driver_status import driver_status
+from iovirt_dist.runtime.epoch import next_epoch
 from iovirt_dist.runtime.hypervisor_status import guest_status, pair_status
 from iovirt_dist.runtime.links import dial_as, follow, listen_as
 from iovirt_dist.runtime.plans import guest_plan, hypervisor_config, share_devices
@@ -44,7 +45,7 @@ class HypervisorProcess:
     def __init__(self, topology: Topology, spec: HypervisorSpec) -> None:
         self._topology = topology
         self._spec = spec
-        self._epoch = time.time_ns()
+        self._epoch = next_epoch(RunDir(topology.run_dir), spec.name, time.time_ns())
         self.core = Hypervisor(hypervisor_config(topology, spec, self._epoch))
         self._qos: QosFile | None = None
         self._sockets: _Sockets | None = None

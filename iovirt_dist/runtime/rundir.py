@@ -7,6 +7,7 @@
       console/GUEST.tty link to the terminal's PTY
       status/NAME.json  what the process says about itself
       trace/NAME.jsonl  its trace points, while trace/_on exists; stays
+      epoch/NAME        number of its last life; stays
       qos/NAME.json     what `iovirt set` has set for the guests of hypervisor NAME
       scale.json        what `iovirt scale` has said
 
@@ -26,7 +27,7 @@ from typing import Final
 from iovirt_dist.errors import EndpointError, LocalError
 from iovirt_dist.topology.endpoint import check_socket_path
 
-FOLDERS: Final = ("sock", "log", "console", "status", "trace", "qos")
+FOLDERS: Final = ("sock", "log", "console", "status", "trace", "qos", "epoch")
 
 SUPERVISOR: Final = "_up"
 """Name of the supervisor's own files; no process name starts with an underscore."""
@@ -97,6 +98,10 @@ class RunDir:
     def qos(self, hypervisor: str) -> Path:
         """Path of what was set for a hypervisor's guests since the topology came up."""
         return self.path / "qos" / f"{hypervisor}.json"
+
+    def epoch(self, name: str) -> Path:
+        """Path of the number of a process's last life."""
+        return self.path / "epoch" / name
 
     def open_log(self, name: str) -> int:
         """Open a log for appending; one that has grown too long is put aside first.

@@ -16,6 +16,7 @@ from iovirt_dist.errors import ConfigError, ImageError
 from iovirt_dist.guest import core as gc
 from iovirt_dist.guest.script.core import Action, Drained, Event, Script, ScriptCore, ScriptPlan
 from iovirt_dist.guest.script.failure import failure_line, failure_trace
+from iovirt_dist.runtime.epoch import next_epoch
 from iovirt_dist.runtime.guest_status import own_status
 from iovirt_dist.runtime.links import dial_as
 from iovirt_dist.runtime.reactor import Reactor
@@ -88,7 +89,7 @@ class ScriptProcess:
     def __init__(self, topology: Topology, spec: ScriptSpec) -> None:
         self._topology = topology
         self._spec = spec
-        self._epoch = time.time_ns()
+        self._epoch = next_epoch(RunDir(topology.run_dir), spec.name, time.time_ns())
         config = SessionConfig(Role.GUEST, spec.name, self._epoch, lease_ms=topology.lease_ns // 1_000_000)
         plan = ScriptPlan(
             name=spec.name, memory_bytes=spec.memory_bytes, script=load_script(spec), parameters=spec.parameters

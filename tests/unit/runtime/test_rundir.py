@@ -26,7 +26,8 @@ def test_create_is_private_and_repeatable(run_dir: RunDir) -> None:
     run_dir.path.chmod(0o755)
     run_dir.create()
     assert stat.S_IMODE(run_dir.path.stat().st_mode) == 0o700
-    assert sorted(path.name for path in run_dir.path.iterdir()) == ["console", "log", "qos", "sock", "status", "trace"]
+    folders = ["console", "epoch", "log", "qos", "sock", "status", "trace"]
+    assert sorted(path.name for path in run_dir.path.iterdir()) == folders
 
 
 def test_create_under_a_file_raises_one_line(tmp_path: Path) -> None:
