@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from iovirt_dist.wire.codec import Buffer
@@ -23,6 +24,10 @@ from iovirt_dist.wire.commands import WITH_DATA_OUT, Command, Completion, Opcode
 
 MAX_ASKED = 4096
 """Most IDENTIFY commands of a peer whose answers are waited for; further ones are refused."""
+
+
+_opcode_of = itemgetter(1)
+_unit_of = itemgetter(2)
 
 
 class Sorted(NamedTuple):
@@ -78,9 +83,9 @@ class UnitGrants:
             commands: In order.
             data: One buffer for each command that carries data out; IDENTIFY does.
         """
-        if data and Opcode.IDENTIFY in {command[1] for command in commands}:
+        if data and Opcode.IDENTIFY in map(_opcode_of, commands):
             return False
-        return {command[2] for command in commands} <= self._numbers[peer].keys()
+        return set(map(_unit_of, commands)) <= self._numbers[peer].keys()
 
     def sort(
         self, peer: str, commands: Sequence[Command], data: Sequence[Buffer], known: Callable[[bytes], bool]
