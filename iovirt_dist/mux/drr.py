@@ -13,8 +13,8 @@ from typing import Final, Generic
 from iovirt_dist.mux.flow import MIN_COST, UNLIMITED, Flow
 from iovirt_dist.mux.queue import Q
 
-QUANTUM: Final = 131_072
-"""What the flow with the largest weight may have in a turn: 32 small requests, as messages cost more than they do."""
+QUANTUM: Final = 262_144
+"""What the flow with the largest weight may have in a turn: 64 small requests, as messages cost more than they do."""
 
 
 class DeficitRoundRobin(Generic[Q]):

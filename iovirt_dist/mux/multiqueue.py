@@ -48,6 +48,9 @@ BY_WEIGHT: Final = frozenset({SchedulerKind.DRR, SchedulerKind.WFQ})
 PARTS: Final = 4
 """Of a guest's share; one part must be free before it goes on."""
 
+MANY: Final = 8
+"""If more guests than these compete, all alike, each has twice as much at a time: its next turn is far away."""
+
 _FINE: Final = 1 << 20
 """Parts of a byte of cost, so that dividing by weights loses nothing that matters."""
 
@@ -239,6 +242,8 @@ class MultiQueue(Generic[Q]):
         largest = max([flow.head_cost() for flow in active if flow.items], default=MIN_COST)
         each = _FINE * max(self.depth * MIN_COST, LEAST_IN_FLIGHT * largest)
         weights = [flow.qos.weight for flow in active]
+        if len(active) > MANY and max(weights) == min(weights):
+            each *= 2
         bound = max((each + each // 4) // max(weights), _FINE * LEAST_IN_FLIGHT * largest // min(weights))
         return min(len(active) * each // sum(weights), bound)
 

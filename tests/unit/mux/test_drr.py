@@ -29,7 +29,7 @@ def test_equal_guests_take_turns() -> None:
 def test_turn_that_was_cut_short_goes_on() -> None:
     """A small batch does not cost the guest the rest of its turn."""
     queue = queue_of(1, 1)
-    fill(queue, 2, 40)
+    fill(queue, 2, TURN)
 
     assert owners([item for _ in range(2 * TURN) for item in queue.take(1, 0)]) == [1] * TURN + [2] * TURN
 

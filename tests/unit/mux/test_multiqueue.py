@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iovirt_dist.mux.multiqueue import COMPETITION_NS, MultiQueue
+from iovirt_dist.mux.multiqueue import COMPETITION_NS, MANY, MultiQueue
 from iovirt_dist.platform.qos import Qos, SchedulerKind
 from tests.unit.mux.items import Item, fill, items, served
 
@@ -213,6 +213,15 @@ def test_guest_goes_on_when_a_quarter_of_its_share_is_free(kind: SchedulerKind) 
     assert first == {1: 16, 2: 16}
     assert early == []
     assert later == {1: 3, 2: 4}
+
+
+@pytest.mark.parametrize(("guests", "each"), [(MANY, 32), (MANY + 1, 64)])
+def test_many_guests_that_are_alike_have_twice_as_much_at_a_time(guests: int, each: int) -> None:
+    """Each waits for all others before its next turn."""
+    queue: MultiQueue[Item] = MultiQueue(depth=32)
+    fill(queue, guests, 100)
+
+    assert served(queue.take(10_000, 0)) == dict.fromkeys(range(1, guests + 1), each)
 
 
 def test_share_in_flight_is_of_bytes_and_never_less_than_a_request() -> None:
