@@ -170,7 +170,8 @@ class QueuePairs:
         self.counts = QueueCounts()
         self.queue_credits = queue_credits
         self._arbiter = Arbiter(burst)
-        self.set_weights(weights or {})
+        self._arbiter.set_weights(weights or {})
+        self._paced = False
         self._peers: dict[str, PeerQueues] = {}
         self._open: dict[int, PeerQueues] = {}
         self._answering: list[PeerQueues] = []
@@ -187,7 +188,7 @@ class QueuePairs:
     def set_weights(self, weights: Mapping[str, int]) -> None:
         """Set the peers' shares from now on, as `weights` of the constructor."""
         self._arbiter.set_weights(weights)
-        self._weighted = any(weight != 1 for weight in weights.values())
+        self._set_pace()
 
     def shares(self) -> dict[str, PairShare]:
         """What each known peer has had of the device."""
@@ -216,6 +217,7 @@ class QueuePairs:
                 queues.account = old.account
         queues.number = event.pair
         self._peers[event.peer] = self._open[event.pair] = queues
+        self._set_pace()
         if queues.completion:
             self._answering.append(queues)
 
@@ -225,6 +227,7 @@ class QueuePairs:
         if queues is None:
             return
         queues.number = None
+        self._set_pace()
         if len(self._peers) - len(self._open) > MAX_CLOSED_PAIRS:
             oldest = next(peer for peer, known in self._peers.items() if known.number is None)
             self._peers.pop(oldest).abandon()
@@ -264,13 +267,13 @@ class QueuePairs:
 
     @property
     def paced(self) -> bool:
-        """Whether shares may be at stake: weights differ, and more than one peer is there.
+        """Whether shares may be at stake: peers of different weights are there.
 
         What a device has taken can be arbitrated no more, and what is in the socket not yet. So a device that could
         take everything as it comes should then wait, so that weights have an effect, until all messages that are there
         were received, and that is when the `deadline_ns` comes that it gives; and take no more than `room`.
         """
-        return self._weighted and len(self._open) > 1
+        return self._paced
 
     def room(self, most: int) -> int:
         """How many of `most` commands a device may take.
@@ -354,6 +357,9 @@ class QueuePairs:
             queues.completion = []
         self._answering.clear()
         return actions
+
+    def _set_pace(self) -> None:
+        self._paced = len({self._arbiter.weight(queues.peer) for queues in self._open.values()}) > 1
 
     def _accepts(self, queues: PeerQueues, command: OutstandingCommand) -> bool:
         """Whether a command is new and has room; otherwise answer it, or ignore it."""

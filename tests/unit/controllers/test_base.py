@@ -327,9 +327,13 @@ def test_pairs_are_paced_where_weights_differ_and_several_are_open() -> None:
     """Whoever is gone does not matter."""
     pairs = _pairs("a", "b")
     paced = [pairs.paced]
-    pairs.set_weights({"a": 1, "b": 2})
+    pairs.set_weights({"a": 2, "b": 2})
+    paced.append(pairs.paced)
+    pairs.set_weights({"b": 2})
     paced.append(pairs.paced)
     pairs.closed(QueuePairClosed(1))
     paced.append(pairs.paced)
+    pairs.opened(QueuePairOpened(3, "a", resumed=True))
+    paced.append(pairs.paced)
 
-    assert paced == [False, True, False]
+    assert paced == [False, False, True, False, True]
