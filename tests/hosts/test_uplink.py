@@ -82,6 +82,21 @@ async def test_uplink_comes_and_goes_with_the_switch(hosts: HostsFactory) -> Non
     assert (there, pinged.returncode) == (0, 0)
 
 
+async def test_uplink_of_a_switch_in_a_driver_domain_is_the_same(hosts: HostsFactory) -> None:
+    """One of the host's own drivers that the domain uses; killed, it makes the interface again."""
+    alone = hosts.prepare({**tables(driver="dom0"), "driver_domain": {"dom0": {}}}, ("a",))
+    domain = alone.at("a").process("dom0")
+    await alone.at("a").start("dom0")
+
+    give_address(alone)
+    pinged = on_host(alone, "ping", "-c", "1", "-W", "10", "10.0.0.9")
+    await domain.restart()
+    give_address(alone)
+    pinged_again = on_host(alone, "ping", "-c", "1", "-W", "10", "10.0.0.9")
+
+    assert (pinged.returncode, pinged_again.returncode) == (0, 0)
+
+
 async def test_uplink_that_is_deleted_is_a_link_that_is_down_until_it_is_back(hosts: HostsFactory) -> None:
     """Here by whoever owned it; the switch looks for it, and does not make it itself."""
     alone = hosts.prepare(tables(), ("a",))

@@ -1,0 +1,36 @@
+"""A topology under test: what its processes are started with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from iovirt_dist.testing.documents import write_topology
+from iovirt_dist.testing.live import LiveTopology
+
+TWO_HOSTS = """
+[host.a]
+address = "127.0.0.1"
+[host.b]
+address = "127.0.0.2"
+[controller.tty0]
+kind = "console"
+host = "a"
+[controller.tty1]
+kind = "console"
+host = "b"
+"""
+
+
+async def test_live_part_of_a_host_starts_its_processes_where_they_belong(tmp_path: Path) -> None:
+    """Behind the command that enters the host, with the host's name; nothing of the other host."""
+    topology = write_topology(TWO_HOSTS, tmp_path, {})
+    live = LiveTopology(topology.at("b"), enter=("env", "PLACE=here"))
+
+    (process,) = live.processes
+    await live.start()
+    environ = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+    problems = await live.stop()
+
+    assert process.name == "tty1"
+    assert {b"PLACE=here", b"IOVIRT_HOST=b"} <= set(environ)
+    assert problems == []
