@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from iovirt_dist.testing.documents import write_topology
+from iovirt_dist.testing.documents import free_port, write_topology
 from iovirt_dist.testing.live import LiveTopology
 
 TWO_HOSTS = """
@@ -12,6 +12,7 @@ TWO_HOSTS = """
 address = "127.0.0.1"
 [host.b]
 address = "127.0.0.2"
+first_port = {port}
 [controller.tty0]
 kind = "console"
 host = "a"
@@ -23,7 +24,7 @@ host = "b"
 
 async def test_live_part_of_a_host_starts_its_processes_where_they_belong(tmp_path: Path) -> None:
     """Behind the command that enters the host, with the host's name; nothing of the other host."""
-    topology = write_topology(TWO_HOSTS, tmp_path, {})
+    topology = write_topology(TWO_HOSTS.format(port=free_port()), tmp_path, {})
     live = LiveTopology(topology.at("b"), enter=("env", "PLACE=here"))
 
     (process,) = live.processes
