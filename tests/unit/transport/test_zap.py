@@ -13,9 +13,10 @@ import pytest
 import zmq
 from hypothesis import given
 from hypothesis import strategies as st
+from zmq.utils.monitor import recv_monitor_message
 
 from iovirt_dist.errors import EndpointError
-from iovirt_dist.transport import zeromq
+from iovirt_dist.transport import zap, zeromq
 from iovirt_dist.transport.port import ONLY_PEER
 from iovirt_dist.transport.zap import Door, judge
 from iovirt_dist.transport.zeromq import ZeromqPort, dial, listen
@@ -337,3 +338,33 @@ def test_context_with_an_authenticator_of_somebody_else_is_an_error(ring: Ring) 
         other.bind("inproc://zeromq.zap.01")
         with pytest.raises(EndpointError, match="in use"):
             listen("tcp://127.0.0.1:*", ring.security("hv"), context=context)
+
+
+class Nobody:
+    """In place of the authenticator: there is none."""
+
+    def __init__(self, context: object) -> None:
+        pass
+
+    def open(self, door: Door, socket: object) -> None:
+        """Do nothing."""
+
+    def shut(self, door: Door, socket: object) -> bool:
+        """Be forgotten."""
+        return True
+
+
+def test_without_an_authenticator_nobody_is_let_in(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The socket insists on an answer: were the thread gone, not even alice would be believed."""
+    monkeypatch.setattr(zap, "Doorkeeper", Nobody)
+    port = listen("tcp://127.0.0.1:*", ring.security("hv", ["alice"]))
+    dialler = dial(port.endpoint, ring.security("alice", ["hv"]), "hv")
+    with dialler._socket.get_monitor_socket(int(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)) as events:
+        dialler.send(ONLY_PEER, [b"let me in"])
+        assert events.poll(int(PATIENCE_S * 1000))
+        event = recv_monitor_message(events)["event"]
+        dialler._socket.disable_monitor()
+    assert event == zmq.EVENT_DISCONNECTED
+    assert port.receive() is None
+    for each in (dialler, port):
+        each.close()
