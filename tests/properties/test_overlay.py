@@ -26,10 +26,12 @@ BASE = random.Random(1).randbytes(SIZE_BYTES)
 ZERO = bytes(SECTOR_BYTES)
 CRASH_STATES = 6
 
-PLACES = st.tuples(st.integers(0, SECTORS - 1), st.sampled_from([1, 1, 2, 3, 7, 8, 9, 16, SECTORS]))
-"""First sector and how many, as far as the disk goes."""
-CALLS = st.integers(0, 7)
-SEEDS = st.integers(0, 99)
+PLACES = st.one_of(
+    st.tuples(st.integers(0, SECTORS - 1), st.sampled_from([1, 2, 3, 7, 9, SECTORS])),
+    st.sampled_from([(0, 8), (8, 8), (8, 16), (16, 8), (24, 8), (24, 11), (32, 3), (0, SECTORS)]),
+)
+"""First sector and how many, as far as the disk goes; half of them whole clusters."""
+CALLS = st.sampled_from([0, 1, 1, 1, 2, 2, 3, 4, 5])
 
 
 class _File(MemoryStorage):
@@ -148,49 +150,40 @@ class OverlayMachine(RuleBasedStateMachine):
         self.settle(place)
 
     @precondition(lambda self: self.failed)
-    @rule()
-    def restarted_after_a_failed_sync(self) -> None:
-        """What was never promised may be gone."""
+    @rule(syncs=st.booleans())
+    def restarted_after_a_failed_sync(self, syncs: bool) -> None:
+        """What was never promised may be gone, and a sync makes nothing of it."""
         self.overlay = self.open()
+        if syncs:
+            self.overlay.sync()
         self.failed = False
         found = self.read()
         assert [at for at in range(SECTORS) if found[at] not in self.history[at][self.promised[at] :]] == []
         for versions, content in zip(self.history, found, strict=True):
             versions.append(content)
 
-    @rule(calls=CALLS, place=PLACES, discard=st.booleans(), syncing=st.booleans(), busy=st.booleans(), seed=SEEDS)
+    @rule(calls=CALLS, place=PLACES, discard=st.booleans(), syncing=st.booleans(), busy=st.booleans(), opening=CALLS)
     def power_cut(
-        self, calls: int, place: tuple[int, int], discard: bool, syncing: bool, busy: bool, seed: int
+        self, calls: int, place: tuple[int, int], discard: bool, syncing: bool, busy: bool, opening: int
     ) -> None:
         """Whatever the medium may hold, each sector has a content that it had since the last sync."""
         self.file.cut(calls)
         self.file.meanwhile = (lambda: self.change(place, discard, cached=False)) if busy else None
         with contextlib.suppress(OSError):
             self.overlay.sync() if syncing else self.change(place, discard, cached=False)
-        media = list(self.file.crash_states(CRASH_STATES, seed))
+        media = list(self.file.crash_states(CRASH_STATES, self.stamp))
         self.boot += 1
         for medium in media:
             self.file = _File(medium)
+            self.file.cut(opening)
+            with contextlib.suppress(OSError):  # the first process of this boot ends while it opens the overlay
+                self.open()
+            self.file.restart()
             self.overlay = self.open()
             found = self.read()
             assert [at for at in range(SECTORS) if found[at] not in self.history[at][self.promised[at] :]] == []
         self.history, self.promised = [[content] for content in found], [0] * SECTORS
         self.failed = self.tainted = False
-
-    @precondition(lambda self: not self.tainted)
-    @rule(calls=st.integers(0, 3))
-    def power_cut_while_opening(self, calls: int) -> None:
-        """The first calls of a new life change nothing that counts."""
-        self.overlay.sync()
-        self.boot += 1
-        self.file = _File(self.file.stable)
-        self.file.cut(calls)
-        with contextlib.suppress(OSError):
-            self.overlay = self.open()
-        self.boot += 1
-        self.file = _File(next(iter(self.file.crash_states(1))))
-        self.overlay = self.open()
-        self.promised = [len(versions) - 1 for versions in self.history]
 
     @precondition(lambda self: not self.tainted)
     @rule()
@@ -200,6 +193,36 @@ class OverlayMachine(RuleBasedStateMachine):
         self.file = _File(self.file.stable)
         self.overlay = self.open()
         self.promised = [len(versions) - 1 for versions in self.history]
+
+    # --- histories that hypothesis finds too seldom
+
+    @precondition(lambda self: not self.failed)
+    @rule(place=PLACES, after=PLACES, last=PLACES, calls=st.sampled_from([0, 3, 4, 4, 5]), opening=CALLS)
+    def sync_and_power_cut(
+        self, place: tuple[int, int], after: tuple[int, int], last: tuple[int, int], calls: int, opening: int
+    ) -> None:
+        """What the sync covered is there, and nothing of what was written while the next one ran leads to garbage."""
+        self.change(place, discard=False, cached=False)
+        self.sync(after, busy=True)
+        self.power_cut(calls, last, discard=False, syncing=True, busy=True, opening=opening)
+
+    @precondition(lambda self: not self.tainted)
+    @rule(place=PLACES, calls=CALLS, opening=CALLS)
+    def kill_sync_and_power_cut(self, place: tuple[int, int], calls: int, opening: int) -> None:
+        """What a process that was killed had written is made stable by the next one."""
+        self.change(place, discard=False, cached=False)
+        self.killed(calls, place, discard=False, syncing=False)
+        self.sync(place, busy=False)
+        self.power_cut(calls, place, discard=True, syncing=False, busy=False, opening=opening)
+
+    @precondition(lambda self: not self.failed)
+    @rule(place=PLACES, nth=st.integers(1, 2), opening=CALLS)
+    def fail_sync_and_power_cut(self, place: tuple[int, int], nth: int, opening: int) -> None:
+        """A process after one whose sync failed makes nothing stable that leads to garbage."""
+        self.change(place, discard=False, cached=False)
+        self.sync_fails(nth)
+        self.restarted_after_a_failed_sync(syncs=True)
+        self.power_cut(0, place, discard=True, syncing=False, busy=False, opening=opening)
 
     # --- the model
 
@@ -242,4 +265,4 @@ class OverlayMachine(RuleBasedStateMachine):
 
 
 TestOverlay = OverlayMachine.TestCase
-TestOverlay.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestOverlay.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)

@@ -158,7 +158,6 @@ class Overlay:
             clusters = ClusterMap(layout.clusters, bytes(self._file.read_at(self._recent_map_offset, layout.map_bytes)))
             clusters.mark_changes(stable)
             return clusters
-        self._file.write_at(LIFE_OFFSET, NO_LIFE)
         self._file.write_at(self._recent_map_offset, stable)
         self._file.write_at(LIFE_OFFSET, life)
         return ClusterMap(layout.clusters, stable)

@@ -252,7 +252,7 @@ def _create(fd: int, path: Path, size_bytes: int) -> None:
 
 
 def sweep_scratch(path: Path) -> None:
-    """Remove files ``.NAME.PID.new`` of processes that were killed while they made `path`; who is at work has a lock."""
+    """Remove files ``.NAME.PID.new`` of processes killed while they made `path`; those at work hold a lock."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*{SCRATCH_SUFFIX}"):
         with contextlib.suppress(ImageError, OSError):
             file = FileStorage(left)
