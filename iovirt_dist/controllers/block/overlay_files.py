@@ -25,6 +25,7 @@ from iovirt_dist.controllers.block.storage import (
     sync_folder,
     take_place,
 )
+from iovirt_dist.controllers.locking import lock_medium
 from iovirt_dist.errors import ImageError
 
 SUFFIX: Final = ".cow"
@@ -158,12 +159,13 @@ class OverlayFolder:
         """
         path = overlay_path(self.folder, unit)
         with _as_image_error(path):
-            file = FileStorage(path)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # whatever it holds
             try:
+                lock_medium(fd, path)
                 path.unlink()
                 sync_folder(path.parent)
             finally:
-                file.close()
+                os.close(fd)
 
 
 def base_mark(base: Base) -> bytes:

@@ -71,6 +71,7 @@ class BlockRunner:
         self._workers: ThreadPoolExecutor | None = None
         self._syncer: ThreadPoolExecutor | None = None
         self._closed = False
+        self._problems: dict[str, str] = {}
         if post is not None:
             self._workers = ThreadPoolExecutor(WORKERS, "storage")
             self._syncer = ThreadPoolExecutor(1, "sync")
@@ -181,8 +182,11 @@ class BlockRunner:
         try:
             self._units().open(action.name, action.slot, action.base_offset, action.size_bytes)
         except (ImageError, OSError) as error:
-            _log.error("overlay %s: %s", action.name, error)
+            if self._problems.get(action.name) != str(error):  # requesters ask again and again
+                _log.error("overlay %s: %s", action.name, error)
+            self._problems[action.name] = str(error)
             return OverlayOpened(action.name, str(error))
+        self._problems.pop(action.name, None)
         return OverlayOpened(action.name)
 
     def _close_overlay(self, action: CloseOverlay) -> OverlayClosed:

@@ -142,3 +142,13 @@ def test_remove_takes_away_a_free_overlay_only(folder: OverlayFolder, base: Base
     folder.remove(UNIT)
 
     assert folder.units() == []
+
+
+def test_remove_takes_away_what_is_damaged(folder: OverlayFolder) -> None:
+    """Whatever it holds."""
+    folder.folder.mkdir()
+    overlay_path(folder.folder, UNIT).write_bytes(b"junk")
+
+    folder.remove(UNIT)
+
+    assert folder.units() == []
