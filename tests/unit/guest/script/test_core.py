@@ -180,6 +180,22 @@ def test_new_hypervisor_starts_the_script_again() -> None:
     assert link.state[0] is GuestState.RUNNING
 
 
+def test_each_life_begins_with_memory_that_is_zero() -> None:
+    """To its last byte, whatever the life before has left."""
+
+    async def script(guest: ScriptGuest) -> None:
+        memory = guest.memory
+        guest.results["zero"] = [*guest.results.get("zero", []), not any(memory.data)]
+        memory.write(memory.base, b"x" * memory.size_bytes)
+        await guest.event()
+
+    link = Link(script)
+    link.start_hypervisor(epoch=2)
+    for _ in range(8):
+        link.pass_time(1)
+    assert link.script.results == {"zero": [True, True]}
+
+
 def test_flood_of_stores_is_held_back_and_keeps_its_order() -> None:
     """More posted stores than the session's window: none is lost, and a load behind them sees them all."""
 
