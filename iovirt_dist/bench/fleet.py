@@ -19,8 +19,8 @@ from iovirt_dist.runtime.qos_file import change_settings
 from iovirt_dist.runtime.status import ProcessStatus, read_status_file
 
 EXTENT_BYTES = 1 << 20
-MEMORY = "4MiB"
-"""RAM of each guest: all of it is resident, and this is more than the load needs."""
+MEMORY = "32MiB"
+"""RAM of each guest, as a topology gives it by default."""
 READY_WITHIN_S = 120.0
 LOOK_EVERY_S = 0.05
 _LATE_S = 15.0

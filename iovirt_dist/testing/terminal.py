@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from iovirt_dist.controllers.console.core import (
-    AcceptInput,
+    CloseTerminal,
+    ConsoleAccess,
     ConsoleEvent,
     InputArrived,
     OpenTerminal,
@@ -59,12 +60,15 @@ class MemoryTerminals:
         self._by_name: dict[str, _Memory] = {}
         self._by_number: dict[int, _Memory] = {}
 
-    def perform(self, action: OpenTerminal | WriteTerminal | AcceptInput) -> ConsoleEvent | None:
+    def perform(self, action: ConsoleAccess) -> ConsoleEvent | None:
         """Do an action; return its outcome if it has one."""
         if isinstance(action, OpenTerminal):
             if not self.open_error:
                 terminal = self._by_name[action.name] = self._by_number[action.terminal] = _Memory(action.terminal)
             return TerminalOpened(action.terminal, self.open_error)
+        if isinstance(action, CloseTerminal):
+            self._by_number.pop(action.terminal, None)
+            return None
         terminal = self._by_number[action.terminal]
         if isinstance(action, WriteTerminal):
             if not self.write_error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import Protocol
 
 from iovirt_dist.errors import LocalError
@@ -32,20 +33,27 @@ class GuestMemory(Protocol):
 
 
 class ByteMemory:
-    """`GuestMemory` that is a bytearray: the memory of script guests and of tests.
+    """`GuestMemory` of script guests and of tests. What was never touched takes no memory of the host.
 
     Args:
-        size_bytes: Its length.
+        size_bytes: Its length, above 0.
         base: Guest physical address of its first byte.
+
+    Attributes:
+        data: All of it, zeroes at first.
     """
 
-    __slots__ = ("_view", "base", "data", "size_bytes")
+    __slots__ = ("_pages", "base", "data", "size_bytes")
 
     def __init__(self, size_bytes: int, base: int = 0) -> None:
-        self.data = bytearray(size_bytes)
+        self._pages = mmap.mmap(-1, size_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.data = memoryview(self._pages)
         self.base = base
         self.size_bytes = size_bytes
-        self._view = memoryview(self.data)
+
+    def clear(self) -> None:
+        """Make all of it zeroes again, and give it back to the host (madvise(2), MADV_DONTNEED)."""
+        self._pages.madvise(mmap.MADV_DONTNEED)
 
     def read(self, address: int, length: int) -> bytes:
         """Return a copy.
@@ -64,7 +72,7 @@ class ByteMemory:
         start = address - self.base
         if start < 0 or length < 0 or start + length > self.size_bytes:
             raise MemoryRangeError("not wholly in RAM", f"{length} bytes at {address:#x}")
-        return self._view[start : start + length]
+        return self.data[start : start + length]
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Write.
@@ -76,4 +84,4 @@ class ByteMemory:
         end = start + len(data)
         if start < 0 or end > self.size_bytes:
             raise MemoryRangeError("not wholly in RAM", f"{len(data)} bytes at {address:#x}")
-        self._view[start:end] = data
+        self.data[start:end] = data

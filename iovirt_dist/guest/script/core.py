@@ -35,7 +35,6 @@ ENDED = "script ended"
 
 _SUPERVISOR = IoPrivilege(1)
 """Scripts access devices as a kernel in S mode does."""
-_ZEROES = memoryview(bytes(65536))
 _CROWDED = 3072
 """Messages that may be unacknowledged, below the session's window of 4096."""
 
@@ -86,7 +85,6 @@ class ScriptCore:
         self.tracing = False
         self._plan = plan
         self._memory = ByteMemory(plan.memory_bytes, virt.RAM_BASE)
-        self._memory_used = False
         self.core = gc.GuestCore(config, hypervisor, self._memory)
         self._scheduler = Scheduler()
         self._main: Task[None] | None = None
@@ -193,10 +191,7 @@ class ScriptCore:
         self._end_life()
         self._actions.append(gc.Note(f"power on: {power.reason}"))
         plan, memory = self._plan, self._memory
-        if self._memory_used:  # else it is zero, and pages that are never touched take no memory of the host
-            for at in range(0, memory.size_bytes, len(_ZEROES)):
-                memory.write(memory.base + at, _ZEROES[: memory.size_bytes - at])
-        self._memory_used = True
+        memory.clear()
         self.guest = ScriptGuest(plan.name, plan.parameters, memory, self, self._scheduler, self.results)
         self.guest.lines = self.core.lines
         self._state(GuestState.RUNNING, "")

@@ -380,7 +380,7 @@ def test_unit_with_a_problem_is_asked_for_again_once() -> None:
 
 def test_unit_goes_with_its_last_holder_while_it_is_being_identified() -> None:
     """The late answer is nobody's."""
-    pair, controller, _ = opened()
+    pair, _, _ = opened()
     for _ in range(2):
         pair.hold("shared")
     pair.use("shared")

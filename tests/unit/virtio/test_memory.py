@@ -16,7 +16,7 @@ def test_byte_memory_written_can_be_read_and_viewed() -> None:
     memory.write(BASE + 8, b"abcd")
     assert memory.read(BASE + 8, 4) == b"abcd"
     assert bytes(view) == b"abcd"
-    assert memory.data[8:12] == b"abcd"
+    assert bytes(memory.data[8:12]) == b"abcd"
 
 
 def test_byte_memory_view_changed_changes_the_memory() -> None:

@@ -38,10 +38,10 @@ def test_shared_frame_has_a_bound() -> None:
 
 def test_frames_are_cut_into_rows_and_not_copied() -> None:
     """A frame may hold parts of two rows, a row parts of two frames, or nothing."""
-    frames = [bytearray(b"aabb"), b"cccc", b"d"]
+    first = bytearray(b"aabb")
 
-    rows = cut_payload(frames, [2, 0, 4, 3])
-    frames[0][0:1] = b"x"
+    rows = cut_payload([first, b"cccc", b"d"], [2, 0, 4, 3])
+    first[0:1] = b"x"
 
     assert [[bytes(frame) for frame in row] for row in rows] == [[b"xa"], [], [b"bb", b"cc"], [b"cc", b"d"]]
 
