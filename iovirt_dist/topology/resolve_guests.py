@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections.abc import Mapping
 from importlib import resources
@@ -22,6 +21,7 @@ from iovirt_dist.topology.qos import DEVICES, resolve_qos
 from iovirt_dist.topology.replicas import Replica, choices, reach, replicas
 from iovirt_dist.topology.resolve_hosts import Placement
 from iovirt_dist.topology.resolve_net import derived_mac, parse_mac
+from iovirt_dist.topology.resolve_programs import program_arguments, program_environment, program_files
 from iovirt_dist.topology.scaling import Scaling
 from iovirt_dist.topology.scope import Scope
 from iovirt_dist.topology.specs import (
@@ -55,9 +55,6 @@ VIRTIO_CONSOLE_SUFFIX: Final = ".hvc0"
 
 DEFAULT_LEVELS: Final = {"pc": Level.OPERATION, "virt": Level.DRIVER}
 """A PC's disk has registers of its own, ATA; the virt machine's is virtio."""
-
-DEVICE_FOLDERS: Final = ("/dev", "/proc")
-"""What a program sees there is the hypervisor's."""
 
 _SCRIPT: Final = re.compile(r"(?P<place>.+):(?P<function>[A-Za-z_][A-Za-z0-9_]*)", re.DOTALL)
 _MODULE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
@@ -282,39 +279,11 @@ class GuestResolver:
             **common,
             image=image,
             image_name=table.image,
-            arguments=self._arguments(group, table) or (image.name,),
-            environment=self._environment(group, table),
+            arguments=program_arguments(self._scope, group, table) or (image.name,),
+            environment=program_environment(self._scope, group, table),
             abi=abi,
-            files=self._files(group, table),
+            files=program_files(self._scope, group, table),
         )
-
-    def _arguments(self, group: str, table: schema.ProgramTable) -> tuple[str, ...]:
-        if any("\0" in argument for argument in table.arguments):
-            where = self._scope.where("guest", group, "arguments")
-            raise ConfigError("an argument holds a NUL, which ends a string in memory", where, "remove it")
-        return tuple(table.arguments)
-
-    def _environment(self, group: str, table: schema.ProgramTable) -> tuple[str, ...]:
-        for name, value in table.environment.items():
-            if not name or "=" in name or "\0" in name + value:
-                where = self._scope.where("guest", group, "environment", name)
-                raise ConfigError("no name and value of an environment", where, "remove '=' and NUL")
-        return tuple(f"{name}={value}" for name, value in table.environment.items())
-
-    def _files(self, group: str, table: schema.ProgramTable) -> dict[str, Path]:
-        files: dict[str, Path] = {}
-        for path, source in table.files.items():
-            where = self._scope.where("guest", group, "files", path)
-            # normpath keeps two leading slashes (POSIX.1, "Pathname Resolution": theirs is another meaning)
-            inside = posixpath.normpath(path.replace("//", "/"))
-            if not path.startswith("/") or "\0" in path:
-                raise ConfigError("the program's path must start with '/'", where, 'such as "/etc/motd"')
-            if any(inside == folder or inside.startswith(f"{folder}/") for folder in DEVICE_FOLDERS):
-                raise ConfigError(f"{inside} is the hypervisor's own", where, "choose another folder")
-            if inside in files:
-                raise ConfigError(f"{inside} is there twice", where, "remove one")
-            files[inside] = self._scope.path(source)
-        return files
 
     def _script(self, group: str, table: schema.ScriptTable, common: _Common) -> ScriptSpec:
         where = self._scope.where("guest", group, "script")
