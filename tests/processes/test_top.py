@@ -172,7 +172,7 @@ def watch() -> Iterator[Callable[[LiveTopology], Screen]]:
         argv = [sys.executable, "-m", "iovirt_dist.cli.main", "top", "--interval", "0.2"]
         argv += ["--file", str(topology.topology.source)]
         before = termios.tcgetattr(theirs)
-        environ = {**os.environ, "TERM": "xterm-256color"}
+        environ = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80"}  # what a shell may export does not matter
         process = subprocess.Popen(
             argv, stdin=theirs, stdout=theirs, stderr=theirs, env=environ, start_new_session=True
         )

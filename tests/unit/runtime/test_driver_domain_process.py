@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from iovirt_dist.controllers.console.config import ConsoleConfig
+from iovirt_dist.controllers.console.runner import TerminalDirectory
 from iovirt_dist.drivers.backend import DiskRequest
 from iovirt_dist.drivers.disk import DiskDriver
 from iovirt_dist.drivers.entropy import EntropyDriver
@@ -156,15 +158,15 @@ async def test_domain_traces_name_the_device(topology: Topology) -> None:
 
 
 async def test_domain_whose_last_device_cannot_be_opened_gives_the_others_back(topology: Topology) -> None:
-    """The terminals' folder is a file; afterwards another process can have the disk."""
+    """The terminals' folder is another process's; afterwards somebody else can have the disk."""
     spec = domain_of(topology)
     assert spec.devices[:2] == ("disk0", "tty0")
-    (topology.run_dir / "console").write_bytes(b"")
+    taken = TerminalDirectory(ConsoleConfig(directory=topology.run_dir / "console", terminals=()))
 
-    with pytest.raises(ImageError, match="cannot be used for terminals"):
+    with pytest.raises(ImageError, match="is in use by"):
         await DriverDomainProcess(topology, spec).run(asyncio.Event())
 
-    (topology.run_dir / "console").unlink()
+    taken.close()
     async with serving(topology):
         client = await use_both(topology)
     assert client.drawn == [32]
