@@ -170,7 +170,7 @@ class QueuePair:
         queue.arrived(now_ns)
         limit = min(self._credits, queue.window(now_ns))
         room = min(limit - self.in_flight, MAX_BATCH)
-        if not self._to_identify and limit > PARTS:
+        if queue.depth and limit > PARTS and not self._to_identify:  # where commands are parked none may end for long
             room -= room % (limit // PARTS)
         if room <= 0:
             return None

@@ -65,6 +65,37 @@ def test_unit_that_is_used_later_is_identified_at_once() -> None:
     assert unit.number == 1
 
 
+def test_requests_wait_for_a_quarter_of_what_may_be_in_flight() -> None:
+    """A message for each that is free would cost more than the requests."""
+    pair, controller, outcomes = opened(credits=16)
+    for tag in range(20):
+        outcomes.offer(pair, tag)
+
+    taken = [controller.take()]
+    for command in list(controller.commands[:4]):
+        taken.append(controller.take())
+        controller.complete(command, data=b"x" * 512)
+    taken.append(controller.take())
+
+    assert taken == [[16], [], [], [], [], [4]]
+
+
+def test_requests_behind_parked_ones_leave_however_few_may() -> None:
+    """Receives of many terminals end when somebody types: nothing may wait for them."""
+    pair = QueuePair("tty0")
+    pair.use("root")
+    controller = Controller(pair, {"root": DISK}, 16)
+    controller.open()
+    outcomes = Outcomes()
+    for tag in range(15):
+        outcomes.offer(pair, tag)
+
+    parked = controller.take()
+    outcomes.offer(pair, 15)
+
+    assert (parked, controller.take()) == ([15], [1])
+
+
 def test_requests_leave_in_batches_as_far_as_credits_go() -> None:
     """The rest follows as completions come."""
     pair, controller, outcomes = opened(credits=3)

@@ -116,19 +116,3 @@ def test_requests_of_each_guest_in_flight_are_counted_off_by_row() -> None:
     controller.send([Completion(c.id, Status.OK, 512) for c in controller.commands[1:]], [sectors("bcd")])
 
     assert [pair.queue.entry(guest).in_flight for guest in (1, 2)] == [1, 0]
-
-
-def test_more_is_submitted_when_a_part_of_what_may_be_in_flight_is_free() -> None:
-    """Not one by one: a message costs more than a request. All of it goes at last."""
-    pair, controller, first, _ = bench()
-    for tag in range(12, 24):
-        first.read(tag)
-
-    filled = controller.take()
-    controller.complete(controller.commands[0], data=sectors("a"))
-    early = controller.take()
-    controller.complete(controller.commands[0], data=sectors("b"))
-    later = controller.take()
-
-    assert (filled, early, later) == ([4], [], [2])
-    assert pair.in_flight == 8
