@@ -113,10 +113,18 @@ class StatusWriter:
         """
         if not force and not self.due(now_ns):
             return False
-        self._written_ns = now_ns
-        self._scratch.write_bytes(self._encoder.encode({**self._fixed, "updated_ns": now_ns, **content}))
-        self._scratch.replace(self._path)
+        self.put(self.encode(now_ns, **content))
         return True
+
+    def encode(self, now_ns: int, **content: Any) -> bytes:
+        """Return what `put` writes; see `update`."""
+        self._written_ns = now_ns
+        return self._encoder.encode({**self._fixed, "updated_ns": now_ns, **content})
+
+    def put(self, data: bytes) -> None:
+        """Replace the file. May wait for the medium: ext4 writes out what replaces another file (auto_da_alloc)."""
+        self._scratch.write_bytes(data)
+        self._scratch.replace(self._path)
 
     def remove(self) -> None:
         """Remove the file: the process ends in order and leaves nothing."""

@@ -32,6 +32,9 @@ def usage() -> dict[str, int]:
 class Telemetry:
     """An async context that writes the status file twice a second and removes it at the end.
 
+    What is told is gathered on the loop and written by a thread: a file system that is busy holds up a rename for
+    hundreds of milliseconds, and with it would hold up all I/O of the process.
+
     Args:
         topology: Names the run directory, which is created if absent.
         spec: The process.
@@ -57,32 +60,38 @@ class Telemetry:
         self._trace = trace
         self._follower = follower
         self._task: asyncio.Task[None] | None = None
+        self._ended = asyncio.Event()
 
     async def __aenter__(self) -> None:
-        self._write()
+        self._writer.put(self._gather())
         self._task = asyncio.get_running_loop().create_task(self._keep())
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._task is not None
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        self._ended.set()
+        await self._task  # which may be writing
         if self._trace is not None:
             self._trace.poll()
         self._writer.remove()
 
     async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(MIN_INTERVAL_NS / 1e9)
-            self._write()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), MIN_INTERVAL_NS / 1e9)
+            if self._ended.is_set():
+                return
+            await loop.run_in_executor(None, self._writer.put, self._gather())
 
-    def _write(self) -> None:
+    def _gather(self) -> bytes:
+        """Follow what may have changed, and return what the file is to say."""
         followed: dict[str, Any] = {}
         if self._follower is not None:
             self._follower.poll()
             followed = self._follower.status()
-        self._writer.update(time.time_ns(), force=True, **usage(), **followed, **self._status())
+        told = self._writer.encode(time.time_ns(), **usage(), **followed, **self._status())
         if self._trace is not None:
             self._trace.poll()
+        return told
