@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from fractions import Fraction
 from itertools import pairwise
+from math import ceil
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from iovirt_dist.mux.bucket import REST_NS, SECOND_NS, TokenBucket
 
@@ -93,3 +96,57 @@ def test_ready_is_when_it_says(rate: int, burst_ns: int, debt: int, now_ns: int)
     assert ready_ns >= now_ns
     assert bucket.spendable(ready_ns) > 0
     assert ready_ns == now_ns or exact.spendable(max(now_ns, ready_ns - REST_NS - 1)) <= 1 + rate * REST_NS // SECOND_NS
+
+
+class BucketMachine(RuleBasedStateMachine):
+    """A bucket beside a model in exact fractions, through waits, payments and changes in any order."""
+
+    @initialize(rate=RATES, burst_ns=BURSTS_NS)
+    def begin(self, rate: int, burst_ns: int) -> None:
+        """Both are full."""
+        self.now_ns = 0
+        self.rate, self.burst_ns = rate, burst_ns
+        self.bucket = TokenBucket(rate, burst_ns, 0)
+        self.level = self.full
+
+    @property
+    def full(self) -> Fraction:
+        """What can be saved up, tokens."""
+        return Fraction(self.rate * self.burst_ns, SECOND_NS)
+
+    @rule(wait_ns=st.integers(0, 2 * SECOND_NS))
+    def wait(self, wait_ns: int) -> None:
+        """Tokens accrue up to the burst."""
+        self.now_ns += wait_ns
+        self.level = min(self.full, self.level + Fraction(self.rate * wait_ns, SECOND_NS))
+
+    @rule(tokens=st.integers(0, 10**6))
+    def pay(self, tokens: int) -> None:
+        """What is not there becomes debt."""
+        self.bucket.spendable(self.now_ns)
+        self.bucket.pay(tokens)
+        self.level -= tokens
+
+    @rule()
+    def go_when_it_is_ready(self) -> None:
+        """Somebody can then, and no earlier look would have said so for nothing."""
+        ready_ns = self.bucket.ready_ns(self.now_ns)
+        assert ready_ns >= self.now_ns
+        self.wait(ready_ns - self.now_ns)
+        assert self.level > 0
+
+    @rule(rate=RATES, burst_ns=BURSTS_NS)
+    def change(self, rate: int, burst_ns: int) -> None:
+        """Debt stays, savings as far as the new burst goes."""
+        self.bucket.change(rate, burst_ns, self.now_ns)
+        self.rate, self.burst_ns = rate, burst_ns
+        self.level = min(self.level, self.full)
+
+    @invariant()
+    def levels_are_equal(self) -> None:
+        """To the token, rounded up: whoever is not in debt may go."""
+        assert self.bucket.spendable(self.now_ns) == ceil(self.level)
+
+
+TestBucketMachine = BucketMachine.TestCase
+TestBucketMachine.settings = settings(max_examples=100, stateful_step_count=40)
