@@ -83,7 +83,8 @@ class Telemetry:
                 await asyncio.wait_for(self._ended.wait(), MIN_INTERVAL_NS / 1e9)
             if self._ended.is_set():
                 return
-            await loop.run_in_executor(None, self._writer.put, self._gather())
+            with contextlib.suppress(OSError):  # a full file system may have room the next time
+                await loop.run_in_executor(None, self._writer.put, self._gather())
 
     def _gather(self) -> bytes:
         """Follow what may have changed, and return what the file is to say."""
