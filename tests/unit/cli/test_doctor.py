@@ -81,7 +81,7 @@ def test_package_absent_is_bad_and_named(monkeypatch: pytest.MonkeyPatch) -> Non
 def with_uplink(topology: Topology, name: str) -> Topology:
     """The topology with a switch more, of which this is the uplink."""
     text = default_text() + f'\n[controller.sw0]\nkind = "net"\nuplink = "{name}"\n'
-    return topology_from_text(text, Origin("test", None, topology.run_dir))
+    return topology_from_text(text, Origin("test", None, topology.run_dir.parent))
 
 
 @pytest.mark.parametrize(
