@@ -24,8 +24,9 @@ from struct import Struct
 from typing import NamedTuple
 
 from iovirt_dist.errors import DecodeError
-from iovirt_dist.virtio.memory import GuestMemory, MemoryRangeError
-from iovirt_dist.virtio.ring import Chain, RingError, RingSetup, Segment, device_ring
+from iovirt_dist.guest.queue_home import QueueHome
+from iovirt_dist.virtio.memory import MemoryRangeError
+from iovirt_dist.virtio.ring import Chain, RingError, RingSetup, Segment
 from iovirt_dist.wire.codec import MAX_PAYLOAD_BYTES, Buffer
 from iovirt_dist.wire.payload import join_pieces, split_payload
 from iovirt_dist.wire.queue_messages import (
@@ -101,7 +102,7 @@ class ArmedQueue:
     """One armed queue.
 
     Args:
-        memory: Guest memory.
+        home: Where it lies.
         arm: The message that armed it.
         counts: Where to count.
 
@@ -117,6 +118,7 @@ class ArmedQueue:
     __slots__ = (
         "_counts",
         "_drained",
+        "_home",
         "_last_chain",
         "_load",
         "_memory",
@@ -130,11 +132,12 @@ class ArmedQueue:
         "in_flight",
     )
 
-    def __init__(self, memory: GuestMemory, arm: ArmQueue, counts: QueueCounts) -> None:
+    def __init__(self, home: QueueHome, arm: ArmQueue, counts: QueueCounts) -> None:
         self.arm = arm
         self.broken = False
         self.in_flight: dict[int, tuple[Chain, int]] = {}
-        self._memory = memory
+        self._home = home
+        self._memory = home.memory
         self._counts = counts
         self._pack = Struct(f"{REQUEST.format}{arm.header_bytes}s").pack
         self._load = 0
@@ -144,7 +147,7 @@ class ArmedQueue:
         self._drained = False
         self._number = 0
         setup = RingSetup(arm.size, arm.descriptors, arm.driver_area, arm.device_area, arm.features)
-        self._ring = device_ring(memory, setup)
+        self._ring = home.ring(arm.queue, setup)
 
     def gather(self, notifications: int, number: int = 0) -> list[Outgoing]:
         """Take what the ring offers.
@@ -186,7 +189,9 @@ class ArmedQueue:
         except (RingError, MemoryRangeError) as error:
             return [self.break_off(error)]
         out: list[Outgoing] = []
-        if due and not message.interrupt:
+        if due and self._home.interrupts:
+            self._home.interrupt(message.queue)
+        elif due and not message.interrupt:
             out.append(Outgoing(QueueInterrupt(message.device, message.queue, message.generation)))
         return out + self.gather(0) if self._waiting else out
 
@@ -196,7 +201,13 @@ class ArmedQueue:
         self._counts.broken += 1
         self.in_flight.clear()
         self._waiting.clear()
+        self._home.broke(self.arm.queue, str(error))
         return broken(self.arm, error)
+
+    def remapped(self) -> None:
+        """Guest memory is mapped otherwise now: forget what was found in it, but not what is in flight."""
+        self._plain.clear()
+        self._last_chain.clear()
 
     @property
     def awaited(self) -> bool:
@@ -270,7 +281,7 @@ class ArmedQueue:
 
     def _body(self, notifications: int, requests: bytes) -> Doorbell:
         arm = self.arm
-        interrupt_at = NEVER if self.broken else self._ring.interrupt_at()
+        interrupt_at = NEVER if self.broken or self._home.interrupts else self._ring.interrupt_at()
         return Doorbell(arm.device, arm.queue, arm.generation, notifications, interrupt_at, requests, self._number)
 
     def _split(self, readable: list[Segment], header_bytes: int) -> tuple[bytes, Buffer]:

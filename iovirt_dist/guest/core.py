@@ -149,7 +149,7 @@ class GuestCore:
 
     def use_memory(self, memory: GuestMemory) -> None:
         """Take the guest's memory, before it is powered on."""
-        self.queues.memory = memory
+        self.queues.use_memory(memory)
 
     @property
     def waits_for_safe_point(self) -> bool:

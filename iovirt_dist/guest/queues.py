@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from iovirt_dist.guest.armed_queue import ArmedQueue, Outgoing, QueueCounts, broken
+from iovirt_dist.guest.queue_home import MachineHome, QueueHome
 from iovirt_dist.virtio.memory import GuestMemory, MemoryRangeError
 from iovirt_dist.virtio.ring import RingError
 from iovirt_dist.wire.codec import Buffer
@@ -18,19 +19,25 @@ class ArmedQueues:
     """All armed queues of a guest.
 
     Args:
-        memory: Guest memory; replace it only while nothing is armed.
+        memory: Guest memory.
 
     Attributes:
-        memory: The same.
+        homes: Where the queues of a device live that are not in guest memory, or not all of the guest's, by device.
+        home: Where all others live: in guest memory.
         by_doorbell: Queues by address of their notify register and the value that is stored there.
         counts: What happened.
     """
 
     def __init__(self, memory: GuestMemory) -> None:
-        self.memory = memory
+        self.homes: dict[int, QueueHome] = {}
+        self.home = MachineHome(memory)
         self.by_doorbell: dict[tuple[int, int], ArmedQueue] = {}
         self.counts = QueueCounts()
         self._queues: dict[tuple[int, int], ArmedQueue] = {}
+
+    def use_memory(self, memory: GuestMemory) -> None:
+        """Take another guest memory, while nothing is armed."""
+        self.home = MachineHome(memory)
 
     def arm(self, message: ArmQueue) -> list[Outgoing]:
         """Arm a queue, in place of its earlier life; returns what its ring offers already, or that it is broken."""
@@ -40,7 +47,7 @@ class ArmedQueues:
             self.counts.malformed += 1
             return []
         try:
-            queue = ArmedQueue(self.memory, message, self.counts)
+            queue = ArmedQueue(self.homes.get(message.device, self.home), message, self.counts)
         except RingError as error:
             self.counts.broken += 1
             return [broken(message, error)]
@@ -56,6 +63,10 @@ class ArmedQueues:
         """Write completions to guest memory; see `ArmedQueue.complete`."""
         queue = self._find(message)
         return queue.complete(message, payload) if queue is not None else []
+
+    def find(self, device: int, queue: int) -> ArmedQueue | None:
+        """Return a queue if it is armed."""
+        return self._queues.get((device, queue))
 
     def clear(self) -> None:
         """Forget all queues: the machine's devices are new."""

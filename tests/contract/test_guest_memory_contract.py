@@ -40,7 +40,7 @@ def ram_of_an_x86_cpu() -> GuestMemory:
 def ram_of_a_rig() -> GuestMemory:
     """A guest's without a CPU, as its core has it."""
     rig = Rig(machine="virt", disk=None, memory_bytes=SIZE)
-    return rig.guest().core.queues.memory
+    return rig.guest().core.queues.home.memory
 
 
 @pytest.fixture(params=[bytes_of_a_script, ram_of_a_riscv_cpu, ram_of_an_x86_cpu, ram_of_a_rig])

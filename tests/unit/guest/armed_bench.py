@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from iovirt_dist.guest.armed_queue import ArmedQueue, Outgoing, QueueCounts
+from iovirt_dist.guest.queue_home import MachineHome
 from tests.unit.guest.queue_bench import (
     HEADER_BYTES,
     MEMORY_BYTES,
@@ -31,7 +32,7 @@ class Bench(DriverBench):
     ) -> None:
         super().__init__(features, size, header_bytes, memory_bytes=memory_bytes)
         self.counts = QueueCounts()
-        self.queue = ArmedQueue(self.memory, self.arm, self.counts)
+        self.queue = ArmedQueue(MachineHome(self.memory), self.arm, self.counts)
 
     def ring(self) -> list[Rung]:
         """The driver notifies; only doorbells may come of it."""

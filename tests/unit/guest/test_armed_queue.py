@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from iovirt_dist.guest.armed_queue import MAX_LOAD_BYTES, SEGMENT_LOAD_BYTES, ArmedQueue, Outgoing, QueueCounts
+from iovirt_dist.guest.queue_home import MachineHome
 from iovirt_dist.virtio.ring import RingError
 from iovirt_dist.wire.codec import MAX_PAYLOAD_BYTES
 from iovirt_dist.wire.payload import JOIN_BYTES
@@ -262,7 +263,7 @@ def test_ring_areas_that_cannot_be_are_an_error() -> None:
     arm = bench.arm
 
     with pytest.raises(RingError):
-        ArmedQueue(bench.memory, type(arm)(2, 1, 7, 0, 256, 1 << 40, 0, 0, SPLIT, 16), QueueCounts())
+        ArmedQueue(MachineHome(bench.memory), type(arm)(2, 1, 7, 0, 256, 1 << 40, 0, 0, SPLIT, 16), QueueCounts())
 
 
 def test_counts_are_those_of_what_went_through() -> None:
