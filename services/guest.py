@@ -6,9 +6,10 @@ import asyncio
 import os
 import sys
 
+from iovirt_dist.errors import ConfigError
 from iovirt_dist.runtime.service import run_service
 from iovirt_dist.topology.selection import select
-from iovirt_dist.topology.specs import ScriptSpec
+from iovirt_dist.topology.specs import ScriptSpec, VmSpec
 
 
 async def serve(stop: asyncio.Event) -> None:
@@ -18,6 +19,8 @@ async def serve(stop: asyncio.Event) -> None:
         from iovirt_dist.runtime.script_process import ScriptProcess  # noqa: PLC0415 - needs no CPU engine: 20 MiB
 
         await ScriptProcess(topology, spec).run(stop)
+    elif isinstance(spec, VmSpec):
+        raise ConfigError("guests of kind vm are not served yet", f"guest {spec.name}")
     else:
         from iovirt_dist.runtime.guest_process import GuestProcess  # noqa: PLC0415 - as above
 

@@ -17,6 +17,8 @@ from iovirt_dist.topology import (
     NetSpec,
     ProgramSpec,
     Topology,
+    VmmSpec,
+    VmSpec,
 )
 from iovirt_dist.topology.host_specs import DriverDomainSpec
 from iovirt_dist.topology.qos import describe_qos
@@ -52,6 +54,8 @@ def summary(spec: AnySpec) -> str:
         return f"serves {', '.join(spec.devices)}"
     if isinstance(spec, GuestBase):
         return f"{_guest(spec)} on {spec.hypervisor}{_devices(spec)}"
+    if isinstance(spec, VmmSpec):
+        return f"{spec.guest.vmm} of {spec.guest.name}"
     return ""
 
 
@@ -66,6 +70,8 @@ def _guest(spec: GuestSpec) -> str:
         return f"{spec.machine} {size} {spec.image_name} {spec.level.value}"
     if isinstance(spec, ProgramSpec):
         return f"program {size} {spec.image_name} {spec.abi} {spec.level.value}"
+    if isinstance(spec, VmSpec):
+        return f"vm {size} {spec.vmm} {spec.level.value}"
     return f"script {size} {spec.script} {spec.level.value}"
 
 

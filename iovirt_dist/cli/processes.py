@@ -15,7 +15,7 @@ from iovirt_dist.runtime.remote_view import HostsView, view_hosts
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
 from iovirt_dist.runtime.status import ProcessStatus
 from iovirt_dist.runtime.view import View, view_topology
-from iovirt_dist.topology import GuestBase, Topology
+from iovirt_dist.topology import GuestBase, Topology, VmmSpec
 from iovirt_dist.topology.specs import AnySpec, DriverDomainSpec
 
 _FOLLOW_INTERVAL_S = 0.05
@@ -67,6 +67,8 @@ def _nature(topology: Topology, spec: AnySpec) -> dict[str, Any]:
     row: dict[str, Any] = {"guest": None, "level": None, "devices": None}
     if isinstance(spec, GuestBase):
         row |= {"guest": spec.guest_kind, "level": spec.level.value, "where": f"on {spec.hypervisor}"}
+    elif isinstance(spec, VmmSpec):
+        row["where"] = f"{spec.guest.vmm} of {spec.guest.name}"
     elif isinstance(spec, DriverDomainSpec):
         row |= {"devices": list(spec.devices), "where": f"serves {', '.join(spec.devices)}"}
     else:

@@ -57,7 +57,7 @@ class HostKeeper:
         self._wanted = topology
 
     async def _scale(self, before: Topology, after: Topology) -> None:
-        old, new = set(before.names("guest")), set(after.names("guest"))
+        old, new = _scaled(before), _scaled(after)
         if old - new:
             await self._supervisor.remove(old - new)
             for name in old - new:
@@ -80,13 +80,18 @@ class HostKeeper:
             self._report(name, f"has not followed the topology to revision {topology.revision} yet")
 
 
+def _scaled(topology: Topology) -> set[str]:
+    """Names of what there are more or fewer of: guests and their VMMs."""
+    return {*topology.names("guest"), *topology.names("vmm")}
+
+
 def lagging(topology: Topology, run_dir: RunDir) -> list[str]:
     """Name the host's controllers, driver domains and hypervisors that run and serve an earlier revision."""
-    statuses = read_status(run_dir)
+    serving = {name: status for name, status in read_status(run_dir).items() if status.kind not in ("guest", "vmm")}
     return [
         name
-        for name, status in statuses.items()
-        if status.kind != "guest" and status.alive and status.content.get("revision", 0) < topology.revision
+        for name, status in serving.items()
+        if status.alive and status.content.get("revision", 0) < topology.revision
     ]
 
 

@@ -13,8 +13,16 @@ from iovirt_dist.hypervisor.machines.registry import NO_MACHINE
 from iovirt_dist.hypervisor.plan import Attachment, Card, GuestPlan
 from iovirt_dist.mux.multiqueue import MultiQueue
 from iovirt_dist.runtime.files import read_files
-from iovirt_dist.topology.guest_specs import GuestSpec, MachineSpec, ProgramSpec
-from iovirt_dist.topology.specs import BlockSpec, ControllerSpec, HypervisorSpec, RngSpec, Topology
+from iovirt_dist.topology.specs import (
+    BlockSpec,
+    ControllerSpec,
+    GuestSpec,
+    HypervisorSpec,
+    MachineSpec,
+    ProgramSpec,
+    RngSpec,
+    Topology,
+)
 
 ENTROPY_UNIT = ""
 """An entropy controller has one unit, without a name."""

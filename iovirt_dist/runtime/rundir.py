@@ -2,6 +2,7 @@
 
     RUN_DIR/            0700, locked by whoever supervises (flock on the folder itself: no lock file can be left behind)
       sock/NAME         sockets; NAME.lock while process NAME runs
+      vm/GUEST.DEVICE.vu  vhost-user sockets of a virtual machine; GUEST.serial its serial console
       log/NAME.log      what the process printed; stays
       console/GUEST.log what the guest's terminal showed; stays
       console/GUEST.tty link to the terminal's PTY
@@ -26,8 +27,9 @@ from typing import Final
 
 from iovirt_dist.errors import EndpointError, LocalError
 from iovirt_dist.topology.endpoint import check_socket_path
+from iovirt_dist.topology.vm_specs import SOCKET_FOLDER
 
-FOLDERS: Final = ("sock", "log", "console", "status", "trace", "qos", "epoch")
+FOLDERS: Final = ("sock", SOCKET_FOLDER, "log", "console", "status", "trace", "qos", "epoch")
 
 SUPERVISOR: Final = "_up"
 """Name of the supervisor's own files; no process name starts with an underscore."""
@@ -181,7 +183,7 @@ class RunDir:
 
     def leftovers(self) -> list[Path]:
         """Everything that `clean` would remove."""
-        patterns = ("sock/*", "status/*", "console/*.tty", "trace/_on", "qos/*", "scale.json*")
+        patterns = ("sock/*", f"{SOCKET_FOLDER}/*", "status/*", "console/*.tty", "trace/_on", "qos/*", "scale.json*")
         return sorted(path for pattern in patterns for path in self.path.glob(pattern))
 
 

@@ -15,7 +15,7 @@ Tables: TypeAlias = Mapping[str, Any]
 Source: TypeAlias = str | Path | Tables | None
 """TOML text, a file, the tables of a document, or None for the built-in topology."""
 
-_IMAGE_KEYS = ("image", "payload", "script")
+_IMAGE_KEYS = ("image", "payload", "script", "kernel", "initrd")
 _BUNDLED = "bundled:"
 
 

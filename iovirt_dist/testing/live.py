@@ -65,6 +65,10 @@ class LiveTopology:
         """Return a guest; without a name the first one."""
         return self._of_kind(("guest",), name)
 
+    def vmm(self, name: str = "") -> ProcessHandle:
+        """Return the process of a guest's VMM by its own name; without a name the first one."""
+        return self._of_kind(("vmm",), name)
+
     def hypervisor(self, name: str = "") -> ProcessHandle:
         """Return a hypervisor; without a name the first one."""
         return self._of_kind(("hypervisor",), name)

@@ -38,6 +38,8 @@ from iovirt_dist.topology.specs import (
     ScriptSpec,
     SwitchPort,
     Topology,
+    VmmSpec,
+    VmSpec,
 )
 
 __all__ = [
@@ -67,6 +69,8 @@ __all__ = [
     "Selection",
     "SwitchPort",
     "Topology",
+    "VmSpec",
+    "VmmSpec",
     "default_text",
     "load_topology",
     "select",

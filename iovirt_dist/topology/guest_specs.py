@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypedDict
 
 from iovirt_dist.errors import ImageError
 from iovirt_dist.ids import GuestName, ProcessName
@@ -139,6 +139,21 @@ class GuestBase:
         return ImageError("no such image file", f"guest {self.name}: {path}", f"set {key}")
 
 
+class GuestAttributes(TypedDict):
+    """The attributes of `GuestBase`."""
+
+    name: GuestName
+    hypervisor: ProcessName
+    restart: Restart
+    memory_bytes: int
+    disk: DiskAttachment | None
+    console: ConsoleAttachment | None
+    virtio_console: ConsoleAttachment | None
+    rng: RngAttachment | None
+    qos: Mapping[str, Qos]
+    net: NetAttachment | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineSpec(GuestBase):
     """A guest that is machine code.
@@ -231,6 +246,3 @@ class ScriptSpec(GuestBase):
     def _missing_files(self) -> Iterator[ImageError]:
         if self.file is not None and not self.file.is_file():
             yield ImageError("no such script file", f"guest {self.name}: {self.file}", "set script")
-
-
-GuestSpec: TypeAlias = MachineSpec | ProgramSpec | ScriptSpec

@@ -1,4 +1,4 @@
-"""Guests: replicas, the devices behind them, and what their kind says of machine, program or script."""
+"""Guests: replicas, the devices behind them, and what their kind says of machine, program, script or VM."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Final, NamedTuple, TypedDict, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.ids import GuestName, ProcessName
@@ -15,6 +15,7 @@ from iovirt_dist.platform.level import Level
 from iovirt_dist.platform.qos import Qos
 from iovirt_dist.platform.slots import VirtioSlot
 from iovirt_dist.topology import schema, units
+from iovirt_dist.topology.guest_specs import GuestAttributes
 from iovirt_dist.topology.parse import suggestion
 from iovirt_dist.topology.program_abi import PROGRAM_ABIS, program_abi
 from iovirt_dist.topology.qos import DEVICES, resolve_qos
@@ -22,6 +23,7 @@ from iovirt_dist.topology.replicas import Replica, choices, reach, replicas
 from iovirt_dist.topology.resolve_hosts import Placement
 from iovirt_dist.topology.resolve_net import derived_mac, parse_mac
 from iovirt_dist.topology.resolve_programs import program_arguments, program_environment, program_files
+from iovirt_dist.topology.resolve_vm import VM_MEMORY_RANGE_BYTES, VM_MEMORY_STEP_BYTES, resolve_vm
 from iovirt_dist.topology.scaling import Scaling
 from iovirt_dist.topology.scope import Scope
 from iovirt_dist.topology.specs import (
@@ -36,7 +38,6 @@ from iovirt_dist.topology.specs import (
     NetAttachment,
     NetSpec,
     ProgramSpec,
-    Restart,
     RngAttachment,
     RngSpec,
     ScriptSpec,
@@ -94,21 +95,6 @@ class Guests(NamedTuple):
     groups: dict[GuestName, str]
     reach: dict[ProcessName, tuple[ProcessName, ...]]
     homes: dict[str, tuple[ProcessName, ...]]
-
-
-class _Common(TypedDict):
-    """The attributes of `GuestBase`."""
-
-    name: GuestName
-    hypervisor: ProcessName
-    restart: Restart
-    memory_bytes: int
-    disk: DiskAttachment | None
-    console: ConsoleAttachment | None
-    virtio_console: ConsoleAttachment | None
-    rng: RngAttachment | None
-    qos: Mapping[str, Qos]
-    net: NetAttachment | None
 
 
 class GuestResolver:
@@ -174,9 +160,12 @@ class GuestResolver:
             return self._machine(replica.group, table, common)
         if isinstance(table, schema.ProgramTable):
             return self._program(replica.group, table, common)
+        if isinstance(table, schema.VmTable):
+            host = self._hypervisors[common["hypervisor"]].host
+            return resolve_vm(self._scope, replica.group, table, host, common)
         return self._script(replica.group, table, common)
 
-    def _common(self, replica: Replica, table: schema.AnyGuestTable) -> _Common:
+    def _common(self, replica: Replica, table: schema.AnyGuestTable) -> GuestAttributes:
         devices, group = table.devices, replica.group
         hvc = devices.virtio_console if isinstance(devices, schema.DevicesTable) else ""
         disk = self._disk(replica.fill(devices.disk), self._device_key(group, "disk"))
@@ -187,7 +176,7 @@ class GuestResolver:
             disk = disk._replace(overlay=replica.name)
         memory_bytes = self._memory(table, group)
         where = self._scope.where("guest", group, "hypervisor")
-        return _Common(
+        return GuestAttributes(
             name=GuestName(replica.name),
             hypervisor=self._placement.place(replica.name, choices(table), memory_bytes, where),
             restart=table.restart,
@@ -222,16 +211,18 @@ class GuestResolver:
     def _memory(self, table: schema.AnyGuestTable, group: str) -> int:
         where = self._scope.where("guest", group, "memory")
         memory_bytes = self._scope.quantity(table.memory, units.parse_size, where)
-        low, high = MEMORY_RANGE_BYTES
-        if not low <= memory_bytes <= high or memory_bytes % PAGE_BYTES:
-            span = f"{units.format_size(low)} to {units.format_size(high)} in steps of 4KiB"
+        (low, high), step = MEMORY_RANGE_BYTES, PAGE_BYTES
+        if isinstance(table, schema.VmTable):
+            (low, high), step = VM_MEMORY_RANGE_BYTES, VM_MEMORY_STEP_BYTES
+        if not low <= memory_bytes <= high or memory_bytes % step:
+            span = f"{units.format_size(low)} to {units.format_size(high)} in steps of {units.format_size(step)}"
             whose = f"machine '{table.machine}'" if isinstance(table, schema.MachineTable) else f"a {table.kind}"
             raise ConfigError(f"{whose} takes {span}, got {units.format_size(memory_bytes)}", where)
         return memory_bytes
 
     # -- kinds -----------------------------------------------------------------------------------------------------
 
-    def _machine(self, group: str, table: schema.MachineTable, common: _Common) -> MachineSpec:
+    def _machine(self, group: str, table: schema.MachineTable, common: GuestAttributes) -> MachineSpec:
         level = self._level(group, table)
         return MachineSpec(
             **common,
@@ -269,7 +260,7 @@ class GuestResolver:
         with resources.as_file(resources.files("iovirt_dist").joinpath(*BUNDLED_IMAGES[name])) as path:
             return path
 
-    def _program(self, group: str, table: schema.ProgramTable, common: _Common) -> ProgramSpec:
+    def _program(self, group: str, table: schema.ProgramTable, common: GuestAttributes) -> ProgramSpec:
         image = self._scope.path(table.image)
         abi = table.abi if table.abi != "auto" else program_abi(image)
         if table.abi != "auto" and abi not in PROGRAM_ABIS:
@@ -285,7 +276,7 @@ class GuestResolver:
             files=program_files(self._scope, group, table),
         )
 
-    def _script(self, group: str, table: schema.ScriptTable, common: _Common) -> ScriptSpec:
+    def _script(self, group: str, table: schema.ScriptTable, common: GuestAttributes) -> ScriptSpec:
         where = self._scope.where("guest", group, "script")
         match = _SCRIPT.fullmatch(table.script)
         place = match["place"] if match else ""

@@ -18,6 +18,8 @@ Bandwidth = Annotated[int | str, msgspec.Meta(description='bytes a second, such 
 Depth = Annotated[int, msgspec.Meta(ge=1, le=1024, description="an integer from 1 to 1024")]
 Scheduling = Literal["fifo", "drr", "wfq", "priority", "deadline"]
 Replicas = Annotated[int, msgspec.Meta(ge=1, le=1024, description="an integer from 1 to 1024")]
+Cpus = Annotated[int, msgspec.Meta(ge=1, le=64, description="an integer from 1 to 64")]
+Queues = Annotated[int, msgspec.Meta(ge=1, le=8, description="an integer from 1 to 8")]
 Vlan = Annotated[int, msgspec.Meta(ge=1, le=4094, description="a VLAN's number from 1 to 4094")]
 MacLimit = Annotated[int, msgspec.Meta(ge=1, le=4096, description="an integer from 1 to 4096")]
 Mtu = Annotated[int, msgspec.Meta(ge=576, le=9198, description="an integer from 576 to 9198")]
@@ -292,12 +294,35 @@ class ScriptTable(GuestTable, frozen=True, kw_only=True):
     devices: DevicesTable = DevicesTable()
 
 
+class VmTable(GuestTable, frozen=True, kw_only=True):
+    """``[guest.NAME]`` with ``kind = "vm"``: a kernel of its own in a virtual machine, with vhost-user devices."""
+
+    kind: Literal["vm"]
+    vmm: Literal["qemu", "uml", "external"]
+    """What runs it: QEMU, User-Mode Linux, or what you start yourself."""
+    memory: Size = "256MiB"
+    cpus: Cpus = 1
+    """Virtual CPUs; ``uml`` has one."""
+    queues: Queues = 1
+    """Request queues of its disk."""
+    kernel: str = ""
+    """Kernel image, relative to the topology file's folder; empty for the newest that is installed."""
+    initrd: str = ""
+    """Initial RAM disk, relative to the topology file's folder; empty for none."""
+    command_line: str = ""
+    """For the kernel; the words for its console come from us."""
+    arguments: Words = []
+    """More arguments of the VMM."""
+    devices: MachineDevicesTable = MachineDevicesTable()
+    """`console` is the VMM's serial console."""
+
+
 ControllerTable = BlockTable | ConsoleTable | RngTable | NetTable
-AnyGuestTable = MachineTable | ProgramTable | ScriptTable
+AnyGuestTable = MachineTable | ProgramTable | ScriptTable | VmTable
 
 KINDS: Final[dict[Any, dict[str, type[Table]]]] = {
     ControllerTable: {"block": BlockTable, "console": ConsoleTable, "rng": RngTable, "net": NetTable},
-    AnyGuestTable: {"machine": MachineTable, "program": ProgramTable, "script": ScriptTable},
+    AnyGuestTable: {"machine": MachineTable, "program": ProgramTable, "script": ScriptTable, "vm": VmTable},
 }
 """The tables whose keys depend on their ``kind``, by the type of a table in its section."""
 

@@ -18,6 +18,7 @@ from iovirt_dist.topology.specs import (
     NetSpec,
     RngSpec,
     Topology,
+    VmmSpec,
 )
 
 HONCHO_KEY: Final = "HONCHO_PROCESS_NAME"
@@ -61,6 +62,8 @@ def select(
 ) -> Selection[DriverDomainSpec]: ...
 @overload
 def select(kind: Literal["guest"], argv: Sequence[str], environ: Mapping[str, str]) -> Selection[GuestSpec]: ...
+@overload
+def select(kind: Literal["vmm"], argv: Sequence[str], environ: Mapping[str, str]) -> Selection[VmmSpec]: ...
 def select(kind: Kind, argv: Sequence[str], environ: Mapping[str, str]) -> Selection[AnySpec]:
     """Load the topology of IOVIRT_TOPOLOGY and find the caller in it.
 

@@ -20,7 +20,6 @@ from iovirt_dist.topology.guest_specs import (
     ConsoleAttachment,
     DiskAttachment,
     GuestBase,
-    GuestSpec,
     MachineSpec,
     NetAttachment,
     ProgramSpec,
@@ -30,6 +29,7 @@ from iovirt_dist.topology.guest_specs import (
 )
 from iovirt_dist.topology.host_specs import NATIVE, DriverDomainSpec, HostSpec
 from iovirt_dist.topology.net_specs import NetSpec, PortSpec, ResponderSpec, SwitchPort
+from iovirt_dist.topology.vm_specs import VmmSpec, VmSpec
 
 __all__ = [
     "CONTROLLER_KINDS",
@@ -61,14 +61,16 @@ __all__ = [
     "ScriptSpec",
     "SwitchPort",
     "Topology",
+    "VmSpec",
+    "VmmSpec",
 ]
 
-Kind = Literal["hypervisor", "block", "console", "rng", "net", "driver_domain", "guest"]
+Kind = Literal["hypervisor", "block", "console", "rng", "net", "driver_domain", "guest", "vmm"]
 """Process types: one entry point ``services/KIND.py`` and one Procfile line each."""
 
 CONTROLLER_KINDS: Final[tuple[Kind, ...]] = ("block", "console", "rng", "net")
 
-KINDS: Final[tuple[Kind, ...]] = (*CONTROLLER_KINDS, "driver_domain", "hypervisor", "guest")
+KINDS: Final[tuple[Kind, ...]] = (*CONTROLLER_KINDS, "driver_domain", "hypervisor", "guest", "vmm")
 """In starting order; stopping goes the other way, so that no request loses its server."""
 
 
@@ -172,7 +174,8 @@ class RngSpec:
 
 
 ControllerSpec = BlockSpec | ConsoleSpec | RngSpec | NetSpec
-AnySpec = HypervisorSpec | ControllerSpec | DriverDomainSpec | GuestSpec
+GuestSpec = MachineSpec | ProgramSpec | ScriptSpec | VmSpec
+AnySpec = HypervisorSpec | ControllerSpec | DriverDomainSpec | GuestSpec | VmmSpec
 """What a process is."""
 
 
@@ -231,17 +234,20 @@ class Topology:
         return replace(self, host=HostName(host), run_dir=host_folder(self.run_dir, host))
 
     def host_of(self, spec: AnySpec) -> HostName:
-        """Where a process runs: a guest with its hypervisor; empty if the topology names no hosts."""
+        """Where a process runs: a guest with its hypervisor, as does its VMM; empty if the topology names no hosts."""
+        if isinstance(spec, VmmSpec):
+            spec = spec.guest
         return self.hypervisors[spec.hypervisor].host if isinstance(spec, GuestBase) else spec.host
 
     def specs(self) -> list[AnySpec]:
         """Specs of the processes of this host, of all if there is none, in starting order.
 
-        That is: controllers that have a process of their own, driver domains, hypervisors, guests.
+        That is: controllers that have a process of their own, driver domains, hypervisors, guests, their VMMs.
         """
         native = [spec for spec in self.controllers.values() if spec.driver == NATIVE]
         everything: list[AnySpec] = [*native, *self.driver_domains.values(), *self.hypervisors.values()]
         everything += self.guests.values()
+        everything += map(VmmSpec, self.virtual_machines())
         return [spec for spec in everything if not self.host or self.host_of(spec) == self.host]
 
     def processes(self) -> list[ProcessSpec]:
@@ -250,7 +256,7 @@ class Topology:
         for spec in self.specs():
             # -P: a folder "services" in the user's current folder is not ours
             argv = (sys.executable, "-P", "-m", f"services.{spec.kind}", spec.name)
-            restart: Restart = spec.restart if isinstance(spec, GuestBase) else "always"
+            restart: Restart = spec.restart if isinstance(spec, (GuestBase, VmmSpec)) else "always"
             result.append(ProcessSpec(ProcessName(spec.name), spec.kind, argv, restart))
         return result
 
@@ -284,6 +290,10 @@ class Topology:
     def guests_of(self, hypervisor: str) -> list[GuestSpec]:
         """The guests that one hypervisor serves."""
         return [guest for guest in self.guests.values() if guest.hypervisor == hypervisor]
+
+    def virtual_machines(self) -> list[VmSpec]:
+        """The guests whose VMM we start, each in a process of its own."""
+        return [guest for guest in self.guests.values() if isinstance(guest, VmSpec) and guest.vmm != "external"]
 
     def controllers_of(self, hypervisor: str) -> list[ControllerSpec]:
         """The controllers that one hypervisor's guests reach, those that it may yet get included: a queue pair each."""

@@ -26,7 +26,7 @@ def test_create_is_private_and_repeatable(run_dir: RunDir) -> None:
     run_dir.path.chmod(0o755)
     run_dir.create()
     assert stat.S_IMODE(run_dir.path.stat().st_mode) == 0o700
-    folders = ["console", "epoch", "log", "qos", "sock", "status", "trace"]
+    folders = ["console", "epoch", "log", "qos", "sock", "status", "trace", "vm"]
     assert sorted(path.name for path in run_dir.path.iterdir()) == folders
 
 
