@@ -1,0 +1,1 @@
+"""Gateways: the controllers' devices for virtual machines that are not ours."""
