@@ -51,6 +51,7 @@ class MachineParts:
         abi: Whose system calls are taken at the system-call level.
         files: What a program sees besides its devices: content by absolute path, read-only.
         network: Backend of the virtio network card, None without one.
+        disk_queues: Request queues of a virtio disk, 1..8.
     """
 
     guest: str
@@ -67,6 +68,7 @@ class MachineParts:
     abi: str = "linux_i386"
     files: Mapping[str, Buffer] = field(default_factory=dict)
     network: NetworkBackend | None = None
+    disk_queues: int = 1
 
 
 class Timed(Protocol):

@@ -69,7 +69,7 @@ def build_virtio(parts: MachineParts, lines: InterruptLines, windows: Windows) -
     devices = VirtioDevices(interception)
     functions: dict[int, tuple[str, VirtioFunction]] = {}
     if parts.disk is not None and parts.level is Level.DRIVER:
-        devices.disk = disk = VirtioBlk(parts.disk, parts.memory_bytes, parts.tracer)
+        devices.disk = disk = VirtioBlk(parts.disk, parts.memory_bytes, parts.tracer, parts.disk_queues)
         functions[VirtioSlot.DISK] = ("virtio-blk", disk)
     if parts.console is not None:
         devices.console = console = VirtioConsole(parts.console)
