@@ -61,7 +61,7 @@ class GuestPlan:
 
     Attributes:
         name: The guest.
-        machine: ``pc``, ``virt``, or ``none`` for a program, which has no machine under it.
+        machine: ``pc``, ``virt``, ``vm``, or ``none`` for a program, which has no machine under it.
         memory_bytes: RAM.
         disk: First disk, None without one.
         console: First serial port, or a program's terminal; None without one.
