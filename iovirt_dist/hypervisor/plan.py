@@ -61,7 +61,7 @@ class GuestPlan:
 
     Attributes:
         name: The guest.
-        machine: ``pc``, ``virt``, or ``none`` for a program, which has no machine under it.
+        machine: ``pc``, ``virt``, ``vm``, or ``none`` for a program, which has no machine under it.
         memory_bytes: RAM.
         disk: First disk, None without one.
         console: First serial port, or a program's terminal; None without one.
@@ -72,6 +72,7 @@ class GuestPlan:
         abi: Whose system calls are taken at the system-call level.
         files: What a program sees besides its devices: content by absolute path, read-only.
         net: Virtio network card, None without one.
+        disk_queues: Request queues of a virtio disk, 1..8.
     """
 
     name: str
@@ -86,6 +87,7 @@ class GuestPlan:
     abi: str = "linux_i386"
     files: Mapping[str, Buffer] = field(default_factory=dict)
     net: Card | None = None
+    disk_queues: int = 1
 
     def shared(self, device: str) -> Attachment | None:
         """What is behind ``disk`` or ``rng``, whose requests wait for their turn; None if there is no such device."""

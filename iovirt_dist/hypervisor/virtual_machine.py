@@ -111,6 +111,8 @@ class VirtualMachine:
             next_generation=self._next_generation,
             tracer=self.tracer,
             network=drivers.network,
+            disk_queues=plan.disk_queues,
+            terminal_connected=drivers.terminal is not None,
         )
         self.machine = machine = build_machine(plan.machine, parts)
         self._intercept(machine.interceptors)

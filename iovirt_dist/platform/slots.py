@@ -1,4 +1,4 @@
-"""Which virtio device is in which slot: the same numbers on both machines."""
+"""Which virtio device is in which slot: the same numbers on all machines."""
 
 from __future__ import annotations
 
@@ -12,3 +12,5 @@ class VirtioSlot(enum.IntEnum):
     CONSOLE = 1
     ENTROPY = 2
     NETWORK = 3
+    SERIAL = 4
+    """The first serial port of a machine that has no UART (`platform.vm`)."""

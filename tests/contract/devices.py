@@ -432,9 +432,9 @@ def virtio_message(chip: VirtioMmio, dice: random.Random) -> tuple[Message, list
     return Doorbell(*about, 1, dice.choice((-1, 0, dice.randrange(40))), entries), frames
 
 
-def virtio_blk(backend: VirtioBackend) -> tuple[VirtioFunction, VirtioStimulus]:
+def virtio_blk(backend: VirtioBackend, queues: int = 1) -> tuple[VirtioFunction, VirtioStimulus]:
     """A block device whose disk completes any of the requests in flight."""
-    function = VirtioBlk(backend)
+    function = VirtioBlk(backend, queues=queues)
 
     def complete(value: int, now_ns: int) -> None:
         in_flight = function.state()["in_flight"]
@@ -505,6 +505,7 @@ CASES: tuple[DeviceCase, ...] = (
     DeviceCase("syscon", syscon),
     DeviceCase("virtio-mmio slot", virtio_mmio_slot),
     DeviceCase("virtio-blk", partial(virtio, build=virtio_blk)),
+    DeviceCase("virtio-blk with four queues", partial(virtio, build=partial(virtio_blk, queues=4))),
     DeviceCase("virtio-console", partial(virtio, build=virtio_console)),
     DeviceCase("virtio-rng", partial(virtio, build=virtio_rng)),
     DeviceCase("virtio-net", partial(virtio, build=virtio_net)),

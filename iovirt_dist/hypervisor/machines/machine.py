@@ -40,7 +40,7 @@ class MachineParts:
         guest: The guest's name.
         memory_bytes: RAM.
         disk: Backend of the first disk, None without one.
-        terminal: Backend of the first serial port.
+        terminal: Backend of the first serial port; it takes everything if there is nothing behind the port.
         wall_ns: Wall clock at power-on, ns since 1970 UTC.
         power: How a device switches the machine off.
         level: Where the guest's disk is intercepted, and so which virtual device stands for it.
@@ -51,6 +51,8 @@ class MachineParts:
         abi: Whose system calls are taken at the system-call level.
         files: What a program sees besides its devices: content by absolute path, read-only.
         network: Backend of the virtio network card, None without one.
+        disk_queues: Request queues of a virtio disk, 1..8.
+        terminal_connected: Whether there is anything behind the first serial port.
     """
 
     guest: str
@@ -67,6 +69,8 @@ class MachineParts:
     abi: str = "linux_i386"
     files: Mapping[str, Buffer] = field(default_factory=dict)
     network: NetworkBackend | None = None
+    disk_queues: int = 1
+    terminal_connected: bool = True
 
 
 class Timed(Protocol):

@@ -8,12 +8,13 @@ from iovirt_dist.hypervisor.machines.machine import Machine, MachineParts
 from iovirt_dist.hypervisor.machines.pc import build_pc
 from iovirt_dist.hypervisor.machines.system_calls import build_without_machine, take_system_calls
 from iovirt_dist.hypervisor.machines.virt import build_virt
+from iovirt_dist.hypervisor.machines.vm import build_vm
 from iovirt_dist.platform.level import Level
 
 NO_MACHINE = "none"
 """What a program has."""
 
-_BUILDERS: Mapping[str, Callable[[MachineParts], Machine]] = {"pc": build_pc, "virt": build_virt}
+_BUILDERS: Mapping[str, Callable[[MachineParts], Machine]] = {"pc": build_pc, "virt": build_virt, "vm": build_vm}
 
 
 def build_machine(name: str, parts: MachineParts) -> Machine:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
-from iovirt_dist.drivers.backend import DiskClient, EntropyClient, NetworkClient, TerminalClient
+from iovirt_dist.drivers.backend import DiskClient, EntropyClient, NetworkClient, TerminalBackend, TerminalClient
 from iovirt_dist.hypervisor.intercept.driver import DriverInterception
 from iovirt_dist.hypervisor.irqchip.lines import InterruptLines
 from iovirt_dist.hypervisor.machines.machine import MachineParts
@@ -19,6 +20,9 @@ from iovirt_dist.hypervisor.vdev.virtio_net import VirtioNet
 from iovirt_dist.hypervisor.vdev.virtio_rng import VirtioRng
 from iovirt_dist.platform.level import Level
 from iovirt_dist.platform.slots import VirtioSlot
+
+SERIAL_NAME: Final = "virtio-serial"
+"""Of a virtio console that is the first serial port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class VirtioDevices:
         console: What the console backend's input goes to.
         entropy: What the entropy backend's bytes go to.
         network: What the network backend's frames go to.
+        serial: What the input of the first serial port goes to, None if no virtio device is that.
     """
 
     interception: DriverInterception
@@ -57,10 +62,19 @@ class VirtioDevices:
     console: TerminalClient | None = None
     entropy: EntropyClient | None = None
     network: NetworkClient | None = None
+    serial: TerminalClient | None = None
 
 
-def build_virtio(parts: MachineParts, lines: InterruptLines, windows: Windows) -> VirtioDevices:
+def build_virtio(
+    parts: MachineParts, lines: InterruptLines, windows: Windows, serial: TerminalBackend | None = None
+) -> VirtioDevices:
     """Build the devices that a machine's parts are for; a disk only if it is intercepted at the driver level.
+
+    Args:
+        parts: The backends.
+        lines: The CPU's interrupt inputs.
+        windows: Where the devices answer.
+        serial: What is behind the first serial port, if a virtio console is to be that.
 
     Raises:
         ConfigError: The disk is none that can be a virtio disk.
@@ -69,7 +83,7 @@ def build_virtio(parts: MachineParts, lines: InterruptLines, windows: Windows) -
     devices = VirtioDevices(interception)
     functions: dict[int, tuple[str, VirtioFunction]] = {}
     if parts.disk is not None and parts.level is Level.DRIVER:
-        devices.disk = disk = VirtioBlk(parts.disk, parts.memory_bytes, parts.tracer)
+        devices.disk = disk = VirtioBlk(parts.disk, parts.memory_bytes, parts.tracer, parts.disk_queues)
         functions[VirtioSlot.DISK] = ("virtio-blk", disk)
     if parts.console is not None:
         devices.console = console = VirtioConsole(parts.console)
@@ -80,6 +94,9 @@ def build_virtio(parts: MachineParts, lines: InterruptLines, windows: Windows) -
     if parts.network is not None:
         devices.network = network = VirtioNet(parts.network)
         functions[VirtioSlot.NETWORK] = ("virtio-net", network)
+    if serial is not None:
+        devices.serial = port = VirtioConsole(serial)
+        functions[VirtioSlot.SERIAL] = (SERIAL_NAME, port)
     for slot in range(windows.count):
         base = windows.base + slot * windows.stride
         name, device = f"virtio{slot}", _empty()

@@ -2,11 +2,12 @@
 
 Theory of operation. A request becomes one backend request, unless it moves more than a command can (`MAX_DATA_BYTES`),
 has several ranges (DISCARD, WRITE_ZEROES), or must be flushed because the driver takes the device for write-through:
-then it is a `Job` of several. The tag of a backend request says which life of the queue, which request and which part
-of it is meant, so what comes for an earlier life finds nothing.
+then it is a `Job` of several. The tag of a backend request says which life of which queue, which request and which part
+of it is meant, so what comes for an earlier life finds nothing. Queues are alike (section 5.2.2): there is no order
+between their requests, and they share what may be in flight.
 
 The driver is untrusted. Requests without room for the header or the status end in DEVICE_NEEDS_RESET; all others
-get a status. What is in flight is bounded by the queue in number and by `most_bytes` in size.
+get a status. What is in flight is bounded by the queues in number and by `most_bytes` in size.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from collections.abc import Sequence
 from iovirt_dist.drivers.backend import BatchBackend, DiskBackend, DiskRequest
 from iovirt_dist.hypervisor.vdev.device import State
 from iovirt_dist.hypervisor.vdev.virtio_blk_config import (
-    MAX_RANGES,
+    MAX_QUEUES,
     MAX_REQUEST_BYTES,
     QUEUE_SIZE,
     configuration,
     offered_features,
 )
 from iovirt_dist.hypervisor.vdev.virtio_blk_job import ZEROES, Job, cost, spans
+from iovirt_dist.hypervisor.vdev.virtio_blk_ranges import unpack_ranges
 from iovirt_dist.hypervisor.vdev.virtio_function import FunctionPort
 from iovirt_dist.hypervisor.vdev.virtio_queue import VirtioQueue
 from iovirt_dist.step import Tracer
@@ -30,8 +32,6 @@ from iovirt_dist.virtio.block import (
     HEADER,
     HEADER_BYTES,
     ID_BYTES,
-    RANGE,
-    REQUEST,
     SECTOR_BYTES,
     BlockFeature,
     BlockRequest,
@@ -48,7 +48,11 @@ MOST_BYTES = 64 << 20
 
 _PART_BITS = 5
 _FLUSH_PART = (1 << _PART_BITS) - 1
-_HEAD_MASK = 0xFFFF
+_HEAD_BITS = 16
+_HEAD_MASK = (1 << _HEAD_BITS) - 1
+_QUEUE_MASK = MAX_QUEUES - 1
+"""A request's id is its head, above it the queue, above that the queue's life."""
+_LIFE_BITS = _HEAD_BITS + _QUEUE_MASK.bit_length()
 _OK, _IOERR, _UNSUPP = int(BlockStatus.OK), int(BlockStatus.IOERR), int(BlockStatus.UNSUPP)
 _DONE = Status.OK
 _READ, _WRITE, _FLUSH = Opcode.READ, Opcode.WRITE, Opcode.FLUSH
@@ -65,6 +69,7 @@ class VirtioBlk:
         disk: The backend.
         most_bytes: Most data that is kept, in flight or done; a request beyond it ends in IOERR. Honest drivers have
             no more than their memory in flight.
+        queues: Request queues, 1..`MAX_QUEUES`.
         tracer: Sees every request with all that is known of it: type, where, how much.
 
     Attributes:
@@ -76,17 +81,20 @@ class VirtioBlk:
     """
 
     device_id = int(DeviceId.BLOCK)
-    queue_sizes: Sequence[int] = (QUEUE_SIZE,)
-    header_bytes: Sequence[int] = (HEADER_BYTES,)
 
-    def __init__(self, disk: DiskBackend, most_bytes: int = MOST_BYTES, tracer: Tracer | None = None) -> None:
+    def __init__(
+        self, disk: DiskBackend, most_bytes: int = MOST_BYTES, tracer: Tracer | None = None, queues: int = 1
+    ) -> None:
+        assert 1 <= queues <= MAX_QUEUES, "a plan has no other number"
         self._tracer = tracer or Tracer()
         self._disk = disk
         self._batches = disk if isinstance(disk, BatchBackend) else None
         self._end = disk.size_bytes // SECTOR_BYTES * SECTOR_BYTES
         self._most_bytes = max(most_bytes, MOST_BYTES)
-        self.features = offered_features(disk.read_only)
-        self.config = configuration(disk)
+        self.queue_sizes: Sequence[int] = (QUEUE_SIZE,) * queues
+        self.header_bytes: Sequence[int] = (HEADER_BYTES,) * queues
+        self.features = offered_features(disk.read_only, queues)
+        self.config = configuration(disk, queues)
         self.counts = {kind.name.lower(): 0 for kind in BlockRequest} | {"unknown": 0}
         self.failed = 0
         self.enable(0)
@@ -104,7 +112,8 @@ class VirtioBlk:
     def connect(self, port: FunctionPort) -> None:
         """Learn the transport."""
         self._port = port
-        self._queue: VirtioQueue = port.queues[REQUEST]
+        self._queues: Sequence[VirtioQueue] = port.queues
+        self._single = len(self._queues) == 1
 
     def enable(self, features: int) -> None:
         """Note what was negotiated: without FLUSH the driver takes the device for write-through (section 5.2.5)."""
@@ -117,10 +126,11 @@ class VirtioBlk:
         self.enable(0)
 
     def stop(self, queue: int) -> None:
-        """Forget what is in flight."""
-        self._in_flight.clear()
-        self._jobs.clear()
-        self._bytes = 0
+        """Forget what the queue has in flight."""
+        gone = [tag for tag in self._in_flight if tag >> _PART_BITS + _HEAD_BITS & _QUEUE_MASK == queue]
+        for tag in gone:
+            self._bytes -= cost(self._in_flight.pop(tag))
+        self._jobs = {id_: job for id_, job in self._jobs.items() if id_ >> _HEAD_BITS & _QUEUE_MASK != queue}
 
     def write_config(self, offset: int, width: int, value: int, now_ns: int) -> None:
         """No field can be written: CONFIG_WCE is not offered."""
@@ -130,10 +140,10 @@ class VirtioBlk:
     def requests(self, queue: int, batch: list[QueueRequest], now_ns: int) -> None:
         """Take requests (section 5.2.6). Those that are one command each are dealt with here."""
         if self._tracer.on:
-            self._trace(batch)
+            self._trace(queue, batch)
         unpack, new, in_flight, plain_writes = HEADER.unpack, tuple.__new__, self._in_flight, self._plain_writes
-        end, life = self._end, self._queue.generation << 16
-        most = self._most_bytes - self._queue.piece_bytes
+        end, life = self._end, self._queues[queue].generation << _LIFE_BITS | queue << _HEAD_BITS
+        most = self._most_bytes - self._leaving_bytes()
         gathered: list[DiskRequest] = []
         reads = writes = flushes = 0
         data: Buffer
@@ -191,8 +201,8 @@ class VirtioBlk:
         else:
             handler(id_, sector * SECTOR_BYTES, room, data)
 
-    def _trace(self, batch: list[QueueRequest]) -> None:
-        device = self._queue.device
+    def _trace(self, queue: int, batch: list[QueueRequest]) -> None:
+        device = self._queues[queue].device
         for head, readable, writable, header, _ in batch:
             kind, _, sector = HEADER.unpack(header)
             length = max(readable - HEADER_BYTES if kind == _OUT else writable - 1, 0)
@@ -200,9 +210,13 @@ class VirtioBlk:
             offset = sector * SECTOR_BYTES
             self._tracer.point("block", device=device, type=name, offset=offset, length=length, head=head)
 
+    def _leaving_bytes(self) -> int:
+        """Data of requests that are done and have not left yet."""
+        return self._queues[0].piece_bytes if self._single else sum([queue.piece_bytes for queue in self._queues])
+
     def _room(self, length: int) -> bool:
         """Whether so much data may come into flight: what is done and has not left yet counts, too."""
-        return self._bytes + self._queue.piece_bytes + length <= self._most_bytes
+        return self._bytes + self._leaving_bytes() + length <= self._most_bytes
 
     def _valid(self, offset: int, length: int) -> bool:
         """Whether a range is whole sectors of the disk, and small enough to be asked for at once."""
@@ -256,24 +270,15 @@ class VirtioBlk:
 
     def _ranges(self, id_: int, feature: BlockFeature, data: Buffer, unmap: int) -> list[tuple[int, int]] | None:
         """Decode segments as (offset, bytes), without empty ones; None if the request ended with an error."""
-        status = _OK
-        ranges = []
+        status, ranges = unpack_ranges(data, self._end, unmap)
         if not has(self._negotiated, feature):
-            status = _UNSUPP
-        elif self._disk.read_only or not data or len(data) % RANGE.size or len(data) > MAX_RANGES * RANGE.size:
-            status = _IOERR
-        else:
-            for sector, sectors, flags in RANGE.iter_unpack(data):
-                if flags & ~unmap:
-                    status = _UNSUPP
-                elif (sector + sectors) * SECTOR_BYTES > self._end:
-                    status = status or _IOERR
-                elif sectors:
-                    ranges.append((sector * SECTOR_BYTES, sectors * SECTOR_BYTES))
-        if status != _OK:
-            self._finish(id_, status)
-            return None
-        return ranges
+            status = BlockStatus.UNSUPP
+        elif self._disk.read_only:
+            status = BlockStatus.IOERR
+        if status is BlockStatus.OK:
+            return ranges
+        self._finish(id_, int(status))
+        return None
 
     # --- outcomes
 
@@ -308,7 +313,7 @@ class VirtioBlk:
         if self._jobs and id_ in self._jobs:
             self._part_done(id_, tag & _FLUSH_PART, _OK if status is _DONE else _FAILURES.get(status, _IOERR), data)
         elif status is _DONE:
-            self._queue.complete(id_ & _HEAD_MASK, data, _OK)
+            self._queues[id_ >> _HEAD_BITS & _QUEUE_MASK].complete(id_ & _HEAD_MASK, data, _OK)
         else:
             self._finish(id_, _FAILURES.get(status, _IOERR))
 
@@ -316,7 +321,7 @@ class VirtioBlk:
         """Take the outcomes of requests that ended well; those of a batch are mostly plain commands."""
         in_flight = self._in_flight
         requests = [in_flight.get(tag) for tag in tags]
-        if self._jobs or None in requests:
+        if self._jobs or None in requests or not (self._single or _same_queue(tags)):
             for tag, data in zip(tags, split_payload(frames, lengths), strict=True):
                 self.complete(tag, _DONE, memoryview(data), now_ns)
             return
@@ -324,7 +329,8 @@ class VirtioBlk:
             self._bytes -= in_flight.pop(tag).length
         pack = _pack_completion
         entries = [pack(tag >> _PART_BITS & _HEAD_MASK, 1, _OK, size) for tag, size in zip(tags, lengths, strict=True)]
-        self._queue.complete_many(entries, frames, sum(lengths))
+        queue = 0 if self._single else tags[0] >> _PART_BITS + _HEAD_BITS & _QUEUE_MASK
+        self._queues[queue].complete_many(entries, frames, sum(lengths))
 
     def _part_done(self, id_: int, part: int, status: int, data: Buffer) -> None:
         job = self._jobs[id_]
@@ -346,7 +352,8 @@ class VirtioBlk:
     def _finish(self, id_: int, status: int, data: Buffer = b"") -> None:
         """Return a request; one that failed has no data."""
         self.failed += status != _OK
-        self._queue.complete(id_ & _HEAD_MASK, data if status == _OK else b"", status)
+        queue = self._queues[id_ >> _HEAD_BITS & _QUEUE_MASK]
+        queue.complete(id_ & _HEAD_MASK, data if status == _OK else b"", status)
 
     # --- state
 
@@ -376,3 +383,9 @@ class VirtioBlk:
         self._bytes = sum(map(cost, again))
         for request in again:
             self._disk.submit(request)
+
+
+def _same_queue(tags: Sequence[int]) -> bool:
+    """Whether requests are of one queue, in one life of it."""
+    shift = _PART_BITS + _HEAD_BITS
+    return len({tag >> shift for tag in tags}) == 1

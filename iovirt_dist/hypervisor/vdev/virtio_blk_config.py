@@ -12,6 +12,8 @@ from iovirt_dist.wire.commands import MAX_DATA_BYTES
 QUEUE_SIZE = 256
 MAX_REQUEST_BYTES = MAX_PAYLOAD_BYTES
 """Most data of one request: it must fit one message. No feature tells a driver; larger ones end in IOERR."""
+MAX_QUEUES = 8
+"""Most request queues of a device."""
 MAX_RANGES = 16
 """Most segments of a DISCARD or WRITE_ZEROES."""
 MAX_RANGE_SECTORS = MAX_DATA_BYTES // SECTOR_BYTES
@@ -20,14 +22,15 @@ _MAX_DISCARD_SECTORS = 0xFFFF_FFFF // SECTOR_BYTES
 """Most sectors of a segment of DISCARD: its bytes are a 32-bit number."""
 
 
-def offered_features(read_only: bool) -> int:
-    """Features of the device class (section 5.2.3)."""
+def offered_features(read_only: bool, queues: int = 1) -> int:
+    """Features of the device class (section 5.2.3); MQ where there is more than one request queue."""
     features = mask(BlockFeature.SEG_MAX, BlockFeature.BLK_SIZE, BlockFeature.FLUSH, BlockFeature.TOPOLOGY)
     writing = mask(BlockFeature.DISCARD, BlockFeature.WRITE_ZEROES)
+    features |= mask(BlockFeature.MQ) if queues > 1 else 0
     return features | (mask(BlockFeature.RO) if read_only else writing)
 
 
-def configuration(disk: DiskBackend) -> bytes:
+def configuration(disk: DiskBackend, queues: int = 1) -> bytes:
     """The configuration space (section 5.2.4). A request has two descriptors besides its data's.
 
     Raises:
@@ -41,6 +44,7 @@ def configuration(disk: DiskBackend) -> bytes:
         seg_max=QUEUE_SIZE - 2,
         blk_size=block_bytes,
         min_io_size=1,
+        num_queues=queues,
         max_discard_sectors=0 if disk.read_only else _MAX_DISCARD_SECTORS,
         max_discard_seg=0 if disk.read_only else MAX_RANGES,
         discard_sector_alignment=block_bytes // SECTOR_BYTES,

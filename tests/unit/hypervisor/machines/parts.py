@@ -68,7 +68,9 @@ class Surroundings:
         self.screen = Screen()
         self.power: list[tuple[PowerAction, str]] = []
 
-    def parts(self, *, disk: bool = True, level: Level = Level.OPERATION, virtio: bool = False) -> MachineParts:
+    def parts(
+        self, *, disk: bool = True, level: Level = Level.OPERATION, virtio: bool = False, serial: bool = True
+    ) -> MachineParts:
         """The parts: a disk at its level, and on demand a backend for every other virtio device."""
         return MachineParts(
             "alice",
@@ -81,4 +83,5 @@ class Surroundings:
             console=Screen() if virtio else None,
             entropy=Dice() if virtio else None,
             network=Wire() if virtio else None,
+            terminal_connected=serial,
         )

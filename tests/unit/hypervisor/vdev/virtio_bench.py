@@ -268,11 +268,12 @@ class BlockBench(Bench):
     Args:
         disk: Its backend.
         features: What the driver accepts; by default everything but the packed ring.
+        queues: Request queues.
     """
 
-    def __init__(self, disk: Disk | None = None, features: int | None = None) -> None:
+    def __init__(self, disk: Disk | None = None, features: int | None = None, queues: int = 1) -> None:
         self.disk = disk or Disk()
-        self.blk = VirtioBlk(self.disk)
+        self.blk = VirtioBlk(self.disk, queues=queues)
         super().__init__(self.blk)
         self.start(features)
 
