@@ -73,6 +73,9 @@ _KNOWN: Final = tuple(entry.name for entry in fields(ProcessStatus) if entry.nam
 class StatusWriter:
     """Writes one process's status file.
 
+    What a life that was killed in the middle of a write has left behind, the next one writes over: the name of the
+    unfinished file is the same in all lives, and only one of them at a time has the process's name.
+
     Args:
         run_dir: Where; must exist.
         name: The process.
@@ -83,7 +86,7 @@ class StatusWriter:
 
     def __init__(self, run_dir: RunDir, name: str, kind: str, epoch: int, started_ns: int) -> None:
         self._path = run_dir.status(name)
-        self._scratch = self._path.with_name(f"{name}.{os.getpid()}.tmp")
+        self._scratch = self._path.with_name(f"{self._path.name}.tmp")
         pid = os.getpid()
         self._fixed = {
             "name": name,
@@ -127,8 +130,9 @@ class StatusWriter:
         self._scratch.replace(self._path)
 
     def remove(self) -> None:
-        """Remove the file: the process ends in order and leaves nothing."""
+        """Remove the file, and an unfinished one: the process ends in order and leaves nothing."""
         self._path.unlink(missing_ok=True)
+        self._scratch.unlink(missing_ok=True)
 
 
 def read_status_file(path: Path) -> ProcessStatus | None:

@@ -17,8 +17,8 @@ from iovirt_dist.testing.processes import ProcessHandle, eventually
 from iovirt_dist.topology import Topology
 from iovirt_dist.topology.specs import CONTROLLER_KINDS, KINDS
 
-GRACE_S = 5.0
-"""Time that each kind of process has for an orderly end."""
+GRACE_S = 20.0
+"""Time that each process has for an orderly end: generous, because a test machine may be busy."""
 
 _TRACEBACK = "Traceback (most recent call last)"
 _NOT_OURS = ("HONCHO_PROCESS_NAME", "IOVIRT_TOPOLOGY", "IOVIRT_HOST")

@@ -58,6 +58,33 @@ def test_remove_leaves_nothing(run_dir: RunDir) -> None:
     assert run_dir.leftovers() == []
 
 
+def unfinished(run_dir: RunDir) -> StatusWriter:
+    """A writer that came no further than between writing and replacing."""
+    writer = StatusWriter(run_dir, "hv0", "hypervisor", epoch=1, started_ns=0)
+    run_dir.status("hv0").mkdir()
+    with pytest.raises(IsADirectoryError):
+        writer.update(0)
+    run_dir.status("hv0").rmdir()
+    assert len(run_dir.leftovers()) == 1
+    return writer
+
+
+def test_put_writes_over_what_a_killed_life_left_unfinished(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL may come in the middle of a write; the next life has another process number."""
+    unfinished(run_dir)
+    next_pid = os.getpid() + 1
+    monkeypatch.setattr(os, "getpid", lambda: next_pid)
+    StatusWriter(run_dir, "hv0", "hypervisor", epoch=2, started_ns=0).update(0)
+    assert [path.name for path in run_dir.leftovers()] == ["hv0.json"]
+
+
+def test_remove_takes_an_unfinished_file_along(run_dir: RunDir) -> None:
+    """A write that failed, for want of room, is no reason to leave anything behind."""
+    writer = unfinished(run_dir)
+    writer.remove()
+    assert run_dir.leftovers() == []
+
+
 def test_alive_needs_number_and_start_time() -> None:
     """Process numbers are used again."""
     assert not ProcessStatus(name="a", pid=os.getpid(), start_ticks=1).alive
