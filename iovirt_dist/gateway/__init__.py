@@ -1,1 +1,1 @@
-"""Gateways: the controllers' devices for virtual machines that are not ours."""
+"""Gateways: foreign protocols whose peers become guests of a hypervisor."""

@@ -68,6 +68,10 @@ class ArmedQueues:
         """Return a queue if it is armed."""
         return self._queues.get((device, queue))
 
+    def drop(self, device: int, queue: int) -> None:
+        """Forget a queue before the hypervisor says so; what it still says of it is stale."""
+        self._remove((device, queue))
+
     def clear(self) -> None:
         """Forget all queues: the machine's devices are new."""
         self.by_doorbell.clear()

@@ -12,3 +12,8 @@ from typing import Final
 VIRTIO_BASE: Final = 0x1000_1000
 VIRTIO_STRIDE: Final = 0x1000
 VIRTIO_SLOTS: Final = 8
+
+
+def window(slot: int) -> int:
+    """Return the address of a slot's window."""
+    return VIRTIO_BASE + slot * VIRTIO_STRIDE

@@ -22,6 +22,7 @@ from iovirt_dist.topology.specs import (
     ProgramSpec,
     RngSpec,
     Topology,
+    VmSpec,
 )
 
 ENTROPY_UNIT = ""
@@ -100,5 +101,6 @@ def guest_plan(guest: GuestSpec, pairs: Mapping[str, QueuePair]) -> GuestPlan:
         rng=rng and Attachment(pairs[rng.controller], ENTROPY_UNIT),
         abi=guest.abi if isinstance(guest, ProgramSpec) else MACHINE_ABI,
         files=read_files(guest.files) if isinstance(guest, ProgramSpec) else {},
+        disk_queues=guest.queues if isinstance(guest, VmSpec) else 1,
         net=Card(Attachment(pairs[net.controller], net.port), net.mac, net.mtu) if net is not None else None,
     )

@@ -5,7 +5,8 @@ what the hypervisor says comes back as an event, and wakes whoever waits for it.
 zeroed and the script starts from its beginning. When it ends, or raises, the machine stops with that as its reason.
 
 The script goes on after every event but `FramesReceived`: messages that are there already are taken first, so that one
-doorbell answers them all. `Drained` says that they are.
+doorbell answers them all. `Drained` says that they are. A `TrapRaised` from outside is a doorbell for a queue whose
+driver is somewhere else.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Drained(NamedTuple):
     """Every message that was there has been handled."""
 
 
-Event: TypeAlias = gc.Started | gc.FramesReceived | gc.TimerFired | gc.StopRequested | Drained
+Event: TypeAlias = gc.Started | gc.FramesReceived | gc.TimerFired | gc.StopRequested | gc.TrapRaised | Drained
 Action: TypeAlias = gc.Send | gc.Note | TracePoint
 
 
@@ -97,6 +98,9 @@ class ScriptCore:
         """Take one event; see the module's theory of operation."""
         self._actions = []
         self._now_ns = now_ns
+        if isinstance(event, gc.TrapRaised):
+            self._ring(event)
+            return self._actions
         if not isinstance(event, Drained):
             self._tell(event)
         if isinstance(event, gc.StopRequested):
@@ -130,6 +134,11 @@ class ScriptCore:
             self._posted.append(trap)
         else:
             self._tell(trap)
+
+    def _ring(self, doorbell: gc.TrapRaised) -> None:
+        """Raise a doorbell from outside the script; one that waits already stands for those behind it."""
+        if doorbell not in self._posted:
+            self._raise(doorbell)
 
     # --- what the hypervisor does
 

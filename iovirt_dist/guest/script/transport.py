@@ -95,7 +95,7 @@ class VirtioDevice:
         await self.reset()
         self.write(Register.STATUS, Status.ACKNOWLEDGE)
         self.write(Register.STATUS, Status.ACKNOWLEDGE | Status.DRIVER)
-        offered = await self._offered()
+        offered = await self.offered()
         if not offered >> Feature.VERSION_1 & 1:
             raise self.error("the device does not offer VERSION_1")
         self.features = offered & (wanted | mask(Feature.VERSION_1))
@@ -115,7 +115,8 @@ class VirtioDevice:
             pass
         self.needs_reset = False
 
-    async def _offered(self) -> int:
+    async def offered(self) -> int:
+        """Read the features that the device offers."""
         offered = 0
         for at in (0, 1):
             self.write(Register.DEVICE_FEATURES_SEL, at)
