@@ -6,7 +6,6 @@ import asyncio
 import os
 import sys
 
-from iovirt_dist.errors import ConfigError
 from iovirt_dist.runtime.service import run_service
 from iovirt_dist.topology.selection import select
 from iovirt_dist.topology.specs import ScriptSpec, VmSpec
@@ -20,7 +19,9 @@ async def serve(stop: asyncio.Event) -> None:
 
         await ScriptProcess(topology, spec).run(stop)
     elif isinstance(spec, VmSpec):
-        raise ConfigError("guests of kind vm are not served yet", f"guest {spec.name}")
+        from iovirt_dist.runtime.vm_process import VmProcess  # noqa: PLC0415 - as above
+
+        await VmProcess(topology, spec).run(stop)
     else:
         from iovirt_dist.runtime.guest_process import GuestProcess  # noqa: PLC0415 - as above
 

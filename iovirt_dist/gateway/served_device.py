@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 
 from iovirt_dist.gateway.vhost_user import actions as vu
 from iovirt_dist.gateway.vhost_user.backend import Backend
-from iovirt_dist.gateway.vhost_user.connection import DeviceFacts
+from iovirt_dist.gateway.vhost_user.device import DeviceFacts
 from iovirt_dist.gateway.vhost_user.memory import RegionMemory
 from iovirt_dist.guest.queues import ArmedQueues
 from iovirt_dist.guest.script.access import GuestAccess

@@ -12,12 +12,15 @@ class QueueHome(Protocol):
     """What `ArmedQueue` needs of the place where a queue lies.
 
     Attributes:
-        memory: Guest memory.
         interrupts: Whether the driver is interrupted from here, by `interrupt`; else the hypervisor does it.
     """
 
-    memory: GuestMemory
     interrupts: bool
+
+    @property
+    def memory(self) -> GuestMemory:
+        """Guest memory."""
+        ...
 
     def ring(self, queue: int, setup: RingSetup) -> DeviceRing:
         """Return the device's side of a ring that is armed now.

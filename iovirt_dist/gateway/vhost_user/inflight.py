@@ -122,6 +122,11 @@ class QueueLog:
             flags[16 * head + 16] = 0
         self._links[_USED_AT // 2] = used_index
 
+    def clear(self, used_index: int) -> None:
+        """Nothing is in flight: the queue was stopped, and what it had not used goes back to its driver."""
+        _, _, size, _, _ = _HEADER.unpack_from(self._memory)
+        self._begin(used_index, size)
+
     def _begin(self, used_index: int, size: int) -> None:
         """Make an empty list; the version last, without which there is none."""
         self._links[_VERSION_AT // 2] = 0
