@@ -76,7 +76,7 @@ class FileMapper:
             raise MappingError("memory-none", str(error)) from error
 
     def check_event(self, file: int) -> None:
-        """Check that a descriptor is an eventfd, a pipe, or a socket.
+        """Check that a descriptor is an eventfd, a pipe, or a socket, and make it one that does not wait.
 
         Raises:
             MappingError: Reason ``event-kind``.
@@ -85,6 +85,7 @@ class FileMapper:
             mode = os.fstat(file).st_mode
             if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)) and not _is_eventfd(file):
                 raise MappingError("event-kind", f"mode {mode:o}")
+            os.set_blocking(file, False)
         except OSError as error:
             raise MappingError("event-kind", str(error)) from error
 
