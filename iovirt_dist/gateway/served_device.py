@@ -120,7 +120,7 @@ class ServedDevice:
         self._take(self.backend.receive(data, fds))
 
     def kicked(self, queue: int) -> bool:
-        """Return whether a kick is a store to the notify register now; if not, the ring is looked at when it is armed."""
+        """Return whether a kick is a store to the notify register; if not, the ring is looked at when it is armed."""
         return queue in self._armed and queue not in self._stopping
 
     def _take(self, actions: Sequence[vu.Action]) -> None:

@@ -101,7 +101,7 @@ class _Peer(asyncio.Protocol):
         """The VMM printed."""
         self._printed(data)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Give the line back."""
         self._transport = None
         self._line.went(self)

@@ -80,58 +80,14 @@ class VmProcess:
         self.core.script.tracing = on
 
     async def _run(self, stop: asyncio.Event) -> None:
-        run_dir, name = self._topology.run_dir, str(self._spec.name)
-        trace = TraceLog(RunDir(run_dir), name, self._switch_trace)
-        port = dial_as(self._topology, name, self._spec.hypervisor)
-        pump: Pump | None = None
-
-        def perform(action: Action) -> None:
-            if isinstance(action, gc.Send):
-                port.send(ONLY_PEER, action.frames)
-            elif isinstance(action, ForFrontEnd):
-                front_ends.perform(action.slot, action.action)
-            elif isinstance(action, SerialTyped):
-                line.type(action.data)
-            elif isinstance(action, TracePoint):
-                trace.add(action)
-            else:
-                log.info("%s", action.text)
-
-        def settle() -> None:
-            """Sending may have consumed the socket's edge: look again."""
-            reactor.settle()
-            if self.core.serial is not None:
-                line.pause(self.core.serial.full)
-            if pump is not None:
-                pump.kick()
-
-        def happen(event: Event) -> None:
-            reactor.handle(event)
-            settle()
-
-        def from_hypervisor(_: bytes, frames: list[Buffer]) -> None:
-            reactor.handle(gc.FramesReceived(frames))
-
-        reactor: Reactor[Event, Action] = Reactor(self.core, perform, gc.TimerFired(), settle)
-        front_ends = FrontEnds(self.core, happen)
-        line = SerialSocket(serial_socket(run_dir, name), lambda data: happen(SerialPrinted(data)))
+        trace = TraceLog(RunDir(self._topology.run_dir), self._spec.name, self._switch_trace)
+        sockets = _Sockets(self._topology, self._spec, self.core, trace)
         try:
-            for device in self._spec.devices:
-                front_ends.listen(SLOTS[device], vm_socket(run_dir, name, device))
-            if self.core.serial is not None:
-                await line.start()
-            pump = attach(asyncio.get_running_loop(), port, from_hypervisor, lambda: happen(Drained()))
-            happen(gc.Started())
+            await sockets.start()
             async with Telemetry(self._topology, self._spec, self._epoch, self.status, trace):
                 await stop.wait()
-            reactor.handle(gc.StopRequested("shutting down"))
         finally:
-            reactor.close()
-            front_ends.close()
-            line.close()
-            if pump is not None:
-                pump.close()
-            port.close()
+            sockets.close()
 
     def status(self) -> dict[str, Any]:
         """What the status file tells: the guest's state, its own counts, and its front ends."""
@@ -141,3 +97,74 @@ class VmProcess:
         if status["state"] == "running" and len(waiting) == len(devices) > 0:
             status["reason"] = "waiting for the VMM"
         return {**status, "devices": devices}
+
+
+class _Sockets:
+    """A gateway's core with its hypervisor, front ends and serial line, on the running loop."""
+
+    def __init__(self, topology: Topology, spec: VmSpec, core: VmCore, trace: TraceLog) -> None:
+        self._spec = spec
+        self._core = core
+        self._trace = trace
+        self._run_dir = topology.run_dir
+        self._port = dial_as(topology, spec.name, spec.hypervisor)
+        self._pump: Pump | None = None
+        self._reactor: Reactor[Event, Action] = Reactor(core, self._perform, gc.TimerFired(), self._settle)
+        self._front_ends = FrontEnds(core, self._happen)
+        self._line = SerialSocket(serial_socket(self._run_dir, spec.name), self._printed)
+
+    async def start(self) -> None:
+        """Listen for front ends, and call the hypervisor.
+
+        Raises:
+            EndpointError: A socket cannot be made.
+        """
+        for device in self._spec.devices:
+            self._front_ends.listen(SLOTS[device], vm_socket(self._run_dir, self._spec.name, device))
+        if self._core.serial is not None:
+            await self._line.start()
+        self._pump = attach(asyncio.get_running_loop(), self._port, self._from_hypervisor, self._drained)
+        self._happen(gc.Started())
+
+    def close(self) -> None:
+        """Say goodbye and close everything; the sockets' files go, too."""
+        self._front_ends.close()
+        self._reactor.handle(gc.StopRequested("shutting down"))
+        self._reactor.close()
+        self._line.close()
+        if self._pump is not None:
+            self._pump.close()
+        self._port.close()
+
+    def _perform(self, action: Action) -> None:
+        if isinstance(action, gc.Send):
+            self._port.send(ONLY_PEER, action.frames)
+        elif isinstance(action, ForFrontEnd):
+            self._front_ends.perform(action.slot, action.action)
+        elif isinstance(action, SerialTyped):
+            self._line.type(action.data)
+        elif isinstance(action, TracePoint):
+            self._trace.add(action)
+        else:
+            log.info("%s", action.text)
+
+    def _happen(self, event: Event) -> None:
+        self._reactor.handle(event)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Sending may have consumed the socket's edge: look again."""
+        self._reactor.settle()
+        if self._core.serial is not None:
+            self._line.pause(self._core.serial.full)
+        if self._pump is not None:
+            self._pump.kick()
+
+    def _from_hypervisor(self, _: bytes, frames: list[Buffer]) -> None:
+        self._reactor.handle(gc.FramesReceived(frames))
+
+    def _drained(self) -> None:
+        self._happen(Drained())
+
+    def _printed(self, data: bytes) -> None:
+        self._happen(SerialPrinted(data))

@@ -18,13 +18,13 @@ import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from iovirt_dist.errors import DecodeError, EndpointError
 from iovirt_dist.gateway.vhost_user.actions import Action, CloseFds, Disconnect, Note, Send, SendRequest, Signal
-from iovirt_dist.gateway.vhost_user.backend import Backend
+from iovirt_dist.gateway.vhost_user.backend import BackendCounts
 from iovirt_dist.gateway.vhost_user.decoding import payload_bytes
 from iovirt_dist.gateway.vhost_user.events import signal_eventfd, write_request
 from iovirt_dist.gateway.vhost_user.messages import HEADER, MAX_REGIONS
@@ -43,6 +43,27 @@ _FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 _log = logging.getLogger(__name__)
 
 
+class Receiver(Protocol):
+    """Who decides: a `Backend`, or what stands for one; what it does not return at once comes by `perform`."""
+
+    @property
+    def counts(self) -> BackendCounts:
+        """What happened."""
+        ...
+
+    def connect(self) -> Sequence[Action]:
+        """A front end came."""
+        ...
+
+    def receive(self, data: bytes, fds: Sequence[int]) -> Sequence[Action]:
+        """A message came, whole; its descriptors are the receiver's now."""
+        ...
+
+    def disconnect(self) -> Sequence[Action]:
+        """The front end went; does nothing if that is known."""
+        ...
+
+
 class FrontEndListener:
     """The socket of one device.
 
@@ -52,7 +73,7 @@ class FrontEndListener:
         perform: Performs those actions that are about the device: queues, memory, status, reset.
     """
 
-    def __init__(self, path: Path, backend: Backend, perform: Callable[[Action], None]) -> None:
+    def __init__(self, path: Path, backend: Receiver, perform: Callable[[Action], None]) -> None:
         self._path = path
         self._backend = backend
         self._perform_for_device = perform
