@@ -12,7 +12,8 @@ from iovirt_dist.virtio.console import EMERGENCY_WRITE_OFFSET, RECEIVE, TRANSMIT
 from iovirt_dist.virtio.features import DeviceId, mask
 from iovirt_dist.wire.requests import QueueRequest
 
-QUEUE_SIZE = 64
+QUEUE_SIZE = 256
+"""Entries: what User-Mode Linux asks for, whatever the device offers."""
 MAX_HELD_BYTES = 1 << 20
 """Most output that waits for the terminal; what exceeds it is lost, as on an overrun line."""
 

@@ -12,7 +12,8 @@ from iovirt_dist.virtio.features import DeviceId
 from iovirt_dist.wire.commands import Status
 from iovirt_dist.wire.requests import QueueRequest
 
-QUEUE_SIZE = 64
+QUEUE_SIZE = 256
+"""Entries: what User-Mode Linux asks for, whatever the device offers."""
 MAX_REQUEST_BYTES = 65536
 """Most that is asked of the backend at once; the device may fill less than a buffer (section 5.4.6.2)."""
 
