@@ -12,6 +12,8 @@ from hypothesis import settings
 settings.register_profile("fixed", derandomize=True)
 settings.load_profile("fixed")  # the same inputs each time: a test that fails once fails always
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of the processes that tests start compiles all it imports
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
