@@ -7,10 +7,13 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("fixed", derandomize=True)
-settings.load_profile("fixed")  # the same inputs each time: a test that fails once fails always
+# The same inputs each time: a test that fails once fails always. And no verdicts on how fast the machine is.
+settings.register_profile("fixed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fixed")
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of the processes that tests start compiles all it imports
 
 
 @pytest.hookimpl(wrapper=True)

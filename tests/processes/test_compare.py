@@ -13,14 +13,18 @@ import pytest
 
 from iovirt_dist.testing.live import TopologyFactory
 
+PATIENCE_S = 200
 IOVIRT = (sys.executable, "-m", "iovirt_dist.cli.main")
 CONTENT = random.Random(2026).randbytes(16 << 10)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
+pytestmark = pytest.mark.timeout(PATIENCE_S + 40)  # whichever test comes first waits for the comparison
+
 
 def run(*arguments: str) -> Any:
     """Run a command with --json; it must end well."""
-    done = subprocess.run((*IOVIRT, *arguments, "--json"), check=False, capture_output=True, text=True, timeout=110)
+    command = (*IOVIRT, *arguments, "--json")
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -23,7 +23,7 @@ from tests.processes.test_program_guest import BUFFER, program
 from tests.processes.test_script_guest import LOAD
 
 DISK_BYTES = 2 << 20
-NOTICE_S = 5.0
+NOTICE_S = 10.0
 READ_S = 90.0
 BUSY = 20
 """Requests of a life after which the reading is under way: far from done."""

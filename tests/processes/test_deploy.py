@@ -37,16 +37,21 @@ def test_every_host_of_a_topology_has_a_part(name: str) -> None:
 
 
 async def test_levels_do_one_job_three_times(iovirt: TopologyFactory) -> None:
-    """The three disks are equal, so the checksums are."""
-    topology = await iovirt.up(tables("levels.toml"))
-    found = {name: await topology.console(name).expect(RESULT, 60.0) for name in ("operation", "driver", "syscall")}
+    """A smaller one than the file says; the three disks are equal, so the checksums are."""
+    names = ("operation", "driver", "syscall")
+    smaller = {name: {"command_line": "run=job kib=64"} for name in names}
+    topology = await iovirt.up(tables("levels.toml"), guest=smaller)
+    found = {name: await topology.console(name).expect(RESULT, 60.0) for name in names}
     assert len({match[1] for match in found.values()}) == 1
 
 
 async def test_two_guests_do_their_jobs_side_by_side(iovirt: TopologyFactory) -> None:
-    """And both are refused what user programs may not."""
-    topology = await iovirt.up(tables("two-guests.toml"))
-    for name in ("alice", "bob"):
+    """Smaller ones than the file says; and both are refused what user programs may not."""
+    names = ("alice", "bob")
+    smaller = {name: {"command_line": "run=job,poke kib=64"} for name in names}
+    topology = await iovirt.up(tables("two-guests.toml"), guest=smaller)
+    for name in names:
+        await topology.console(name).expect(RESULT, 60.0)
         await topology.console(name).expect(r"^poke: 9 of 9 refused$", 60.0)
 
 

@@ -27,7 +27,7 @@ from iovirt_dist.wire.session import Delivered, SendFrames, SessionConfig
 from tests.unit.guest.queue_bench import DriverBench, QueueCompletion, pack_completions
 
 SYSTEM = IoPrivilege(0)
-PATIENCE_S = 5.0
+PATIENCE_S = 10.0
 PEER = b"alice"
 
 Answer = Callable[[Any, Sequence[Buffer]], Sequence[tuple[Message, tuple[bytes, ...]]]]

@@ -8,7 +8,7 @@ import time
 from iovirt_dist.runtime.reactor import Reactor
 
 MS = 1_000_000
-PATIENCE_S = 2.0
+PATIENCE_S = 10.0
 
 
 class Core:
