@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
 
+from iovirt_dist.gateway.vhost_user.mapping import FileMapper
+from iovirt_dist.gateway.vhost_user.memory import RegionMemory
+from iovirt_dist.gateway.vhost_user.messages import Region
 from iovirt_dist.guest.engine import Callbacks
 from iovirt_dist.guest.unicorn.riscv import UnicornRiscv
 from iovirt_dist.guest.unicorn.x86 import UnicornX86
@@ -43,7 +47,17 @@ def ram_of_a_rig() -> GuestMemory:
     return rig.guest().core.queues.home.memory
 
 
-@pytest.fixture(params=[bytes_of_a_script, ram_of_a_riscv_cpu, ram_of_an_x86_cpu, ram_of_a_rig])
+def regions_of_a_front_end() -> GuestMemory:
+    """Shared by a virtual machine that is not ours, the second of two regions, at an offset of no whole page."""
+    file = os.memfd_create("guest", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(file, SIZE + 2)
+    memory = RegionMemory(FileMapper())
+    memory.set_table([Region(BASE, SIZE, 0, 1), Region(0, 1, SIZE, 0)], [file, file])
+    os.close(file)
+    return memory
+
+
+@pytest.fixture(params=[bytes_of_a_script, ram_of_a_riscv_cpu, ram_of_an_x86_cpu, ram_of_a_rig, regions_of_a_front_end])
 def memory(request: pytest.FixtureRequest) -> GuestMemory:
     """A megabyte at 80000000h."""
     make: Callable[[], GuestMemory] = request.param

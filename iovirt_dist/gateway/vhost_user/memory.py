@@ -187,9 +187,9 @@ class RegionMemory:
             MemoryRangeError: As `GuestMemory` says.
         """
         start = address - self._start
-        if 0 <= start <= start + length <= self._size:
-            return self._data[start : start + length].tobytes()
-        return self._find(address, length).tobytes()
+        if start < 0 or length < 0 or start + length > self._size:
+            return self._find(address, length).tobytes()
+        return self._data[start : start + length].tobytes()
 
     def view(self, address: int, length: int) -> memoryview:
         """Return the memory itself; a change to either is a change to both.
@@ -198,9 +198,9 @@ class RegionMemory:
             MemoryRangeError: As `GuestMemory` says.
         """
         start = address - self._start
-        if 0 <= start <= start + length <= self._size:
-            return self._data[start : start + length]
-        return self._find(address, length)
+        if start < 0 or length < 0 or start + length > self._size:
+            return self._find(address, length)
+        return self._data[start : start + length]
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Write.
