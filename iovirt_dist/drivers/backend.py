@@ -19,7 +19,7 @@ class DiskRequest(NamedTuple):
 
     Attributes:
         tag: The device's own number for the request; comes back with the completion.
-        opcode: READ, WRITE, FLUSH or DISCARD.
+        opcode: READ, WRITE, FLUSH, DISCARD or WRITE_ZEROES.
         offset: Bytes from the start of the virtual disk.
         length: Bytes.
         data: For WRITE the bytes to write.

@@ -15,6 +15,7 @@ from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import Opcode, Status, UnitIdentity
 
 _SEQUENCE_BYTES = 8
+_DISCARD, _WRITE_ZEROES = Opcode.DISCARD, Opcode.WRITE_ZEROES  # an attribute of an enumeration costs as much as a call
 
 
 class Requester(Protocol):
@@ -98,8 +99,8 @@ class Request(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def data_bytes(self) -> int:
-        """Bytes of data that travel; a discarded range is not one of them."""
-        return 0 if self.opcode is Opcode.DISCARD else self.length
+        """Bytes of data that travel; those of a cleared range do not."""
+        return 0 if self.opcode is _DISCARD or self.opcode is _WRITE_ZEROES else self.length
 
 
 class DeviceQueue:

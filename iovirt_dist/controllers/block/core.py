@@ -4,10 +4,10 @@ Theory of operation. Arbitration takes at most `MAX_ACTIVE` commands and `ROUND_
 becomes an `Operation` of one `AccessStorage` action. Operations that overlap one another run in order of arrival
 (`ordering`), so that the operations of one action never conflict and the runner may do them in any order.
 
-Durability. In write-through mode a write or discard that the storage has taken waits for a sync that begins after
-it. One sync runs at a time; whatever is written meanwhile is covered by the next one (group commit). In write-back
-mode writes complete at once and FLUSH waits for such a sync. A flush covers everything that the storage has taken
-before it, which includes everything that was completed.
+Durability. In write-through mode a write (of data or of zeroes) or discard that the storage has taken waits for a sync
+that begins after it. One sync runs at a time; whatever is written meanwhile is covered by the next one (group commit).
+In write-back mode writes complete at once and FLUSH waits for such a sync. A flush covers everything that the storage
+has taken before it, which includes everything that was completed.
 
 A failed sync leaves the fate of what it covered unknown, and the kernel has marked those pages clean: a second sync
 would report success for data that never reached the medium. So it is never repeated: covered writes fail, and the
@@ -50,7 +50,9 @@ MAX_ACTIVE: Final = 64
 ROUND_BYTES: Final = 4 << 20
 """Once a round moves this much, the next arbitration waits for its outcome: about 2 ms from the page cache."""
 
-_ACCESSES: Final = frozenset({Opcode.READ, Opcode.WRITE, Opcode.DISCARD})
+_CLEARING: Final = frozenset({Opcode.DISCARD, Opcode.WRITE_ZEROES})
+"""Accesses that move no data, and so may be of any length."""
+_ACCESSES: Final = _CLEARING | {Opcode.READ, Opcode.WRITE}
 _READ: Final = Opcode.READ  # an attribute of an enumeration costs as much as a call
 _FLUSH: Final = Opcode.FLUSH
 _BLOCK_MASK: Final = BLOCK_BYTES - 1
@@ -263,7 +265,7 @@ class BlockController:
     def _check(self, command: OutstandingCommand, unit: Unit) -> Status:
         """Return why an access is refused, or OK. What is no whole number of blocks has BAD_LENGTH."""
         opcode, offset, length = command.opcode, command.offset, command.length
-        if (offset | length) & _BLOCK_MASK or not length or (length > MAX_DATA_BYTES and opcode is not Opcode.DISCARD):
+        if (offset | length) & _BLOCK_MASK or not length or (length > MAX_DATA_BYTES and opcode not in _CLEARING):
             return Status.BAD_LENGTH
         if opcode is Opcode.WRITE and len(command.data) != length:
             return Status.BAD_LENGTH

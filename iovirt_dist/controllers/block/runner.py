@@ -1,9 +1,9 @@
 """Performs the block core's actions on a storage: the thin I/O between the core and the seam.
 
-What the page cache can answer is done at once, on the loop. What waits for the medium (cold or very large reads,
-writes that an overlay has to fill from a cold base, discards, opening of overlays, every sync) is done by threads, so
-the loop goes on and the next group of writes gathers behind a running sync. Without a way back into the loop
-everything is done at once, which tests and the simulator use.
+What the page cache can answer is done at once, on the loop. What waits for the medium (cold or very large reads, writes
+that an overlay has to fill from a cold base, cleared ranges, opening of overlays, every sync) is done by threads, so
+the loop goes on and the next group of writes gathers behind a running sync. Without a way back into the loop everything
+is done at once, which tests and the simulator use.
 """
 
 from __future__ import annotations
@@ -165,6 +165,8 @@ class BlockRunner:
                 data = self.storage.read_at(offset, length)
             elif opcode is Opcode.WRITE:
                 self.storage.write_at(offset, operation.data)
+            elif opcode is Opcode.WRITE_ZEROES:
+                self.storage.write_zeroes(offset, length)
             else:
                 self.storage.discard(offset, length)
         except OSError as error:

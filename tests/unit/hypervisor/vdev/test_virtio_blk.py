@@ -8,7 +8,7 @@ import pytest
 
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.hypervisor.vdev.virtio_blk import VirtioBlk
-from iovirt_dist.hypervisor.vdev.virtio_blk_config import MAX_RANGE_SECTORS, MAX_RANGES
+from iovirt_dist.hypervisor.vdev.virtio_blk_config import MAX_RANGES, MAX_ZEROES_SECTORS
 from iovirt_dist.step import Tracer
 from iovirt_dist.virtio.block import HEADER, RANGE, BlockConfig, BlockFeature, BlockRequest
 from iovirt_dist.virtio.features import Feature, has, mask
@@ -43,7 +43,7 @@ def test_blk_configuration_tells_capacity_and_limits() -> None:
 
     assert (config.capacity, config.blk_size, config.seg_max) == (6144, 4096, 254)
     assert (config.max_discard_seg, config.discard_sector_alignment) == (MAX_RANGES, 8)
-    assert (config.max_write_zeroes_seg, config.max_write_zeroes_sectors) == (MAX_RANGES, MAX_RANGE_SECTORS)
+    assert (config.max_write_zeroes_seg, config.max_write_zeroes_sectors) == (MAX_RANGES, MAX_ZEROES_SECTORS)
 
 
 def test_blk_capacity_is_readable_through_the_transport() -> None:
