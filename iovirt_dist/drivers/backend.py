@@ -78,6 +78,15 @@ class DiskClient(Protocol):
         ...
 
 
+@runtime_checkable
+class GrowingClient(Protocol):
+    """A `DiskClient` that can take a larger disk while its guest runs."""
+
+    def grown(self, size_bytes: int) -> None:
+        """The disk has so many bytes now, more than before."""
+        ...
+
+
 class TerminalBackend(Protocol):
     """The terminal behind a virtual UART or console."""
 

@@ -9,6 +9,7 @@ from typing import Protocol
 import msgspec
 
 from iovirt_dist.drivers.backend import DiskRequest
+from iovirt_dist.errors import DecodeError
 from iovirt_dist.ids import RequestId
 from iovirt_dist.mux.queue import Entry
 from iovirt_dist.wire.codec import Buffer
@@ -69,6 +70,17 @@ class Unit:
     problem: str = ""
     parked: list[Request] = field(default_factory=list)
     holders: int = 0
+
+
+def identification_problem(controller: str, name: str, status: Status, identity: Buffer) -> str:
+    """What is wrong with a controller's answer to IDENTIFY of a unit, empty for nothing."""
+    if status is not Status.OK:
+        return f"controller {controller} has no unit '{name}' ({status.name.lower()})"
+    try:
+        block_bytes = UnitIdentity.unpack(identity).block_bytes
+    except DecodeError as error:
+        return f"controller {controller} identifies '{name}' wrongly ({error})"
+    return "" if block_bytes else f"controller {controller} identifies '{name}' wrongly (blocks of 0 bytes)"
 
 
 class Request(msgspec.Struct, frozen=True, eq=False):

@@ -39,6 +39,7 @@ from iovirt_dist.controllers.block.overlay_units import (
     OverlaysAllowed,
     OverlayUnits,
 )
+from iovirt_dist.controllers.news import TellUnitsChanged
 from iovirt_dist.controllers.peer_queues import OutstandingCommand
 from iovirt_dist.step import Record
 from iovirt_dist.wire.codec import Buffer
@@ -100,10 +101,17 @@ class SyncDone:
     error: int
 
 
-BlockOutcome = StorageDone | SyncDone | OverlayOpened | OverlayClosed | OverlaysAllowed
+@dataclass(frozen=True, slots=True)
+class ImageGrown:
+    """The image is longer than it was; `size_bytes` is a multiple of 512."""
+
+    size_bytes: int
+
+
+BlockOutcome = StorageDone | SyncDone | ImageGrown | OverlayOpened | OverlayClosed | OverlaysAllowed
 BlockAccess = AccessStorage | SyncStorage | OverlayAction
 BlockEvent = PairEvent | BlockOutcome
-BlockAction = CompleteCommands | BlockAccess
+BlockAction = CompleteCommands | TellUnitsChanged | BlockAccess
 
 
 class BlockController:
@@ -138,6 +146,7 @@ class BlockController:
             CommandsSubmitted: self.pairs.submit,
             StorageDone: self._storage_done,
             SyncDone: self._sync_done,
+            ImageGrown: self._image_grown,
             OverlayOpened: self._overlay_opened,
             OverlayClosed: self._overlay_closed,
             OverlaysAllowed: self._overlays_allowed,
@@ -159,6 +168,8 @@ class BlockController:
         """Flushes of this round that had nothing to wait for."""
         self._covered: list[OutstandingCommand] | None = None
         """Requests that the running sync will let complete, None while none runs."""
+        self._units_changed = False
+        """A unit is another than it was, and nobody was told yet."""
         self._now_ns = 0
 
     def handle(self, event: BlockEvent, now_ns: int) -> list[BlockAction]:
@@ -170,6 +181,9 @@ class BlockController:
         if not self.pairs.paced or type(event) is TimerFired:
             self._start_commands()
         actions: list[BlockAction] = [*self.pairs.collect()]
+        if self._units_changed:
+            self._units_changed = False
+            actions.append(TellUnitsChanged())
         if self._unsynced and self._covered is None:
             self._covered, self._unsynced, self._dirty = self._unsynced, [], False
             self.syncs += 1
@@ -249,6 +263,10 @@ class BlockController:
             self.pairs.complete(command, Status.OK, unit.identity, unit.number)
         elif (operation := self._start(command)) is not None:
             self._operations += self._order.enter([operation])
+
+    def _image_grown(self, event: ImageGrown) -> None:
+        """Accesses to what came new are good from now on, and whoever asks is told of it."""
+        self._units_changed = self._table.grow(event.size_bytes)
 
     def _overlay_opened(self, event: OverlayOpened) -> None:
         self._dirty = True  # a former life may have written to it

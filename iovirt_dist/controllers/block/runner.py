@@ -34,6 +34,7 @@ from iovirt_dist.controllers.block.overlay_units import CloseOverlay, OpenOverla
 from iovirt_dist.controllers.block.storage import FileStorage, Storage
 from iovirt_dist.controllers.block.unit_storage import UnitStorage
 from iovirt_dist.errors import ImageError
+from iovirt_dist.topology.extent import follow_image
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import Opcode
 from iovirt_dist.wire.payload import JOIN_BYTES
@@ -238,6 +239,8 @@ def open_block(config: BlockConfig) -> tuple[BlockController, UnitStorage]:
             extent if not config.read_only or extent.read_only else replace(extent, read_only=True)
             for extent in config.extents
         ]
+        overlaid = {name.partition("@")[0] for name in config.allowed_overlays}
+        extents = [*follow_image(extents, config.size_bytes, image.size_bytes, overlaid)]
         table = ExtentTable(extents, image.size_bytes, str(config.image))
     except BaseException:
         image.close()

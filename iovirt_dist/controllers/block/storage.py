@@ -111,6 +111,14 @@ class FileStorage:
             os.close(self._fd)
             raise
 
+    def grown(self) -> bool:
+        """Look whether the image is longer than it was, in whole blocks; `size_bytes` is what it is then."""
+        size = os.lseek(self._fd, 0, os.SEEK_END) // BLOCK_BYTES * BLOCK_BYTES
+        grown = size > self.size_bytes
+        if grown:
+            self.size_bytes = size
+        return grown
+
     def read_at(self, offset: int, length: int) -> Buffer:
         """Read with pread(2) until everything is there; an image that somebody cut short is EIO."""
         data = os.pread(self._fd, length, offset)

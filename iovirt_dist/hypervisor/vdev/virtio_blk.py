@@ -33,6 +33,7 @@ from iovirt_dist.virtio.block import (
     HEADER_BYTES,
     ID_BYTES,
     SECTOR_BYTES,
+    BlockConfig,
     BlockFeature,
     BlockRequest,
     BlockStatus,
@@ -134,6 +135,12 @@ class VirtioBlk:
 
     def write_config(self, offset: int, width: int, value: int, now_ns: int) -> None:
         """No field can be written: CONFIG_WCE is not offered."""
+
+    def grown(self, size_bytes: int) -> None:
+        """The backend has more sectors: tell the driver (section 5.2.4: `capacity` may change)."""
+        self._end = size_bytes // SECTOR_BYTES * SECTOR_BYTES
+        self.config = BlockConfig.unpack(self.config)._replace(capacity=self._end // SECTOR_BYTES).pack()
+        self._port.config_changed()
 
     # --- requests
 
@@ -365,6 +372,7 @@ class VirtioBlk:
     def restore(self, state: State) -> None:
         """Take over a state; what was in flight is submitted once more, with its tags."""
         self.enable(state["negotiated"])
+        self._end = BlockConfig.unpack(self.config).capacity * SECTOR_BYTES
         self.counts, self.failed = dict(state["counts"]), state["failed"]
         self._jobs = {id_: Job(left, flush, status, list(pieces)) for id_, left, flush, status, pieces in state["jobs"]}
         again = [DiskRequest(tag, Opcode(code), at, size, data) for tag, code, at, size, data in state["in_flight"]]
