@@ -15,6 +15,7 @@ from iovirt_dist.virtio.features import Feature, has, mask
 from iovirt_dist.virtio.mmio import Register
 from iovirt_dist.wire.commands import MAX_DATA_BYTES, Opcode, Status
 from tests.unit.hypervisor.vdev.virtio_bench import (
+    CONFIGURATION,
     IOERR,
     LIVE,
     NEEDS_RESET,
@@ -391,3 +392,19 @@ def test_blk_ignores_outcomes_of_an_earlier_life_in_a_batch() -> None:
     bench.blk.succeed_many([request.tag ^ 1 << 40, request.tag], [512, 512], [b"x" * 512 + b"y" * 512], 0)
 
     assert bench.returned() == [Returned(1, b"y" * 512, OK)]
+
+
+def test_blk_disk_that_grew_tells_its_driver_and_takes_requests_for_what_is_new() -> None:
+    """Capacity, its generation, the configuration change interrupt; a copy of the device knows it, too."""
+    bench, copy = BlockBench(Disk(MIB)), BlockBench(Disk(MIB))
+    refused = bench.ask(IN, sector=3000, writable=513)
+
+    bench.blk.grown(2 * MIB)
+    taken = bench.ask(IN, sector=3000, writable=513)
+    copy.device.restore(bench.device.state())
+
+    assert (refused, taken) == ([Returned(0, b"", IOERR)], [])
+    assert bench.read(Register.CONFIG) == 4096
+    assert bench.read(Register.CONFIG_GENERATION) == 1
+    assert bench.read(Register.INTERRUPT_STATUS) == CONFIGURATION
+    assert copy.ask(IN, sector=4095, writable=513) == []
