@@ -1,4 +1,4 @@
-"""``iovirt disk``: virtual disks, extents and overlays, while no controller has them."""
+"""``iovirt disk``: virtual disks, extents and overlays; most commands need a controller that is down."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from iovirt_dist.cli.app import Json, RunningFile, app, running_topology
 
 disk = App(
     name="disk",
-    help="List virtual disks, and copy raw images in and out while their controller is down.",
+    help="List virtual disks, make them larger, and copy raw images in and out while their controller is down.",
     help_format="plaintext",
 )
 app.command(disk)
@@ -101,6 +101,32 @@ def import_(
 
     with exit_on_signals():
         return import_disk(running_topology(file), source, name, as_json=json)
+
+
+@disk.command(name="resize", help_epilogue="Example: iovirt disk resize disk0/all 20GiB")
+def resize(
+    name: Annotated[str, Parameter(name="DISK")],
+    size: Annotated[str, Parameter(name="SIZE")],
+    /,
+    *,
+    file: RunningFile = None,
+    json: Json = False,
+) -> int:
+    """Make a disk larger, also while its controller and guests run; none can be made smaller.
+
+    Guests with a virtio disk see it at once, others when their machine
+    is switched on the next time.
+
+    Parameters
+    ----------
+    name
+        CONTROLLER/EXTENT, the only one that reaches to the end of its image.
+    size
+        What it is to have, such as 20GiB.
+    """
+    from iovirt_dist.cli.disk_resize import resize_disk  # noqa: PLC0415 - keeps --help fast
+
+    return resize_disk(running_topology(file), name, size, as_json=json)
 
 
 @disk.command(name="rm", help_epilogue="Example: iovirt disk rm disk0/all@guest")

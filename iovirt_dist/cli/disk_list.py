@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from iovirt_dist.cli.disk_names import Disk, holder_of
+from iovirt_dist.cli.disk_names import Disk, extents_of, holder_of
 from iovirt_dist.cli.output import EXIT_DONE, print_json, print_table
 from iovirt_dist.controllers.block.overlay_files import OverlayFolder
 from iovirt_dist.errors import ImageError
@@ -78,7 +78,7 @@ def _cells(row: DiskRow) -> tuple[str, ...]:
 def _rows_of(topology: Topology, spec: BlockSpec) -> Iterator[DiskRow]:
     allowed = topology.overlays_of(spec.name)
     units = sorted(allowed.union(OverlayFolder(spec.overlays).units()))
-    for extent in spec.extents:
+    for extent in extents_of(topology, spec):
         yield _extent_row(topology, Disk(spec, extent))
         for unit in units:
             base, _, guest = unit.partition("@")

@@ -6,11 +6,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from iovirt_dist.controllers.block.extents import BLOCK_BYTES
 from iovirt_dist.controllers.block.overlay_files import OverlayFolder, overlay_path
 from iovirt_dist.controllers.locking import lock_holder, lock_holder_pid
 from iovirt_dist.errors import ConfigError, LocalError
 from iovirt_dist.topology import BlockSpec, Topology
-from iovirt_dist.topology.extent import ExtentSpec
+from iovirt_dist.topology.extent import ExtentSpec, follow_image
 from iovirt_dist.topology.parse import suggestion
 
 
@@ -64,7 +65,7 @@ def find_disk(topology: Topology, name: str) -> Disk:
     if controller not in blocks:
         raise ConfigError(f"no block controller '{controller}'", where, suggestion(controller, blocks))
     spec = blocks[controller]
-    extents = {entry.name: entry for entry in spec.extents}
+    extents = {entry.name: entry for entry in extents_of(topology, spec)}
     if not slash and len(extents) == 1:
         extent = next(iter(extents))
     if extent not in extents:
@@ -73,6 +74,20 @@ def find_disk(topology: Topology, name: str) -> Disk:
             what = f"controller '{controller}' has {len(extents)} extents"
         raise ConfigError(what, where, suggestion(extent, extents) if slash else f"name one: {', '.join(extents)}")
     return Disk(spec, extents[extent], guest)
+
+
+def extents_of(topology: Topology, spec: BlockSpec) -> tuple[ExtentSpec, ...]:
+    """Return a controller's extents as they are with the image that is there, which may have been made larger."""
+    try:
+        image_bytes = spec.image.stat().st_size // BLOCK_BYTES * BLOCK_BYTES
+    except OSError:
+        image_bytes = 0
+    return follow_image(spec.extents, spec.size_bytes, image_bytes, overlaid(topology, spec))
+
+
+def overlaid(topology: Topology, spec: BlockSpec) -> frozenset[str]:
+    """Return the names of the extents below overlays that guests of the topology have."""
+    return frozenset(unit.partition("@")[0] for unit in topology.overlays_of(spec.name))
 
 
 def check_guest(topology: Topology, disk: Disk) -> None:

@@ -53,7 +53,7 @@ def create_disk(topology: Topology, name: str, source: Path | None, *, as_json: 
             pass
     else:
         FileStorage(disk.spec.image, disk.spec.size_bytes).close()
-    return _done("created", disk, disk.extent.size_bytes, as_json=as_json)
+    return done("created", disk, disk.extent.size_bytes, as_json=as_json)
 
 
 def export_disk(topology: Topology, name: str, target: Path, *, as_json: bool) -> int:
@@ -68,7 +68,7 @@ def export_disk(topology: Topology, name: str, target: Path, *, as_json: bool) -
     _check_target(topology, target)
     with _content(disk) as (storage, offset), replacing(target.resolve(), disk.extent.size_bytes) as fd:
         copy_storage(storage, offset, disk.extent.size_bytes, fd, f"export {disk.label}")
-    return _done("exported", disk, disk.extent.size_bytes, as_json=as_json, file=target)
+    return done("exported", disk, disk.extent.size_bytes, as_json=as_json, file=target)
 
 
 def import_disk(topology: Topology, source: Path, name: str, *, as_json: bool) -> int:
@@ -91,7 +91,7 @@ def import_disk(topology: Topology, source: Path, name: str, *, as_json: bool) -
             _import_overlay(disk, file.fileno(), length)
         else:
             _import_extent(disk, file.fileno(), length)
-    return _done("imported", disk, length, as_json=as_json, file=source)
+    return done("imported", disk, length, as_json=as_json, file=source)
 
 
 def remove_overlay(topology: Topology, name: str, *, as_json: bool) -> int:
@@ -109,10 +109,11 @@ def remove_overlay(topology: Topology, name: str, *, as_json: bool) -> int:
     _require_there(disk)
     require_free(disk.file, disk.label)
     OverlayFolder(disk.spec.overlays).remove(disk.unit)
-    return _done("removed", disk, disk.extent.size_bytes, as_json=as_json)
+    return done("removed", disk, disk.extent.size_bytes, as_json=as_json)
 
 
-def _done(what: str, disk: Disk, length: int, *, as_json: bool, file: Path | None = None) -> int:
+def done(what: str, disk: Disk, length: int, *, as_json: bool, file: Path | None = None) -> int:
+    """Say what was done with a disk, and with how much of it."""
     if as_json:
         found = {"file": str(file)} if file is not None else {}
         print_json({what: disk.label, "bytes": length, **found})

@@ -48,7 +48,14 @@ _new = tuple.__new__
 """Makes a NamedTuple in a third of the time."""
 
 _REMEMBERED: Final = frozenset(
-    {Opcode.WRITE, Opcode.DISCARD, Opcode.CONSOLE_TRANSMIT, Opcode.CONSOLE_RECEIVE, Opcode.NET_TRANSMIT}
+    {
+        Opcode.WRITE,
+        Opcode.DISCARD,
+        Opcode.WRITE_ZEROES,
+        Opcode.CONSOLE_TRANSMIT,
+        Opcode.CONSOLE_RECEIVE,
+        Opcode.NET_TRANSMIT,
+    }
 )
 """Opcodes that must not be done twice. A console's receive is one of them: it takes input away. So does a network's,
 but a frame may be lost."""

@@ -24,13 +24,14 @@ from iovirt_dist.controllers.base import (
 )
 from iovirt_dist.controllers.base import TimerFired as DeviceTimerFired
 from iovirt_dist.controllers.grants import UnitGrants
+from iovirt_dist.controllers.news import TellUnitsChanged
 from iovirt_dist.controllers.tracing import command_points, completion_points
 from iovirt_dist.errors import DecodeError, WindowFullError
 from iovirt_dist.step import Record, TracePoint
 from iovirt_dist.wire.acceptor import Acceptor
 from iovirt_dist.wire.codec import Buffer
-from iovirt_dist.wire.commands import Completion, Status, command_data, pack_completions, unpack_commands
-from iovirt_dist.wire.messages import Complete, Hello, Role, Submit
+from iovirt_dist.wire.commands import Command, Completion, Status, command_data, pack_completions, unpack_commands
+from iovirt_dist.wire.messages import Complete, Hello, Role, Submit, UnitsChanged
 from iovirt_dist.wire.session import Delivered, Lost, Opened, SendFrames, SessionConfig, SessionOutput
 
 
@@ -82,8 +83,10 @@ class DeviceCore(Protocol[Outcome_contra, Access_co]):
         """Its queue pairs."""
         ...
 
-    def handle(self, event: PairEvent | Outcome_contra, now_ns: int) -> Sequence[CompleteCommands | Access_co]:
-        """Take queue pair events and outcomes of I/O; give completions and I/O actions."""
+    def handle(
+        self, event: PairEvent | Outcome_contra, now_ns: int
+    ) -> Sequence[CompleteCommands | TellUnitsChanged | Access_co]:
+        """Take queue pair events and outcomes of I/O; give completions, news of units, and I/O actions."""
         ...
 
     def deadline_ns(self) -> int | None:
@@ -129,6 +132,8 @@ class ControllerFront(Generic[Outcome, Access]):
         self._peers: dict[int, bytes] = {}
         self._addresses: dict[str, bytes] = {}
         self._interrupts: dict[int, int] = {}
+        self._changed = False
+        self._untold: set[int] = set()
         self._opened = 0
         self.set_weights(weights or {})
 
@@ -199,7 +204,10 @@ class ControllerFront(Generic[Outcome, Access]):
         if self._grants is not None:
             self._grants.opened(opened.name, resumed=opened.resumed)
         pair = QueuePairOpened(self._opened, opened.name, opened.resumed, opened.epoch)
-        return actions + self._device_event(pair, now_ns)
+        actions += self._device_event(pair, now_ns)
+        if opened.resumed and self._changed:  # it may have been away as the others were told
+            actions.append(self._tell(self._opened, now_ns))
+        return actions
 
     def _close(self, peer: bytes, now_ns: int) -> list[FrontAction | Access]:
         pair = self._pairs.pop(peer, None)
@@ -207,6 +215,7 @@ class ControllerFront(Generic[Outcome, Access]):
             return []
         del self._peers[pair], self._owners[pair]
         self._interrupts.pop(pair, None)
+        self._untold.discard(pair)
         self._deaf.discard(pair)
         return self._device_event(QueuePairClosed(pair), now_ns)
 
@@ -220,6 +229,14 @@ class ControllerFront(Generic[Outcome, Access]):
         except DecodeError as error:
             self.malformed += 1
             return [Note(f"commands refused: {error}")]
+        if pair in self._untold:
+            return [self._tell(pair, now_ns), *self._granted(pair, commands, data, now_ns)]
+        return self._granted(pair, commands, data, now_ns)
+
+    def _granted(
+        self, pair: int, commands: list[Command], data: list[Buffer], now_ns: int
+    ) -> list[FrontAction | Access]:
+        """Hand commands to the device, those of units that the peer may use."""
         grants, owner = self._grants, self._owners[pair]
         if grants is None or grants.admits(owner, commands, data):
             return self._device_event(CommandsSubmitted(pair, commands, data), now_ns)
@@ -234,13 +251,19 @@ class ControllerFront(Generic[Outcome, Access]):
 
     def _device_event(self, event: PairEvent | Outcome, now_ns: int) -> list[FrontAction | Access]:
         actions = self._device.handle(event, now_ns)
-        done: list[FrontAction | Access] = [
-            self._complete(action, now_ns) if isinstance(action, CompleteCommands) else action for action in actions
-        ]
+        done: list[FrontAction | Access] = []
+        for action in actions:
+            if isinstance(action, CompleteCommands):
+                done.append(self._complete(action, now_ns))
+            elif isinstance(action, TellUnitsChanged):
+                self._changed = True
+                done += [self._tell(pair, now_ns) for pair in self._peers]
+            else:
+                done.append(action)
         return [*self._points(event, actions), *done] if self._tracing else done
 
     def _points(
-        self, event: PairEvent | Outcome, actions: Sequence[CompleteCommands | Access]
+        self, event: PairEvent | Outcome, actions: Sequence[CompleteCommands | TellUnitsChanged | Access]
     ) -> Iterator[FrontAction | Access]:
         """Give the trace points of an event of the device and what came of it."""
         names = {pair: name for name, address in self._addresses.items() if (pair := self._pairs.get(address))}
@@ -249,6 +272,15 @@ class ControllerFront(Generic[Outcome, Access]):
         for action in actions:
             if isinstance(action, CompleteCommands):
                 yield from completion_points(names.get(action.pair, ""), action.completions)
+
+    def _tell(self, pair: int, now_ns: int) -> FrontAction:
+        """Have a peer ask for its units again; one without room for a message is told with its next commands."""
+        self._untold.discard(pair)
+        try:
+            return self.acceptor.send(self._peers[pair], UnitsChanged(), (), now_ns)
+        except WindowFullError:
+            self._untold.add(pair)
+            return Send(self._peers[pair], [])
 
     def _complete(self, action: CompleteCommands, now_ns: int) -> FrontAction:
         """One batch of completions is one message and one interrupt."""

@@ -19,7 +19,7 @@ class DiskRequest(NamedTuple):
 
     Attributes:
         tag: The device's own number for the request; comes back with the completion.
-        opcode: READ, WRITE, FLUSH or DISCARD.
+        opcode: READ, WRITE, FLUSH, DISCARD or WRITE_ZEROES.
         offset: Bytes from the start of the virtual disk.
         length: Bytes.
         data: For WRITE the bytes to write.
@@ -75,6 +75,15 @@ class DiskClient(Protocol):
 
     def complete(self, tag: int, status: Status, data: bytes | memoryview, now_ns: int) -> None:
         """Take the outcome of the request with this tag; one that is not outstanding (reset since) is ignored."""
+        ...
+
+
+@runtime_checkable
+class GrowingClient(Protocol):
+    """A `DiskClient` that can take a larger disk while its guest runs."""
+
+    def grown(self, size_bytes: int) -> None:
+        """The disk has so many bytes now, more than before."""
         ...
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from iovirt_dist.drivers.backend import BatchClient, DiskClient, DiskRequest
+from iovirt_dist.drivers.backend import BatchClient, DiskClient, DiskRequest, GrowingClient
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.drivers.request import Request
 from iovirt_dist.wire.codec import Buffer
@@ -32,6 +32,7 @@ class DiskDriver:
         self.block_bytes = identity.block_bytes
         self.read_only = identity.read_only
         self.serial = identity.serial
+        self._identity = identity
         self._device: DiskClient | None = None
         self._batches: BatchClient | None = None
         self._power_on_ns = 0
@@ -46,6 +47,19 @@ class DiskDriver:
         self._batches = device if isinstance(device, BatchClient) else None
         self._queue.batches = None if self._batches is None else self
         self._power_on_ns = power_on_ns
+
+    def follow_size(self) -> None:
+        """Let the device have a disk that has grown, if it can; others see it when their machine is built anew.
+
+        A disk that has shrunk is left as it was: what is beyond its end fails.
+        """
+        identity = self._queue.unit.identity
+        if identity is None or identity is self._identity:
+            return
+        self._identity = identity
+        if identity.size_bytes > self.size_bytes and isinstance(self._device, GrowingClient):
+            self.size_bytes = identity.size_bytes
+            self._device.grown(identity.size_bytes)
 
     def submit(self, request: DiskRequest) -> None:
         """Queue a request; where the queue is full it ends with QUEUE_FULL, like any other error, after this step."""

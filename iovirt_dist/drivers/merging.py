@@ -7,9 +7,9 @@ comes again with something else. Requests are in flight as long as it is.
 A controller that restarts gets the requests again, merged anew with whatever they meet, in the same order.
 
 A command that fails for a reason that may concern only a part of it (`RETRIED`) is not the end: its requests are
-submitted again, alone, before everything else, and each has its own outcome. Other failures are those of all parts. A
-WRITE or DISCARD that a later one overlaps, which is under way already, fails without a second attempt: that would undo
-the later one.
+submitted again, alone, before everything else, and each has its own outcome. Other failures are those of all parts.
+What a later WRITE, DISCARD or WRITE_ZEROES overlaps, which is under way already, fails without a second attempt: that
+would undo the later one.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class Merging:
         unit, begin, end = part.queue.unit, part.offset, part.offset + part.length
         return any(
             other.queue.unit is unit
-            and other.opcode in (Opcode.WRITE, Opcode.DISCARD)
+            and other.opcode in (Opcode.WRITE, Opcode.DISCARD, Opcode.WRITE_ZEROES)
             and other.offset < end
             and other.offset + other.length > begin
             for other in self._in_flight.values()

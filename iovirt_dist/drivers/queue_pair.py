@@ -15,8 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from iovirt_dist.drivers.merging import Merging, unmerged
-from iovirt_dist.drivers.request import NOBODY, DeviceQueue, Request, Requester, Unit
-from iovirt_dist.errors import DecodeError
+from iovirt_dist.drivers.request import NOBODY, DeviceQueue, Request, Requester, Unit, identification_problem
 from iovirt_dist.ids import RequestId
 from iovirt_dist.mux.multiqueue import MultiQueue
 from iovirt_dist.wire.codec import MAX_PAYLOAD_BYTES, Buffer
@@ -300,6 +299,11 @@ class QueuePair:
         if self._unit(unit).problem and unit not in self._to_identify and unit not in self._identifying.values():
             self._to_identify.append(unit)
 
+    def ask_all_again(self) -> None:
+        """Ask once more for all units that are known: the controller says that one has changed."""
+        asking = {*self._to_identify, *self._identifying.values()}
+        self._to_identify += [name for name, unit in self.units.items() if unit.identity and name not in asking]
+
     def _unit(self, name: str) -> Unit:
         unit = self.units.get(name)
         if unit is None:
@@ -380,7 +384,7 @@ class QueuePair:
         if unit is None:
             return
         known = unit.identity
-        unit.problem = self._problem(name, completion.status, data)
+        unit.problem = identification_problem(self.controller, name, completion.status, data)
         if not unit.problem:
             unit.number, unit.identity = completion.value & _UNIT_MASK, UnitIdentity.unpack(data)
             if known not in (None, unit.identity):
@@ -388,13 +392,3 @@ class QueuePair:
         elif known is not None:
             self.notes.append(f"{unit.problem}; requests to it end with an error")
         self._unpark(unit)
-
-    def _problem(self, name: str, status: Status, identity: Buffer) -> str:
-        """What is wrong with the answer to IDENTIFY, empty for nothing."""
-        if status is not Status.OK:
-            return f"controller {self.controller} has no unit '{name}' ({status.name.lower()})"
-        try:
-            block_bytes = UnitIdentity.unpack(identity).block_bytes
-        except DecodeError as error:
-            return f"controller {self.controller} identifies '{name}' wrongly ({error})"
-        return "" if block_bytes else f"controller {self.controller} identifies '{name}' wrongly (blocks of 0 bytes)"

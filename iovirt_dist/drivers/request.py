@@ -9,12 +9,14 @@ from typing import Protocol
 import msgspec
 
 from iovirt_dist.drivers.backend import DiskRequest
+from iovirt_dist.errors import DecodeError
 from iovirt_dist.ids import RequestId
 from iovirt_dist.mux.queue import Entry
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import Opcode, Status, UnitIdentity
 
 _SEQUENCE_BYTES = 8
+_DISCARD, _WRITE_ZEROES = Opcode.DISCARD, Opcode.WRITE_ZEROES  # an attribute of an enumeration costs as much as a call
 
 
 class Requester(Protocol):
@@ -70,6 +72,17 @@ class Unit:
     holders: int = 0
 
 
+def identification_problem(controller: str, name: str, status: Status, identity: Buffer) -> str:
+    """What is wrong with a controller's answer to IDENTIFY of a unit, empty for nothing."""
+    if status is not Status.OK:
+        return f"controller {controller} has no unit '{name}' ({status.name.lower()})"
+    try:
+        block_bytes = UnitIdentity.unpack(identity).block_bytes
+    except DecodeError as error:
+        return f"controller {controller} identifies '{name}' wrongly ({error})"
+    return "" if block_bytes else f"controller {controller} identifies '{name}' wrongly (blocks of 0 bytes)"
+
+
 class Request(msgspec.Struct, frozen=True, eq=False):
     """A command that knows its unit by name, as unit numbers change with the controller's life.
 
@@ -98,8 +111,8 @@ class Request(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def data_bytes(self) -> int:
-        """Bytes of data that travel; a discarded range is not one of them."""
-        return 0 if self.opcode is Opcode.DISCARD else self.length
+        """Bytes of data that travel; those of a cleared range do not."""
+        return 0 if self.opcode is _DISCARD or self.opcode is _WRITE_ZEROES else self.length
 
 
 class DeviceQueue:

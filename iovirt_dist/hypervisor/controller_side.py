@@ -10,7 +10,7 @@ from iovirt_dist.hypervisor.events import Action, ControllerFramesReceived, Hype
 from iovirt_dist.hypervisor.guest_side import GuestSide
 from iovirt_dist.hypervisor.outbox import Outbox
 from iovirt_dist.hypervisor.tracing import submit_points
-from iovirt_dist.wire.messages import Complete
+from iovirt_dist.wire.messages import Complete, UnitsChanged
 from iovirt_dist.wire.opener import Opener
 from iovirt_dist.wire.session import Delivered, Lost, Opened, Rejected, SendFrames, SessionConfig, SessionOutput
 
@@ -105,6 +105,8 @@ class ControllerSide:
                 outbox.note(f"controller {name}: message refused: {output.reason}")
 
     def _message(self, queue_pair: QueuePair, delivered: Delivered, now_ns: int) -> None:
+        if isinstance(delivered.body, UnitsChanged):
+            queue_pair.ask_all_again()
         if not isinstance(delivered.body, Complete):
             return
         try:

@@ -123,7 +123,9 @@ class HostDrivers:
             attachment.let_go()
 
     def flush(self, now_ns: int) -> None:
-        """Let terminals hand on what was printed and typed, follow the network's link, and try again what failed."""
+        """Let terminals hand on what was printed and typed, follow link and disk, and try again what failed."""
+        if self.disk is not None:
+            self.disk.follow_size()
         for terminal in self._terminals:
             terminal.feed(now_ns)
             terminal.flush(now_ns)

@@ -3,8 +3,8 @@
 Theory of operation. What a guest asks for in a row leaves in one batch; block layers merge within such a batch, too
 (Linux: block/blk-merge.c, `blk_attempt_plug_merge`). A request joins an earlier one of its queue if both do the same
 and their ranges together have no gap. So it goes ahead of what lies between them; therefore it joins only if it
-conflicts with none of those: no byte in common, or both only read. FLUSH, and whatever else is no access, is a border
-that nothing crosses. A join never makes a command larger than `Limits` say.
+conflicts with none of those: no byte in common, or both only read. FLUSH, WRITE_ZEROES, and what
+is no access are borders that nothing crosses. A join never makes a command larger than `Limits` say.
 
 Reads share what was read. Of writes that overlap, the later has its way, as it would have had. Only small writes are
 merged: a merged one is copied together, which small ones are anyway on their way into a frame (`wire.payload`), and

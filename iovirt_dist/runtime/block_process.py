@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from iovirt_dist.controllers.block.core import BlockAccess, BlockOutcome
+from iovirt_dist.controllers.block.core import BlockAccess, BlockOutcome, ImageGrown
 from iovirt_dist.controllers.block.extents import BlockConfig, Durability, Extent
 from iovirt_dist.controllers.block.overlay_units import OverlaysAllowed
 from iovirt_dist.controllers.block.runner import BlockRunner, open_block
+from iovirt_dist.controllers.block.storage import FileStorage
 from iovirt_dist.controllers.front import DeviceCore
 from iovirt_dist.runtime.controller_process import serve_controller
 from iovirt_dist.topology.specs import BlockSpec, Topology
@@ -57,6 +58,7 @@ class BlockProcess:
         self._spec = spec
         self.credits = config.queue_credits
         self._core, self._storage = open_block(config)
+        self._deliver: Callable[[BlockOutcome], None] | None = None
 
     @property
     def core(self) -> DeviceCore[BlockOutcome, BlockAccess]:
@@ -65,6 +67,7 @@ class BlockProcess:
 
     def open_hands(self, deliver: Callable[[BlockOutcome], None]) -> BlockRunner:
         """Make what reads and writes the image; on the running loop."""
+        self._deliver = deliver
         return BlockRunner(self._storage, deliver, asyncio.get_running_loop().call_soon_threadsafe)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -72,10 +75,14 @@ class BlockProcess:
         await serve_controller(self._topology, self._spec, self, stop)
 
     def status(self) -> dict[str, Any]:
-        """What the device tells of itself."""
+        """What the device tells of itself, once it has looked whether its image has grown (`iovirt disk resize`)."""
+        image = self._storage.image
+        if self._deliver is not None and isinstance(image, FileStorage) and image.grown():
+            self._deliver(ImageGrown(image.size_bytes))
         core = self._core
         counts = asdict(core.pairs.counts)
         told = {**counts, "syncs": core.syncs, "medium_errors": core.medium_errors, "failed": core.failed}
+        told["image_bytes"] = image.size_bytes
         return {**told, "overlays": sorted(core.overlays.open), "overlay_problems": dict(core.overlays.problems)}
 
     def reload(self, topology: Topology) -> BlockOutcome:

@@ -24,7 +24,7 @@ from iovirt_dist.wire.codec import Buffer
 
 SECTOR_BYTES: Final = 512
 
-Kind = Literal["read", "write", "discard", "sync"]
+Kind = Literal["read", "write", "discard", "zero", "sync"]
 
 
 class LogEntry(NamedTuple):
@@ -105,7 +105,7 @@ class MemoryStorage:
             kind: Which calls are counted.
             nth: 1 for the next one.
             error: errno value that it raises, e.g. EIO or ENOSPC.
-            done_bytes: How much of a write or discard happens before it fails: a torn write.
+            done_bytes: How much of what a call changes happens before it fails: a torn write.
         """
         self._failures[kind] = _Failure(nth, error, done_bytes)
 
@@ -152,7 +152,14 @@ class MemoryStorage:
 
     def discard(self, offset: int, length: int) -> None:
         """Change the cache to zeroes."""
-        failure = self._attempt("discard", offset, length)
+        self._clear("discard", offset, length)
+
+    def write_zeroes(self, offset: int, length: int) -> None:
+        """Change the cache to zeroes."""
+        self._clear("zero", offset, length)
+
+    def _clear(self, kind: Kind, offset: int, length: int) -> None:
+        failure = self._attempt(kind, offset, length)
         self._change(offset, bytes(length if failure is None else min(length, failure.done_bytes)))
         _raise(failure)
 

@@ -44,6 +44,9 @@ class Opcode(enum.IntEnum):
     WRITE = 3
     FLUSH = 4
     DISCARD = 5
+    """The range is needed no more: it reads as zeroes from then on, and its space may be given back."""
+    WRITE_ZEROES = 6
+    """The range reads as zeroes and keeps its space. Like DISCARD it carries no data, and any length will do."""
     CONSOLE_TRANSMIT = 16
     """Payload: bytes for the terminal."""
     CONSOLE_RECEIVE = 17

@@ -276,12 +276,16 @@ class Complete(Struct, frozen=True, array_like=True, forbid_unknown_fields=True,
     completions: Annotated[bytes, Meta(min_length=1, max_length=1 << 16)]
 
 
+class UnitsChanged(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=34):
+    """A unit is another than IDENTIFY told, a disk larger: ask again; controller to hypervisor."""
+
+
 SessionMessage: TypeAlias = Hello | Welcome | Refuse | Ping | Pong | Bye
 TrapMessage: TypeAlias = Trap | TrapReply | Interrupt | Report | Power | PrefetchRead
 QueueMessage: TypeAlias = ArmQueue | DisarmQueue | Doorbell | Completions | QueueInterrupt | QueueBroken
 SystemCallMessage: TypeAlias = InterceptCalls | ProgramStarted | SystemCall | SystemCallReply
 GuestMessage: TypeAlias = TrapMessage | QueueMessage | SystemCallMessage
-ControllerMessage: TypeAlias = Submit | Complete
+ControllerMessage: TypeAlias = Submit | Complete | UnitsChanged
 Message: TypeAlias = SessionMessage | GuestMessage | ControllerMessage
 
 

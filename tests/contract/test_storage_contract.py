@@ -101,11 +101,14 @@ def test_write_cached_after_write_is_seen_by_later_reads(storage: Storage) -> No
 
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 4096), (512, 512), (4096 - 512, 1024), (0, SIZE_BYTES)])
-def test_discard_reads_as_zeroes_and_leaves_neighbours(storage: Storage, offset: int, length: int) -> None:
-    """A discarded range is zero, aligned to pages or not, and nothing else is."""
+@pytest.mark.parametrize("clear", ["discard", "write_zeroes"])
+def test_cleared_range_reads_as_zeroes_and_leaves_neighbours(
+    storage: Storage, clear: str, offset: int, length: int
+) -> None:
+    """Aligned to pages or not, and nothing else is zero."""
     storage.write_at(0, b"x" * SIZE_BYTES)
 
-    storage.discard(offset, length)
+    getattr(storage, clear)(offset, length)
 
     expected = b"x" * offset + bytes(length) + b"x" * (SIZE_BYTES - offset - length)
     assert bytes(storage.read_at(0, SIZE_BYTES)) == expected

@@ -161,3 +161,31 @@ def test_run_of_a_script_shows_what_it_says(
     command = ["run", "--script", LOAD, "--disk", "d.img", "--disk-size", "1MiB", "--timeout", "60"]
     assert main([*command, "-p", "requests=100", "-p", "warm_up_seconds=0.0", "-p", "depth=4"]) == 0
     assert "script: requests=100 " in capfd.readouterr().err
+
+
+CLEARING = '''
+
+async def clear(guest: ScriptGuest) -> None:
+    """Fills its disk, clears most of it in two ways, and looks at all of it."""
+    disk = await open_disk(guest.virtio(VirtioSlot.DISK))
+    await disk.write(0, b"x" * (1 << 20))
+    await disk.write_zeroes(10, 990)
+    await disk.write_zeroes(1000, 1000, unmap=True)
+    await disk.discard(2000, 40)
+    await disk.flush()
+    left = await disk.read(0, 2048)
+    guest.results["right"] = left == b"x" * 5120 + bytes(2030 * 512) + b"x" * 4096
+'''
+
+
+async def test_script_clears_sectors_without_sending_zeroes(iovirt: TopologyFactory, script: str) -> None:
+    """WRITE_ZEROES with and without unmap, and DISCARD, all the way to the image."""
+    path = Path(script)
+    path.write_text(path.read_text() + CLEARING)
+    topology = await iovirt.up(tables(f"{script}:clear"))
+
+    status = await topology.guest().wait_state("stopped")
+    image = (topology.run_dir.path / "disk0.img").read_bytes()
+
+    assert status.content["results"] == {"right": True}
+    assert image == b"x" * 5120 + bytes(2030 * 512) + b"x" * 4096

@@ -24,7 +24,7 @@ from iovirt_dist.controllers.block.core import (
 from iovirt_dist.controllers.block.extents import Durability, Extent, ExtentTable
 from iovirt_dist.controllers.block.operation import Operation
 from iovirt_dist.ids import RequestId
-from iovirt_dist.testing.storage import SECTOR_BYTES, MemoryStorage
+from iovirt_dist.testing.storage import SECTOR_BYTES, Kind, MemoryStorage
 from iovirt_dist.wire.commands import Command, Opcode, Status
 
 SECTORS = 4
@@ -134,13 +134,15 @@ class _Machine:
             self.feed(StorageDone([Outcome(token, 0, content)]))
             return
         if error:
-            self.storage.fail("write" if opcode is Opcode.WRITE else "discard", done_bytes=length // 2)
+            self.storage.fail(_KINDS[opcode], done_bytes=length // 2)
         command = self.core._active[token]  # the only place that joins an operation to its command
         for sector in _sectors(offset, length):
             self.taken[sector].append(RequestId.unpack(command.id).sequence)
         try:
             if opcode is Opcode.WRITE:
                 self.storage.write_at(offset, operation.data)
+            elif opcode is Opcode.WRITE_ZEROES:
+                self.storage.write_zeroes(offset, length)
             else:
                 self.storage.discard(offset, length)
             failure = 0
@@ -188,13 +190,13 @@ class _Machine:
             for sector in range(SECTORS):
                 stamp = int.from_bytes(image[sector * SECTOR_BYTES : sector * SECTOR_BYTES + 4], "little")
                 allowed = self.taken[sector][self.promised[sector] :]
-                contents = {0 if self._is_discard(s) else s for s in allowed}
+                contents = {0 if self._is_clearing(s) else s for s in allowed}
                 if stamp not in contents:
                     broken.append((sector, stamp))
         return broken
 
-    def _is_discard(self, stamp: int) -> bool:
-        return stamp == 0 or self.commands[RequestId(1, 0, stamp)].opcode is Opcode.DISCARD
+    def _is_clearing(self, stamp: int) -> bool:
+        return stamp == 0 or self.commands[RequestId(1, 0, stamp)].opcode is not Opcode.WRITE
 
 
 def _stamped(stamp: int, length: int) -> bytes:
@@ -206,9 +208,15 @@ def _sectors(offset: int, length: int) -> range:
     return range(offset // SECTOR_BYTES, (offset + length) // SECTOR_BYTES)
 
 
+_KINDS: dict[Opcode, Kind] = {Opcode.WRITE: "write", Opcode.DISCARD: "discard", Opcode.WRITE_ZEROES: "zero"}
+"""What a storage calls an access that changes something."""
 _FEW_SECTORS = st.tuples(st.integers(0, SECTORS - 1), st.integers(1, SECTORS))
 _STEPS = st.one_of(
-    st.tuples(st.just("submit"), st.sampled_from([Opcode.WRITE, Opcode.READ, Opcode.DISCARD]), _FEW_SECTORS),
+    st.tuples(
+        st.just("submit"),
+        st.sampled_from([Opcode.WRITE, Opcode.READ, Opcode.DISCARD, Opcode.WRITE_ZEROES]),
+        _FEW_SECTORS,
+    ),
     st.tuples(st.just("submit"), st.just(Opcode.WRITE), _FEW_SECTORS),
     st.tuples(st.just("submit"), st.just(Opcode.FLUSH), st.just((0, 0))),
     st.tuples(st.just("access"), st.integers(0, 7), st.sampled_from([False] * 9 + [True])),

@@ -4,10 +4,10 @@ Theory of operation. Arbitration takes at most `MAX_ACTIVE` commands and `ROUND_
 becomes an `Operation` of one `AccessStorage` action. Operations that overlap one another run in order of arrival
 (`ordering`), so that the operations of one action never conflict and the runner may do them in any order.
 
-Durability. In write-through mode a write or discard that the storage has taken waits for a sync that begins after
-it. One sync runs at a time; whatever is written meanwhile is covered by the next one (group commit). In write-back
-mode writes complete at once and FLUSH waits for such a sync. A flush covers everything that the storage has taken
-before it, which includes everything that was completed.
+Durability. In write-through mode a write (of data or of zeroes) or discard that the storage has taken waits for a sync
+that begins after it. One sync runs at a time; whatever is written meanwhile is covered by the next one (group commit).
+In write-back mode writes complete at once and FLUSH waits for such a sync. A flush covers everything that the storage
+has taken before it, which includes everything that was completed.
 
 A failed sync leaves the fate of what it covered unknown, and the kernel has marked those pages clean: a second sync
 would report success for data that never reached the medium. So it is never repeated: covered writes fail, and the
@@ -39,6 +39,7 @@ from iovirt_dist.controllers.block.overlay_units import (
     OverlaysAllowed,
     OverlayUnits,
 )
+from iovirt_dist.controllers.news import TellUnitsChanged
 from iovirt_dist.controllers.peer_queues import OutstandingCommand
 from iovirt_dist.step import Record
 from iovirt_dist.wire.codec import Buffer
@@ -50,7 +51,9 @@ MAX_ACTIVE: Final = 64
 ROUND_BYTES: Final = 4 << 20
 """Once a round moves this much, the next arbitration waits for its outcome: about 2 ms from the page cache."""
 
-_ACCESSES: Final = frozenset({Opcode.READ, Opcode.WRITE, Opcode.DISCARD})
+_CLEARING: Final = frozenset({Opcode.DISCARD, Opcode.WRITE_ZEROES})
+"""Accesses that move no data, and so may be of any length."""
+_ACCESSES: Final = _CLEARING | {Opcode.READ, Opcode.WRITE}
 _READ: Final = Opcode.READ  # an attribute of an enumeration costs as much as a call
 _FLUSH: Final = Opcode.FLUSH
 _BLOCK_MASK: Final = BLOCK_BYTES - 1
@@ -98,10 +101,17 @@ class SyncDone:
     error: int
 
 
-BlockOutcome = StorageDone | SyncDone | OverlayOpened | OverlayClosed | OverlaysAllowed
+@dataclass(frozen=True, slots=True)
+class ImageGrown:
+    """The image is longer than it was; `size_bytes` is a multiple of 512."""
+
+    size_bytes: int
+
+
+BlockOutcome = StorageDone | SyncDone | ImageGrown | OverlayOpened | OverlayClosed | OverlaysAllowed
 BlockAccess = AccessStorage | SyncStorage | OverlayAction
 BlockEvent = PairEvent | BlockOutcome
-BlockAction = CompleteCommands | BlockAccess
+BlockAction = CompleteCommands | TellUnitsChanged | BlockAccess
 
 
 class BlockController:
@@ -136,6 +146,7 @@ class BlockController:
             CommandsSubmitted: self.pairs.submit,
             StorageDone: self._storage_done,
             SyncDone: self._sync_done,
+            ImageGrown: self._image_grown,
             OverlayOpened: self._overlay_opened,
             OverlayClosed: self._overlay_closed,
             OverlaysAllowed: self._overlays_allowed,
@@ -157,6 +168,8 @@ class BlockController:
         """Flushes of this round that had nothing to wait for."""
         self._covered: list[OutstandingCommand] | None = None
         """Requests that the running sync will let complete, None while none runs."""
+        self._units_changed = False
+        """A unit is another than it was, and nobody was told yet."""
         self._now_ns = 0
 
     def handle(self, event: BlockEvent, now_ns: int) -> list[BlockAction]:
@@ -168,6 +181,9 @@ class BlockController:
         if not self.pairs.paced or type(event) is TimerFired:
             self._start_commands()
         actions: list[BlockAction] = [*self.pairs.collect()]
+        if self._units_changed:
+            self._units_changed = False
+            actions.append(TellUnitsChanged())
         if self._unsynced and self._covered is None:
             self._covered, self._unsynced, self._dirty = self._unsynced, [], False
             self.syncs += 1
@@ -248,6 +264,10 @@ class BlockController:
         elif (operation := self._start(command)) is not None:
             self._operations += self._order.enter([operation])
 
+    def _image_grown(self, event: ImageGrown) -> None:
+        """Accesses to what came new are good from now on, and whoever asks is told of it."""
+        self._units_changed = self._table.grow(event.size_bytes)
+
     def _overlay_opened(self, event: OverlayOpened) -> None:
         self._dirty = True  # a former life may have written to it
         self.overlays.opened(event)
@@ -263,7 +283,7 @@ class BlockController:
     def _check(self, command: OutstandingCommand, unit: Unit) -> Status:
         """Return why an access is refused, or OK. What is no whole number of blocks has BAD_LENGTH."""
         opcode, offset, length = command.opcode, command.offset, command.length
-        if (offset | length) & _BLOCK_MASK or not length or (length > MAX_DATA_BYTES and opcode is not Opcode.DISCARD):
+        if (offset | length) & _BLOCK_MASK or not length or (length > MAX_DATA_BYTES and opcode not in _CLEARING):
             return Status.BAD_LENGTH
         if opcode is Opcode.WRITE and len(command.data) != length:
             return Status.BAD_LENGTH

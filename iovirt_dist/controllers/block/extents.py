@@ -124,6 +124,7 @@ class ExtentTable:
         sized = [_sized(extent, image_bytes, where) for extent in extents]
         _refuse_overlaps(sized, where)
         self.units = [_unit(number, extent) for number, extent in enumerate(sized)]
+        self._image_bytes = image_bytes
         self._overlays: dict[str, Unit] = {}
         self._by_name = {extent.name: unit for extent, unit in zip(sized, self.units, strict=True)}
         if len(self._by_name) != len(sized):
@@ -146,6 +147,23 @@ class ExtentTable:
             identity = UnitIdentity.unpack(base.identity)._replace(read_only=True)
             read_only = replace(base, read_only=True, identity=identity.pack())
             self.units[base.number] = self._by_name[overlay.partition("@")[0]] = read_only
+
+    def grow(self, image_bytes: int) -> bool:
+        """The image has another end: let the only extent that reached to the former one follow, if it can be written.
+
+        Returns:
+            Whether there is one.
+        """
+        end, self._image_bytes = self._image_bytes, image_bytes
+        reaching = [unit for unit in self._by_name.values() if unit.start_bytes + unit.size_bytes == end]
+        if len(reaching) != 1 or reaching[0].read_only or not end < image_bytes <= 1 << SLOT_BITS:
+            return False
+        unit = reaching[0]
+        size = image_bytes - unit.start_bytes
+        identity = UnitIdentity.unpack(unit.identity)._replace(size_bytes=size).pack()
+        name = next(name for name, known in self._by_name.items() if known is unit)
+        self.units[unit.number] = self._by_name[name] = replace(unit, size_bytes=size, identity=identity)
+        return True
 
     @property
     def overlays(self) -> int:

@@ -12,7 +12,7 @@ class Operation(Record, frozen=True):
 
     Attributes:
         token: Names it in its `Outcome`.
-        opcode: READ, WRITE or DISCARD.
+        opcode: READ, WRITE, DISCARD or WRITE_ZEROES.
         offset: Bytes from the start of the image.
         length: Bytes.
         data: For WRITE, `length` bytes.

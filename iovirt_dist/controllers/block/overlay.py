@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from iovirt_dist.controllers.block.cluster_map import CLUSTER_BITS, CLUSTER_BYTES, ClusterMap
@@ -110,6 +110,14 @@ class Overlay:
 
     def discard(self, offset: int, length: int) -> None:
         """Hide the base: whole clusters become holes, parts of others are written with zeroes."""
+        self._clear(self._file.discard, offset, length)
+
+    def write_zeroes(self, offset: int, length: int) -> None:
+        """Hide the base behind zeroes that have their space in the overlay's file."""
+        self._clear(self._file.write_zeroes, offset, length)
+
+    def _clear(self, clear: Callable[[int, int], None], offset: int, length: int) -> None:
+        """Clear whole clusters in the file by `clear`, parts of others by writing."""
         end = offset + length
         head_end = min(end, -(-offset // CLUSTER_BYTES) * CLUSTER_BYTES)
         # what is behind the disk's end in its last cluster means nothing
@@ -119,7 +127,7 @@ class Overlay:
                 self._write(start, memoryview(_ZEROES)[: stop - start], wait=True)
         if head_end < tail:
             try:
-                self._file.discard(self._data_offset + head_end, tail - head_end)
+                clear(self._data_offset + head_end, tail - head_end)
                 self._take(head_end >> CLUSTER_BITS, tail - 1 >> CLUSTER_BITS)
             finally:
                 self._written = True

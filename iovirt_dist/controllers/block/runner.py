@@ -1,9 +1,9 @@
 """Performs the block core's actions on a storage: the thin I/O between the core and the seam.
 
-What the page cache can answer is done at once, on the loop. What waits for the medium (cold or very large reads,
-writes that an overlay has to fill from a cold base, discards, opening of overlays, every sync) is done by threads, so
-the loop goes on and the next group of writes gathers behind a running sync. Without a way back into the loop
-everything is done at once, which tests and the simulator use.
+What the page cache can answer is done at once, on the loop. What waits for the medium (cold or very large reads, writes
+that an overlay has to fill from a cold base, cleared ranges, opening of overlays, every sync) is done by threads, so
+the loop goes on and the next group of writes gathers behind a running sync. Without a way back into the loop everything
+is done at once, which tests and the simulator use.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from iovirt_dist.controllers.block.overlay_units import CloseOverlay, OpenOverla
 from iovirt_dist.controllers.block.storage import FileStorage, Storage
 from iovirt_dist.controllers.block.unit_storage import UnitStorage
 from iovirt_dist.errors import ImageError
+from iovirt_dist.topology.extent import follow_image
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import Opcode
 from iovirt_dist.wire.payload import JOIN_BYTES
@@ -165,6 +166,8 @@ class BlockRunner:
                 data = self.storage.read_at(offset, length)
             elif opcode is Opcode.WRITE:
                 self.storage.write_at(offset, operation.data)
+            elif opcode is Opcode.WRITE_ZEROES:
+                self.storage.write_zeroes(offset, length)
             else:
                 self.storage.discard(offset, length)
         except OSError as error:
@@ -236,6 +239,8 @@ def open_block(config: BlockConfig) -> tuple[BlockController, UnitStorage]:
             extent if not config.read_only or extent.read_only else replace(extent, read_only=True)
             for extent in config.extents
         ]
+        overlaid = {name.partition("@")[0] for name in config.allowed_overlays}
+        extents = [*follow_image(extents, config.size_bytes, image.size_bytes, overlaid)]
         table = ExtentTable(extents, image.size_bytes, str(config.image))
     except BaseException:
         image.close()

@@ -22,6 +22,7 @@ from iovirt_dist.wire.codec import Buffer
 
 _FALLOC_FL_KEEP_SIZE: Final = 0x01  # linux/falloc.h
 _FALLOC_FL_PUNCH_HOLE: Final = 0x02
+_FALLOC_FL_ZERO_RANGE: Final = 0x10
 _NOT_SUPPORTED: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 _ZEROES: Final = bytes(1 << 20)
 
@@ -74,6 +75,10 @@ class Storage(Protocol):
         """Give the range back: it reads as zeroes, and is as stable as a write of zeroes would be."""
         ...
 
+    def write_zeroes(self, offset: int, length: int) -> None:
+        """Write zeroes, of which the caller has no buffer; after an error any part of the range may have changed."""
+        ...
+
     def sync(self) -> None:
         """Return once everything taken before the call is on stable storage."""
         ...
@@ -105,6 +110,14 @@ class FileStorage:
         except BaseException:
             os.close(self._fd)
             raise
+
+    def grown(self) -> bool:
+        """Look whether the image is longer than it was, in whole blocks; `size_bytes` is what it is then."""
+        size = os.lseek(self._fd, 0, os.SEEK_END) // BLOCK_BYTES * BLOCK_BYTES
+        grown = size > self.size_bytes
+        if grown:
+            self.size_bytes = size
+        return grown
 
     def read_at(self, offset: int, length: int) -> Buffer:
         """Read with pread(2) until everything is there; an image that somebody cut short is EIO."""
@@ -151,15 +164,19 @@ class FileStorage:
 
     def discard(self, offset: int, length: int) -> None:
         """Punch a hole (fallocate(2)), or write zeroes where the file system has no holes."""
-        if not _fallocate(self._fd, _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE, offset, length):
+        self._clear(_FALLOC_FL_PUNCH_HOLE, offset, length)
+
+    def write_zeroes(self, offset: int, length: int) -> None:
+        """Zero the range (fallocate(2)), or write zeroes where the file system cannot (tmpfs)."""
+        self._clear(_FALLOC_FL_ZERO_RANGE, offset, length)
+
+    def _clear(self, mode: int, offset: int, length: int) -> None:
+        """Let the file system clear a range; what it cannot is written, a MiB of zeroes at a time."""
+        if not _fallocate(self._fd, mode | _FALLOC_FL_KEEP_SIZE, offset, length):
             return
         error = ctypes.get_errno()
         if error not in _NOT_SUPPORTED:
             raise OSError(error, os.strerror(error), str(self.path))
-        self.write_zeroes(offset, length)
-
-    def write_zeroes(self, offset: int, length: int) -> None:
-        """Write zeroes, a MiB at a time."""
         for start in range(offset, offset + length, len(_ZEROES)):
             self.write_at(start, memoryview(_ZEROES)[: offset + length - start])
 

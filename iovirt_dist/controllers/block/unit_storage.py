@@ -110,6 +110,17 @@ class UnitStorage:
         finally:
             self._image_unsynced = True
 
+    def write_zeroes(self, offset: int, length: int) -> None:
+        """Write zeroes to the image or an overlay."""
+        slot = offset >> SLOT_BITS
+        if slot:
+            self.overlays[slot].write_zeroes(offset & _SLOT_MASK, length)
+            return
+        try:
+            self.image.write_zeroes(offset, length)
+        finally:
+            self._image_unsynced = True
+
     def sync(self) -> None:
         """Sync what has something new, and only that."""
         work: list[Callable[[], None]] = [overlay.sync for overlay in list(self.overlays.values()) if overlay.unsynced]

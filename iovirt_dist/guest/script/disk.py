@@ -22,6 +22,7 @@ from iovirt_dist.virtio.block import (
     HEADER_BYTES,
     ID_BYTES,
     RANGE,
+    RANGE_UNMAP,
     REQUEST,
     SECTOR_BYTES,
     STATUS_BYTES,
@@ -34,7 +35,14 @@ from iovirt_dist.virtio.features import DeviceId, Feature, has, mask
 from iovirt_dist.virtio.memory import ByteMemory
 from iovirt_dist.virtio.ring import RingSetup
 
-_WANTED = mask(BlockFeature.SEG_MAX, BlockFeature.RO, BlockFeature.BLK_SIZE, BlockFeature.FLUSH, BlockFeature.DISCARD)
+_WANTED = mask(
+    BlockFeature.SEG_MAX,
+    BlockFeature.RO,
+    BlockFeature.BLK_SIZE,
+    BlockFeature.FLUSH,
+    BlockFeature.DISCARD,
+    BlockFeature.WRITE_ZEROES,
+)
 _IN = BlockRequest.IN
 _FORM_BITS = SECTOR_BYTES.bit_length()
 """From sectors to a slot's `format`: the bytes, and one bit more."""
@@ -274,6 +282,16 @@ class Disk:
     async def discard(self, sector: int, count: int) -> None:
         """Say that sectors are not needed any more; raises as `read` does."""
         await self._transact(BlockRequest.DISCARD, 0, 0, RANGE.pack(sector, count, 0))
+
+    async def write_zeroes(self, sector: int, count: int, *, unmap: bool = False) -> None:
+        """Make sectors zero without sending zeroes; raises as `read` does.
+
+        Args:
+            sector: The first one.
+            count: How many, at most the configuration's `max_write_zeroes_sectors`.
+            unmap: Whether their space may be given back.
+        """
+        await self._transact(BlockRequest.WRITE_ZEROES, 0, 0, RANGE.pack(sector, count, RANGE_UNMAP if unmap else 0))
 
     async def identity(self) -> str:
         """Return the disk's name (GET_ID); raises as `read` does."""

@@ -12,7 +12,7 @@ stale, which happens to honest guests, too.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from functools import cache
 from itertools import repeat
 from typing import NamedTuple
@@ -282,19 +282,33 @@ class _Batch(NamedTuple):
 
 
 def _batches(queue: VirtioQueue) -> Iterator[_Batch]:
-    """Divide what waits into messages: at most `MAX_REQUESTS` entries and `MAX_PAYLOAD_BYTES` of data each."""
+    """Divide what waits into messages: at most `MAX_REQUESTS` entries and `MAX_PAYLOAD_BYTES` of data each.
+
+    Entries that are joined are together less than that, and stay in one message.
+    """
     entries, count = queue.completions, len(queue.completions)
     if count <= MAX_REQUESTS and queue.piece_bytes <= MAX_PAYLOAD_BYTES:
         yield _Batch(queue, b"".join(entries), queue.pieces, queue.completed, count)
         return
     lengths = [COMPLETION.unpack(entry)[3] for entry in entries]
+    pieces = split_payload(queue.pieces, lengths)
     first = size = 0
-    taken: list[Buffer] = []
-    for at, (length, piece) in enumerate(zip(lengths, split_payload(queue.pieces, lengths), strict=True)):
-        if at - first == MAX_REQUESTS or size + length > MAX_PAYLOAD_BYTES:
-            yield _Batch(queue, b"".join(entries[first:at]), taken, queue.completed + first, at - first)
-            first, size, taken = at, 0, []
-        if length:
-            taken.append(piece)
-            size += length
-    yield _Batch(queue, b"".join(entries[first:]), taken, queue.completed + first, count - first)
+    for start, end in _groups(count, queue.joined):
+        length = sum(lengths[start:end])
+        if start > first and (end - first > MAX_REQUESTS or size + length > MAX_PAYLOAD_BYTES):
+            yield _part(queue, pieces, first, start)
+            first, size = start, 0
+        size += length
+    yield _part(queue, pieces, first, count)
+
+
+def _groups(count: int, joined: Set[int]) -> Iterator[tuple[int, int]]:
+    """Ranges of entries that leave together: each begins where an entry is not joined to the one before."""
+    starts = [at for at in range(count) if at not in joined]
+    return zip(starts, [*starts[1:], count], strict=True)
+
+
+def _part(queue: VirtioQueue, pieces: Sequence[Buffer], first: int, end: int) -> _Batch:
+    """The message with some of what waits."""
+    data = [piece for piece in pieces[first:end] if piece]
+    return _Batch(queue, b"".join(queue.completions[first:end]), data, queue.completed + first, end - first)

@@ -23,7 +23,7 @@ from iovirt_dist.hypervisor.vdev.virtio_blk_config import (
     configuration,
     offered_features,
 )
-from iovirt_dist.hypervisor.vdev.virtio_blk_job import ZEROES, Job, cost, spans
+from iovirt_dist.hypervisor.vdev.virtio_blk_job import Job, cost, spans
 from iovirt_dist.hypervisor.vdev.virtio_blk_ranges import unpack_ranges
 from iovirt_dist.hypervisor.vdev.virtio_function import FunctionPort
 from iovirt_dist.hypervisor.vdev.virtio_queue import VirtioQueue
@@ -33,6 +33,7 @@ from iovirt_dist.virtio.block import (
     HEADER_BYTES,
     ID_BYTES,
     SECTOR_BYTES,
+    BlockConfig,
     BlockFeature,
     BlockRequest,
     BlockStatus,
@@ -134,6 +135,12 @@ class VirtioBlk:
 
     def write_config(self, offset: int, width: int, value: int, now_ns: int) -> None:
         """No field can be written: CONFIG_WCE is not offered."""
+
+    def grown(self, size_bytes: int) -> None:
+        """The backend has more sectors: tell the driver (section 5.2.4: `capacity` may change)."""
+        self._end = size_bytes // SECTOR_BYTES * SECTOR_BYTES
+        self.config = BlockConfig.unpack(self.config)._replace(capacity=self._end // SECTOR_BYTES).pack()
+        self._port.config_changed()
 
     # --- requests
 
@@ -250,35 +257,24 @@ class VirtioBlk:
 
     def _discard(self, id_: int, offset: int, room: int, data: Buffer) -> None:
         """DISCARD: the contents of these ranges are needed no more."""
-        ranges = self._ranges(id_, BlockFeature.DISCARD, data, unmap=0)
-        if ranges is not None:
-            parts = [DiskRequest(0, Opcode.DISCARD, at, size) for at, size in ranges]
-            self._submit(id_, parts, Job(len(parts), flush=self._write_through))
+        self._clear(id_, BlockFeature.DISCARD, data)
 
     def _write_zeroes(self, id_: int, offset: int, room: int, data: Buffer) -> None:
-        """WRITE_ZEROES: written out; the unmap flag is a hint (``write_zeroes_may_unmap`` is 0)."""
-        ranges = self._ranges(id_, BlockFeature.WRITE_ZEROES, data, unmap=1)
-        if ranges is None:
-            return
-        total = sum(size for _, size in ranges)
-        if any(size > MAX_DATA_BYTES for _, size in ranges) or not self._room(total):
-            self._finish(id_, _IOERR)
-            return
-        zeroes = memoryview(ZEROES)
-        parts = [DiskRequest(0, _WRITE, at, size, zeroes[:size]) for at, size in ranges]
-        self._submit(id_, parts, Job(len(parts), flush=self._write_through))
+        """WRITE_ZEROES: no zeroes travel; the backend makes them where they are."""
+        self._clear(id_, BlockFeature.WRITE_ZEROES, data)
 
-    def _ranges(self, id_: int, feature: BlockFeature, data: Buffer, unmap: int) -> list[tuple[int, int]] | None:
-        """Decode segments as (offset, bytes), without empty ones; None if the request ended with an error."""
-        status, ranges = unpack_ranges(data, self._end, unmap)
+    def _clear(self, id_: int, feature: BlockFeature, data: Buffer) -> None:
+        """Ask for what the segments of a request ask for, or end it with an error."""
+        status, ranges = unpack_ranges(data, self._end, zeroes=feature is BlockFeature.WRITE_ZEROES)
         if not has(self._negotiated, feature):
             status = BlockStatus.UNSUPP
         elif self._disk.read_only:
             status = BlockStatus.IOERR
-        if status is BlockStatus.OK:
-            return ranges
-        self._finish(id_, int(status))
-        return None
+        if status is not BlockStatus.OK:
+            self._finish(id_, int(status))
+            return
+        parts = [DiskRequest(0, opcode, at, size) for opcode, at, size in ranges]
+        self._submit(id_, parts, Job(len(parts), flush=self._write_through))
 
     # --- outcomes
 
@@ -376,6 +372,7 @@ class VirtioBlk:
     def restore(self, state: State) -> None:
         """Take over a state; what was in flight is submitted once more, with its tags."""
         self.enable(state["negotiated"])
+        self._end = BlockConfig.unpack(self.config).capacity * SECTOR_BYTES
         self.counts, self.failed = dict(state["counts"]), state["failed"]
         self._jobs = {id_: Job(left, flush, status, list(pieces)) for id_, left, flush, status, pieces in state["jobs"]}
         again = [DiskRequest(tag, Opcode(code), at, size, data) for tag, code, at, size, data in state["in_flight"]]

@@ -7,7 +7,6 @@ from iovirt_dist.errors import ConfigError
 from iovirt_dist.virtio.block import SECTOR_BYTES, BlockConfig, BlockFeature
 from iovirt_dist.virtio.features import mask
 from iovirt_dist.wire.codec import MAX_PAYLOAD_BYTES
-from iovirt_dist.wire.commands import MAX_DATA_BYTES
 
 QUEUE_SIZE = 256
 MAX_REQUEST_BYTES = MAX_PAYLOAD_BYTES
@@ -16,8 +15,8 @@ MAX_QUEUES = 8
 """Most request queues of a device."""
 MAX_RANGES = 16
 """Most segments of a DISCARD or WRITE_ZEROES."""
-MAX_RANGE_SECTORS = MAX_DATA_BYTES // SECTOR_BYTES
-"""Most sectors of a segment of WRITE_ZEROES, which is written out as zeroes."""
+MAX_ZEROES_SECTORS = (64 << 20) // SECTOR_BYTES
+"""Most sectors of a segment of WRITE_ZEROES: where the medium has no better way they are written, and others wait."""
 _MAX_DISCARD_SECTORS = 0xFFFF_FFFF // SECTOR_BYTES
 """Most sectors of a segment of DISCARD: its bytes are a 32-bit number."""
 
@@ -48,7 +47,8 @@ def configuration(disk: DiskBackend, queues: int = 1) -> bytes:
         max_discard_sectors=0 if disk.read_only else _MAX_DISCARD_SECTORS,
         max_discard_seg=0 if disk.read_only else MAX_RANGES,
         discard_sector_alignment=block_bytes // SECTOR_BYTES,
-        max_write_zeroes_sectors=0 if disk.read_only else MAX_RANGE_SECTORS,
+        max_write_zeroes_sectors=0 if disk.read_only else MAX_ZEROES_SECTORS,
         max_write_zeroes_seg=0 if disk.read_only else MAX_RANGES,
+        write_zeroes_may_unmap=0 if disk.read_only else 1,
     )
     return config.pack()

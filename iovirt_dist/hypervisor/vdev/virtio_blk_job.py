@@ -8,9 +8,6 @@ from iovirt_dist.drivers.backend import DiskRequest
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import MAX_DATA_BYTES, Opcode
 
-ZEROES = bytes(MAX_DATA_BYTES)
-"""What WRITE_ZEROES writes."""
-
 
 @dataclass(slots=True)
 class Job:

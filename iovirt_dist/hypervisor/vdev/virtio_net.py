@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import accumulate
 
 from iovirt_dist.drivers.backend import NetworkBackend
 from iovirt_dist.hypervisor.vdev.device import State
@@ -40,6 +41,9 @@ class VirtioNet:
     Some drivers put buffers back and ring no doorbell (U-Boot's), as a device that shares their memory sees them all
     the same. So a frame that finds no buffer is held while the ring is looked at.
 
+    A driver that negotiated MRG_RXBUF has a frame that is larger than a buffer in as many as it takes, all of which it
+    finds used at once.
+
     Transmitted frames are complete when the backend has them, whatever becomes of them there, as on any Ethernet.
 
     Args:
@@ -51,11 +55,11 @@ class VirtioNet:
         frames_in: Frames that went to the driver.
         bytes_in: Their bytes.
         dropped_out: Frames that were too short, too long, or sent without a link.
-        dropped_in: Received frames for which the driver had no buffer for too long, or too small a one.
+        dropped_in: Received frames for which the driver had no buffer for too long, or too little room.
     """
 
     device_id = int(DeviceId.NETWORK)
-    features = mask(NetworkFeature.MAC, NetworkFeature.STATUS, NetworkFeature.MTU)
+    features = mask(NetworkFeature.MAC, NetworkFeature.STATUS, NetworkFeature.MTU, NetworkFeature.MRG_RXBUF)
     queue_sizes: Sequence[int] = (QUEUE_SIZE, QUEUE_SIZE)
     header_bytes: Sequence[int] = (0, HEADER_BYTES)
 
@@ -101,8 +105,7 @@ class VirtioNet:
                 return
             self._buffers += [(request.head, request.writable) for request in batch]
             self._wanted_ns = -WANT_NS
-            while self._held and self._buffers:
-                self._deliver(self._held.popleft())
+            self._deliver_held()
             return
         for request in batch:
             if request.readable < HEADER_BYTES:
@@ -122,18 +125,25 @@ class VirtioNet:
         self._backend.transmit(frame)
 
     def receive(self, frame: Buffer, now_ns: int) -> bool:
-        """Put a frame into the driver's next buffer, or keep it until there is one; False if it was dropped."""
+        """Put a frame into the driver's next buffers, or keep it until there are some; False if it was dropped."""
         if not self._link_up or self._input.generation == NOT_ARMED:
             self.dropped_in += 1
             return False
-        if self._buffers:
-            return self._deliver(frame)
+        if not self._held and (outcome := self._deliver(frame)) is not None:
+            return outcome
         if len(self._held) == HELD_FRAMES:
             self._held.popleft()
             self.dropped_in += 1
         self._held.append(bytes(frame))
-        self._want(now_ns)
+        self._deliver_held()
+        if self._held:
+            self._want(now_ns)
         return True
+
+    def _deliver_held(self) -> None:
+        """Deliver what waits, the oldest first, as far as there are buffers."""
+        while self._held and self._deliver(self._held[0]) is not None:
+            self._held.popleft()
 
     def _want(self, now_ns: int) -> None:
         """Have the ring looked at for buffers, if that was not done just now."""
@@ -141,15 +151,48 @@ class VirtioNet:
             self._wanted_ns = now_ns
             self._input.want()
 
-    def _deliver(self, frame: Buffer) -> bool:
-        if self._buffers[0][1] < HEADER_BYTES + len(frame):
+    def _deliver(self, frame: Buffer) -> bool | None:
+        """Put a frame into the driver's buffers.
+
+        Returns:
+            True; False if it was dropped, as it cannot fit; None if it must wait for buffers.
+        """
+        if not self._buffers:
+            return None
+        count = self._span(HEADER_BYTES + len(frame))
+        if not count and has(self._negotiated, NetworkFeature.MRG_RXBUF) and len(self._buffers) < self._input.size:
+            return None
+        if not count:
             self.dropped_in += 1
             return False
-        head, _ = self._buffers.popleft()
-        self._input.complete(head, b"".join((_PLAIN_HEADER, frame)))
         self.frames_in += 1
         self.bytes_in += len(frame)
+        if count == 1:
+            head, _ = self._buffers.popleft()
+            self._input.complete(head, b"".join((_PLAIN_HEADER, frame)))
+        else:
+            self._merge(frame, count)
         return True
+
+    def _span(self, length: int) -> int:
+        """How many of the driver's buffers take so many bytes, without a gap between them; 0 if they do not."""
+        if length <= self._buffers[0][1]:
+            return 1
+        if not has(self._negotiated, NetworkFeature.MRG_RXBUF):
+            return 0
+        for count, (_, room) in enumerate(self._buffers, 1):
+            length -= room
+            if length <= 0:
+                return count
+        return 0
+
+    def _merge(self, frame: Buffer, count: int) -> None:
+        """Fill several buffers; only the first has a header, which says how many they are (section 5.1.6.4.1)."""
+        data = memoryview(b"".join((HEADER.pack(0, 0, 0, 0, 0, 0, count), frame)))
+        buffers = [self._buffers.popleft() for _ in range(count)]
+        starts = [0, *accumulate(room for _, room in buffers)]
+        pieces = [data[start : start + room] for start, (_, room) in zip(starts, buffers, strict=False)]
+        self._input.complete_together([head for head, _ in buffers], pieces)
 
     def link_changed(self, up: bool, now_ns: int) -> None:
         """The link came up or went down; the driver is told if it negotiated STATUS."""

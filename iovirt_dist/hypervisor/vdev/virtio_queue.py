@@ -62,6 +62,7 @@ class VirtioQueue:
         outstanding: Requests that came and did not leave again.
         completions: Packed entries that wait for the flush.
         wanting: Whether the flush shall ask the guest's process for requests that no doorbell told of.
+        joined: Which of these entries must not reach the driver later than the one before, by index.
         pieces: Data of these entries, where they have any, in their order; each piece is the data of whole entries.
         piece_bytes: Sum of their lengths.
     """
@@ -79,6 +80,7 @@ class VirtioQueue:
         "generation",
         "header_bytes",
         "interrupt_at",
+        "joined",
         "maximum",
         "number",
         "outstanding",
@@ -98,6 +100,7 @@ class VirtioQueue:
         self._touched = self.wanting = False
         self.generation = self.announced = NOT_ARMED
         self.completions: list[bytes] = []
+        self.joined: set[int] = set()
         self.pieces: list[Buffer] = []
         self.piece_bytes = self.completed = self.outstanding = 0
         self.interrupt_at = NEVER
@@ -170,6 +173,18 @@ class VirtioQueue:
         if not self._touched:
             self.touch()
 
+    def complete_together(self, heads: Sequence[int], pieces: Sequence[Buffer]) -> None:
+        """Return requests that the driver must find used all at once, with the next flush.
+
+        Args:
+            heads: Their numbers.
+            pieces: Data of each, not empty.
+        """
+        first = len(self.completions)
+        for head, piece in zip(heads, pieces, strict=True):
+            self.complete(head, piece)
+        self.joined.update(range(first + 1, len(self.completions)))
+
     def want(self) -> None:
         """Have the ring looked at for requests: there are drivers that ring no doorbell for them."""
         if self.generation != NOT_ARMED:
@@ -187,12 +202,17 @@ class VirtioQueue:
         self._touched = self.wanting = False
         self.completed += len(self.completions)
         self.outstanding -= len(self.completions)
+        self._clear()
+
+    def _clear(self) -> None:
         self.completions, self.pieces, self.piece_bytes = [], [], 0
+        if self.joined:
+            self.joined = set()
 
     def _end_life(self) -> None:
         self.generation = NOT_ARMED
         self.wanting = False
-        self.completions, self.pieces, self.piece_bytes = [], [], 0
+        self._clear()
         self.completed = self.outstanding = 0
         self.interrupt_at = NEVER
 
@@ -203,6 +223,7 @@ class VirtioQueue:
             "life": [self.generation, self.announced, self.interrupt_at, self.completed, self.outstanding],
             "wanting": self.wanting,
             "completions": list(self.completions),
+            "joined": sorted(self.joined),
             "pieces": [bytes(piece) for piece in self.pieces],
         }
 
@@ -211,6 +232,7 @@ class VirtioQueue:
         self.size, self.ready, self.descriptors, self.driver_area, self.device_area = state["registers"]
         self.generation, self.announced, self.interrupt_at, self.completed, self.outstanding = state["life"]
         self.completions, self.pieces = list(state["completions"]), list(state["pieces"])
+        self.joined = set(state["joined"])
         self.piece_bytes = sum(map(len, self.pieces))
         self.wanting = state["wanting"]
         if self.completions or self.wanting or self.announced != self.generation:

@@ -15,11 +15,12 @@ from iovirt_dist.controllers.base import (
 )
 from iovirt_dist.controllers.base import TimerFired as DeviceTimerFired
 from iovirt_dist.controllers.front import ControllerFront, FramesReceived, Note, Send, StopRequested, TimerFired
+from iovirt_dist.controllers.news import TellUnitsChanged
 from iovirt_dist.controllers.rng.core import DrawEntropy, RngController
 from iovirt_dist.ids import RequestId
 from iovirt_dist.wire.codec import Frames
 from iovirt_dist.wire.commands import Command, Completion, Opcode, Status, pack_commands, unpack_completions
-from iovirt_dist.wire.messages import Complete, Role, Submit
+from iovirt_dist.wire.messages import Complete, Role, Submit, UnitsChanged
 from iovirt_dist.wire.opener import Opener
 from iovirt_dist.wire.session import Delivered, SendFrames, SessionConfig
 
@@ -50,7 +51,7 @@ class Echo:
             self.due_ns = None
         if isinstance(event, CommandsSubmitted):
             return [CompleteCommands(event.pair, [Completion(c.id, Status.OK, 2) for c in event.commands], [b"ok"])]
-        return [event] if isinstance(event, str) else []
+        return [event] if isinstance(event, str | TellUnitsChanged) else []
 
 
 class Hypervisor:
@@ -67,6 +68,7 @@ class Hypervisor:
         self.address = f"{name}/{epoch}".encode()
         self.opener = Opener(SessionConfig(Role.HYPERVISOR, name, epoch), server)
         self.completed: list[tuple[Complete, list[bytes]]] = []
+        self.told = 0
         self._bench = bench
         bench.hypervisors[self.address] = self
         self.take(self.opener.start(0))
@@ -76,6 +78,8 @@ class Hypervisor:
         for output in outputs:
             if isinstance(output, Delivered) and isinstance(output.body, Complete):
                 self.completed.append((output.body, [bytes(frame) for frame in output.payload]))
+            elif isinstance(output, Delivered) and isinstance(output.body, UnitsChanged):
+                self.told += 1
             elif isinstance(output, SendFrames):
                 self._bench.deliver(self.address, output.frames)
 
@@ -305,3 +309,28 @@ def test_front_follows_new_grants() -> None:
 
     statuses = [unpack_completions(message.completions)[0].status for message, _ in hypervisor.completed]
     assert statuses == [Status.UNKNOWN_UNIT, Status.OK]
+
+
+def test_front_tells_all_peers_that_units_changed_and_those_that_come_back() -> None:
+    """One that was away, and lives on, may not have heard."""
+    bench = Bench()
+    first, second = Hypervisor(bench), Hypervisor(bench, "hv2")
+    bench.do(FramesReceived(second.address, second.opener.close("away", 0)[0].frames))  # type: ignore[union-attr]
+    bench.do(TellUnitsChanged())
+
+    assert (first.told, second.told) == (1, 0)
+
+
+def test_front_tells_a_resumed_peer_that_units_changed_while_it_was_silent() -> None:
+    """Its session was lost by silence, not by a new life."""
+    bench = Bench()
+    hypervisor = Hypervisor(bench)
+    bench.do(TimerFired(), 100 * SECOND)
+    bench.do(TellUnitsChanged(), 100 * SECOND)
+    away = hypervisor.told
+
+    hypervisor.take(hypervisor.opener.tick(100 * SECOND))
+    hypervisor.take(hypervisor.opener.tick(101 * SECOND))
+
+    assert away == 0
+    assert hypervisor.told == 1

@@ -225,3 +225,56 @@ def test_batch_of_a_device_that_was_detached_is_told_to_nobody() -> None:
 
     assert device.told == []
     assert device.batches == []
+
+
+class GrowingDevice(Device):
+    """A device that takes a larger disk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def grown(self, size_bytes: int) -> None:
+        """Note it."""
+        self.sizes.append(size_bytes)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_disk_that_grew_is_told_to_a_device_that_can_take_it(factor: int) -> None:
+    """Once."""
+    device = GrowingDevice()
+    bench = Bench(device=device)
+    bench.controller.units["root"] = IDENTITY._replace(size_bytes=factor * IDENTITY.size_bytes)
+
+    bench.pair.ask_all_again()
+    bench.controller.take()
+    bench.driver.follow_size()
+    bench.driver.follow_size()
+
+    assert bench.driver.size_bytes == factor * IDENTITY.size_bytes
+    assert device.sizes == [factor * IDENTITY.size_bytes][: factor - 1]
+
+
+def test_disk_that_grew_stays_as_it_was_for_a_device_that_cannot_take_it() -> None:
+    """An ATA disk was asked for its size by the guest's firmware."""
+    bench = Bench()
+    bench.controller.units["root"] = IDENTITY._replace(size_bytes=2 * IDENTITY.size_bytes)
+
+    bench.pair.ask_all_again()
+    bench.controller.take()
+    bench.driver.follow_size()
+
+    assert bench.driver.size_bytes == IDENTITY.size_bytes
+
+
+def test_disk_that_shrank_stays_as_it_was() -> None:
+    """What is beyond its end fails."""
+    device = GrowingDevice()
+    bench = Bench(device=device)
+    bench.controller.units["root"] = IDENTITY._replace(size_bytes=512)
+
+    bench.pair.ask_all_again()
+    bench.controller.take()
+    bench.driver.follow_size()
+
+    assert (bench.driver.size_bytes, device.sizes) == (IDENTITY.size_bytes, [])

@@ -428,3 +428,19 @@ def test_unit_goes_with_its_last_holder_while_it_is_being_identified() -> None:
     assert kept
     assert "shared" not in pair.units
     assert pair.in_flight == 0
+
+
+def test_units_that_changed_are_identified_again_while_requests_go_on() -> None:
+    """Once, however often the controller says so; what is told is noted."""
+    pair, controller, outcomes = opened()
+    controller.units["root"] = DISK._replace(size_bytes=DISK.size_bytes * 2)
+    outcomes.offer(pair, 1)
+
+    pair.ask_all_again()
+    pair.ask_all_again()
+    asked = controller.take()
+
+    assert asked == [2]
+    assert pair.units["root"].identity == controller.units["root"]
+    assert [command.opcode for command in controller.commands] == [Opcode.READ]
+    assert len(pair.notes) == 1

@@ -19,6 +19,7 @@ from iovirt_dist.controllers.block.core import (
     AccessStorage,
     BlockAction,
     BlockController,
+    ImageGrown,
     Outcome,
     StorageDone,
     SyncDone,
@@ -26,6 +27,7 @@ from iovirt_dist.controllers.block.core import (
 )
 from iovirt_dist.controllers.block.extents import Durability, Extent, ExtentTable
 from iovirt_dist.controllers.block.operation import Operation
+from iovirt_dist.controllers.news import TellUnitsChanged
 from iovirt_dist.ids import RequestId
 from iovirt_dist.wire.commands import MAX_DATA_BYTES, Command, Completion, Opcode, Status, UnitIdentity
 
@@ -374,3 +376,26 @@ def test_events_that_mean_nothing_change_nothing() -> None:
     assert core.handle(CommandsSubmitted(9, [_read(1)], []), 0) == []
     assert core.handle(QueuePairClosed(9), 0) == []
     assert core.deadline_ns() is None
+
+
+def test_grown_image_has_its_extent_grow_and_hypervisors_told() -> None:
+    """The new part can be written at once, and IDENTIFY tells the size."""
+    core = BlockController(ExtentTable([Extent("all", 4096)], 1 << 20))
+    core.handle(QueuePairOpened(1, "hv", resumed=False), 0)
+    beyond = Command(_id(1), Opcode.READ, 0, 1 << 20, 512)
+
+    before = core.handle(CommandsSubmitted(1, [beyond], []), 0)
+    told = core.handle(ImageGrown(2 << 20), 0)
+    after = core.handle(CommandsSubmitted(1, [beyond._replace(id=_id(2))], []), 0)
+    (identified,) = core.handle(CommandsSubmitted(1, [Command(_id(3), Opcode.IDENTIFY, 0, 0, 3)], [b"all"]), 0)
+
+    assert before == [_completed(1, status=Status.OUT_OF_RANGE)]
+    assert told == [TellUnitsChanged()]
+    assert isinstance(after[0], AccessStorage)
+    assert isinstance(identified, CompleteCommands)
+    assert UnitIdentity.unpack(bytes(identified.payload[0])).size_bytes == (2 << 20) - 4096
+
+
+def test_image_that_grows_behind_all_extents_is_no_news() -> None:
+    """Nobody is told."""
+    assert _core().handle(ImageGrown(2 << 20), 0) == []

@@ -77,3 +77,40 @@ def test_extents_that_overlap_read_only_or_touch_are_accepted() -> None:
     extents = [Extent("r", 0, 4096, True), Extent("s", 512, 8192, True), Extent("w", 8704, 512), Extent("v", 9216, 512)]
 
     assert len(ExtentTable(extents, IMAGE_BYTES).units) == 4
+
+
+def test_extent_at_the_images_end_grows_with_it() -> None:
+    """Its number stays; the others stay as they are."""
+    table = ExtentTable([Extent("os", 0, 65536), Extent("rest", 65536)], IMAGE_BYTES)
+
+    grown = [table.grow(2 * IMAGE_BYTES), table.grow(3 * IMAGE_BYTES)]
+    unit = table.find(b"rest")
+
+    assert grown == [True, True]
+    assert unit is table.units[1]
+    assert (unit.number, unit.size_bytes) == (1, 3 * IMAGE_BYTES - 65536)
+    assert UnitIdentity.unpack(unit.identity).size_bytes == 3 * IMAGE_BYTES - 65536
+    assert table.units[0].size_bytes == 65536
+
+
+@pytest.mark.parametrize(
+    "extents",
+    [
+        [Extent("all", read_only=True)],
+        [Extent("front", 0, 65536)],
+        [Extent("a", read_only=True), Extent("b", 65536, read_only=True)],
+    ],
+)
+def test_extents_that_cannot_follow_the_image_stay(extents: list[Extent]) -> None:
+    """Read-only, not at the end, or several there."""
+    table = ExtentTable(extents, IMAGE_BYTES)
+
+    assert not table.grow(2 * IMAGE_BYTES)
+
+
+def test_extent_below_an_overlay_does_not_grow() -> None:
+    """Whose base it is has its size."""
+    table = ExtentTable([Extent("all")], IMAGE_BYTES)
+    table.protect_base("all@guest")
+
+    assert not table.grow(2 * IMAGE_BYTES)

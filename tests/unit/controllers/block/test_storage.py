@@ -223,3 +223,17 @@ class _Scripted:
         if isinstance(self._outcome, OSError):
             raise self._outcome
         return self._outcome
+
+
+def test_file_that_was_made_longer_is_noticed_once(tmp_path: Path) -> None:
+    """In whole blocks; a shorter one is none that has grown."""
+    storage = FileStorage(tmp_path / "d.img", 4096)
+    before = storage.grown()
+
+    os.truncate(tmp_path / "d.img", 8192 + 100)
+    after = [storage.grown(), storage.grown()]
+    os.truncate(tmp_path / "d.img", 4096)
+
+    assert (before, after, storage.grown()) == (False, [True, False], False)
+    assert storage.size_bytes == 8192
+    storage.close()

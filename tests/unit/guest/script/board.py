@@ -40,6 +40,7 @@ class MemoryDisk:
         self.waiting: list[DiskRequest] = []
         self.flushes = 0
         self.discards: list[tuple[int, int]] = []
+        self.zeroed: list[tuple[int, int]] = []
         self.fails: Status | None = None
 
     def submit(self, request: DiskRequest) -> None:
@@ -57,6 +58,8 @@ class MemoryDisk:
             self.content[request.offset : end] = request.data
         elif request.opcode is Opcode.FLUSH:
             self.flushes += 1
+        elif request.opcode is Opcode.WRITE_ZEROES:
+            self.zeroed.append((request.offset, request.length))
         else:
             self.discards.append((request.offset, request.length))
         return Status.OK, b""

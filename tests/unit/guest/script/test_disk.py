@@ -128,10 +128,13 @@ def test_flush_discard_and_identity() -> None:
         disk = await open_disk(guest.virtio(VirtioSlot.DISK))
         await disk.flush()
         await disk.discard(8, 16)
+        await disk.write_zeroes(1, 2)
+        await disk.write_zeroes(3, 4, unmap=True)
         return await disk.identity()
 
     assert board.run(script) == "DISK"
-    assert (board.disk.flushes, board.disk.discards) == (1, [(4096, 8192)])
+    assert (board.disk.flushes, board.disk.discards) == (1, [(4096, 8192), (1536, 2048)])
+    assert board.disk.zeroed == [(512, 1024)]
 
 
 def test_read_only_disk_says_so_and_refuses() -> None:

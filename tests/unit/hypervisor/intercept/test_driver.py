@@ -210,6 +210,25 @@ def test_completions_of_more_data_than_a_message_carries_are_divided() -> None:
     assert [(one.head, one.data[0], one.tail) for one in returned] == [(head, head, 0) for head in range(14)]
 
 
+def test_completions_that_are_joined_are_never_divided() -> None:
+    """By number of entries or by their data: the message before ends early instead."""
+    host = DriverInterception(tuple, count(1).__next__)
+    host.add(BlockBench().device)
+    queue = VirtioQueue(NUMBER, 0, 4096, 0, host)
+    queue.arm()
+    queue.announced = queue.generation
+    third = bytes(MAX_PAYLOAD_BYTES // 3)
+    for head in range(MAX_REQUESTS - 1):
+        queue.complete(head)
+    queue.complete_together([2000, 2001], [b"a", b"b"])
+    queue.complete_together([2002, 2003, 2004], [third, third, third])
+
+    messages = [(body, data) for body, data in host.flush(0) if isinstance(body, Completions)]
+    heads = [[one.head for one in unpack_returned(body, data)] for body, data in messages]
+
+    assert heads == [[*range(MAX_REQUESTS - 1)], [2000, 2001], [2002, 2003, 2004]]
+
+
 def test_completions_beyond_the_most_entries_are_divided() -> None:
     """A queue may be larger than a message."""
     host = DriverInterception(tuple, count(1).__next__)

@@ -8,13 +8,14 @@ import pytest
 
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.hypervisor.vdev.virtio_blk import VirtioBlk
-from iovirt_dist.hypervisor.vdev.virtio_blk_config import MAX_RANGE_SECTORS, MAX_RANGES
+from iovirt_dist.hypervisor.vdev.virtio_blk_config import MAX_RANGES, MAX_ZEROES_SECTORS
 from iovirt_dist.step import Tracer
 from iovirt_dist.virtio.block import HEADER, RANGE, BlockConfig, BlockFeature, BlockRequest
 from iovirt_dist.virtio.features import Feature, has, mask
 from iovirt_dist.virtio.mmio import Register
 from iovirt_dist.wire.commands import MAX_DATA_BYTES, Opcode, Status
 from tests.unit.hypervisor.vdev.virtio_bench import (
+    CONFIGURATION,
     IOERR,
     LIVE,
     NEEDS_RESET,
@@ -43,7 +44,7 @@ def test_blk_configuration_tells_capacity_and_limits() -> None:
 
     assert (config.capacity, config.blk_size, config.seg_max) == (6144, 4096, 254)
     assert (config.max_discard_seg, config.discard_sector_alignment) == (MAX_RANGES, 8)
-    assert (config.max_write_zeroes_seg, config.max_write_zeroes_sectors) == (MAX_RANGES, MAX_RANGE_SECTORS)
+    assert (config.max_write_zeroes_seg, config.max_write_zeroes_sectors) == (MAX_RANGES, MAX_ZEROES_SECTORS)
 
 
 def test_blk_capacity_is_readable_through_the_transport() -> None:
@@ -391,3 +392,19 @@ def test_blk_ignores_outcomes_of_an_earlier_life_in_a_batch() -> None:
     bench.blk.succeed_many([request.tag ^ 1 << 40, request.tag], [512, 512], [b"x" * 512 + b"y" * 512], 0)
 
     assert bench.returned() == [Returned(1, b"y" * 512, OK)]
+
+
+def test_blk_disk_that_grew_tells_its_driver_and_takes_requests_for_what_is_new() -> None:
+    """Capacity, its generation, the configuration change interrupt; a copy of the device knows it, too."""
+    bench, copy = BlockBench(Disk(MIB)), BlockBench(Disk(MIB))
+    refused = bench.ask(IN, sector=3000, writable=513)
+
+    bench.blk.grown(2 * MIB)
+    taken = bench.ask(IN, sector=3000, writable=513)
+    copy.device.restore(bench.device.state())
+
+    assert (refused, taken) == ([Returned(0, b"", IOERR)], [])
+    assert bench.read(Register.CONFIG) == 4096
+    assert bench.read(Register.CONFIG_GENERATION) == 1
+    assert bench.read(Register.INTERRUPT_STATUS) == CONFIGURATION
+    assert copy.ask(IN, sector=4095, writable=513) == []

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from iovirt_dist.hypervisor.vdev.virtio_blk import VirtioBlk
-from iovirt_dist.hypervisor.vdev.virtio_blk_config import MAX_RANGE_SECTORS, MAX_RANGES
-from iovirt_dist.virtio.block import RANGE, BlockRequest
+from iovirt_dist.hypervisor.vdev.virtio_blk_config import MAX_RANGES, MAX_ZEROES_SECTORS
+from iovirt_dist.virtio.block import RANGE, BlockConfig, BlockRequest
 from iovirt_dist.virtio.features import Feature, mask
 from iovirt_dist.wire.commands import MAX_DATA_BYTES, Opcode, Status
 from tests.unit.hypervisor.vdev.virtio_bench import (
@@ -179,14 +179,30 @@ def test_blk_discard_of_several_ranges_is_one_request() -> None:
     assert bench.complete() == [Returned(2, b"", OK)]
 
 
-def test_blk_write_zeroes_writes_zeroes() -> None:
-    """The unmap flag is a hint that is not taken."""
+@pytest.mark.parametrize(("flags", "opcode"), [(0, Opcode.WRITE_ZEROES), (1, Opcode.DISCARD)])
+def test_blk_write_zeroes_sends_no_zeroes(flags: int, opcode: Opcode) -> None:
+    """What may be unmapped is discarded: that reads as zeroes, too."""
     bench = BlockBench()
 
-    bench.ask(WRITE_ZEROES, data=RANGE.pack(4, 16, 1))
+    bench.ask(WRITE_ZEROES, data=RANGE.pack(4, 16, flags))
     (request,) = bench.disk.requests
 
-    assert (request.opcode, request.offset, bytes(request.data)) == (Opcode.WRITE, 2048, bytes(8192))
+    assert (request.opcode, request.offset, request.length, request.data) == (opcode, 2048, 8192, b"")
+    assert bench.complete() == [Returned(0, b"", OK)]
+
+
+def test_blk_write_zeroes_of_all_that_is_advertised_is_taken() -> None:
+    """16 segments of 64 MiB; none of it counts as data in flight."""
+    bench = BlockBench(Disk(2 << 30))
+    config = BlockConfig.unpack(bench.blk.config)
+    sectors = config.max_write_zeroes_sectors
+    data = b"".join(RANGE.pack(at * sectors, sectors, at & 1) for at in range(config.max_write_zeroes_seg))
+
+    refused = bench.ask(WRITE_ZEROES, data=data)
+
+    assert refused == []
+    assert bench.blk._bytes == 0
+    assert config.write_zeroes_may_unmap == 1
     assert bench.complete() == [Returned(0, b"", OK)]
 
 
@@ -224,7 +240,7 @@ def test_blk_write_zeroes_longer_than_the_limit_is_refused() -> None:
     """`max_write_zeroes_sectors`, as the configuration says."""
     bench = BlockBench()
 
-    assert bench.ask(WRITE_ZEROES, data=RANGE.pack(0, MAX_RANGE_SECTORS + 1, 0)) == [Returned(0, b"", IOERR)]
+    assert bench.ask(WRITE_ZEROES, data=RANGE.pack(0, MAX_ZEROES_SECTORS + 1, 0)) == [Returned(0, b"", IOERR)]
 
 
 @pytest.mark.parametrize("kind", [DISCARD, WRITE_ZEROES])

@@ -7,15 +7,24 @@ import pytest
 from iovirt_dist.hypervisor.vdev.virtio_net import HELD_FRAMES, WANT_NS, VirtioNet
 from iovirt_dist.virtio.features import Feature, mask
 from iovirt_dist.virtio.mmio import Register
-from iovirt_dist.virtio.network import NetworkConfig
+from iovirt_dist.virtio.network import NetworkConfig, NetworkFeature
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.queue_messages import Completions
-from tests.unit.hypervisor.vdev.virtio_bench import CONFIGURATION, LIVE, NEEDS_RESET, Bench, Offered, Returned
+from tests.unit.hypervisor.vdev.virtio_bench import (
+    CONFIGURATION,
+    LIVE,
+    NEEDS_RESET,
+    Bench,
+    Offered,
+    Returned,
+    unpack_returned,
+)
 
 RECEIVE, TRANSMIT = 0, 1
 MAC = bytes.fromhex("525400123456")
 FRAME = b"\xff" * 6 + MAC + b"\x08\x00" + b"payload"
 HEADER = bytes(10) + b"\x01\x00"
+UNMERGED = mask(Feature.VERSION_1, NetworkFeature.STATUS)
 
 
 class Wire:
@@ -112,8 +121,8 @@ def looks(bench: Bench) -> int:
 
 
 def test_net_received_frame_without_room_is_dropped() -> None:
-    """Too small a buffer stays for a smaller frame."""
-    bench = NetBench()
+    """Too small a buffer stays for a smaller frame, where buffers are not merged."""
+    bench = NetBench(features=UNMERGED)
     bench.doorbell(RECEIVE, Offered(0, writable=12 + len(FRAME) - 1))
 
     assert not bench.net.receive(FRAME, 0)
@@ -243,3 +252,98 @@ def test_net_state_with_buffers_and_a_changed_link_goes_to_a_twin() -> None:
     assert down == 0
     assert twin.net.receive(FRAME, 0)
     assert twin.returned() == [Returned(1, HEADER + FRAME)]
+
+
+# --- mergeable buffers, sections 5.1.6.3.2 and 5.1.6.4
+
+
+def test_net_frame_larger_than_a_buffer_is_spread_over_several() -> None:
+    """Only the first has a header, with their number; all but the last are full; the interrupt is for all."""
+    bench = NetBench()
+    bench.doorbell(RECEIVE, *(Offered(head, writable=16) for head in range(4)), interrupt_at=1)
+
+    taken = bench.net.receive(FRAME, 0)
+    (outgoing,) = bench.flush()
+
+    assert taken
+    assert isinstance(outgoing.body, Completions)
+    assert unpack_returned(outgoing.body, outgoing.payload) == [
+        Returned(0, bytes(10) + b"\x03\x00" + FRAME[:4]),
+        Returned(1, FRAME[4:20]),
+        Returned(2, FRAME[20:]),
+    ]
+    assert outgoing.body.interrupt
+
+
+def test_net_jumbo_frame_fits_into_buffers_of_a_page() -> None:
+    """As Linux offers them for an MTU of 9000."""
+    bench = NetBench()
+    bench.doorbell(RECEIVE, *(Offered(head, writable=4096) for head in range(5)))
+    frame = FRAME.ljust(9014, b"j")
+
+    bench.net.receive(frame, 0)
+    returned = bench.returned()
+
+    assert [(one.head, len(one.data)) for one in returned] == [(0, 4096), (1, 4096), (2, 9014 + 12 - 8192)]
+    assert b"".join(one.data for one in returned) == bytes(10) + b"\x03\x00" + frame
+
+
+def test_net_jumbo_frame_needs_one_large_buffer_where_they_are_not_merged() -> None:
+    """And is dropped if there is none."""
+    bench = NetBench(features=UNMERGED)
+    frame = FRAME.ljust(9014, b"j")
+    bench.doorbell(RECEIVE, Offered(0, writable=9026), Offered(1, writable=4096), Offered(2, writable=9026))
+
+    taken = [bench.net.receive(frame, 0), bench.net.receive(frame, 0)]
+
+    assert taken == [True, False]
+    assert bench.returned() == [Returned(0, HEADER + frame)]
+
+
+def test_net_frame_waits_for_as_many_buffers_as_it_takes_and_later_ones_behind_it() -> None:
+    """Frames stay in order."""
+    bench = NetBench()
+    bench.doorbell(RECEIVE, Offered(0, writable=1000))
+
+    taken = [bench.net.receive(FRAME.ljust(1500, b"l"), 0), bench.net.receive(FRAME, 0)]
+    early = bench.returned()
+    bench.doorbell(RECEIVE, Offered(1, writable=1000), Offered(2, writable=1000))
+
+    assert (taken, early) == ([True, True], [])
+    assert [(one.head, len(one.data)) for one in bench.returned()] == [(0, 1000), (1, 512), (2, 12 + len(FRAME))]
+
+
+def test_net_frame_that_all_buffers_of_the_ring_together_cannot_hold_is_dropped() -> None:
+    """No other will come."""
+    bench = NetBench()
+    bench.doorbell(RECEIVE, *(Offered(head, writable=100) for head in range(64)))
+
+    taken = bench.net.receive(FRAME.ljust(6400, b"l"), 0)
+
+    assert (taken, bench.net.dropped_in) == (False, 1)
+
+
+def test_net_frame_behind_a_larger_one_that_waited_too_long_is_delivered() -> None:
+    """Once the larger one made room."""
+    bench = NetBench()
+    bench.doorbell(RECEIVE, Offered(0, writable=100))
+
+    bench.net.receive(FRAME.ljust(1500, b"l"), 0)
+    for _ in range(HELD_FRAMES):
+        bench.net.receive(FRAME, 0)
+
+    assert bench.returned() == [Returned(0, HEADER + FRAME)]
+    assert bench.net.dropped_in == 1
+
+
+def test_net_merged_frame_that_has_not_left_survives_a_round_trip() -> None:
+    """Its buffers are still together."""
+    bench, copy = NetBench(), NetBench()
+    bench.doorbell(RECEIVE, Offered(0, writable=20), Offered(1, writable=2000))
+    bench.net.receive(FRAME, 0)
+
+    copy.device.restore(bench.device.state())
+
+    assert copy.device.queues[RECEIVE].joined == {1}
+    assert len(copy.returned()) == 2
+    assert copy.device.queues[RECEIVE].joined == set()
