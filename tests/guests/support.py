@@ -15,6 +15,7 @@ import pytest
 
 from iovirt_dist.testing.live import LiveTopology
 from iovirt_dist.topology.specs import BlockSpec
+from iovirt_dist.topology.vm_files import PACKAGES, Vmm, modules_folder, newest_kernel, vmm_program
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -47,6 +48,14 @@ def needs(*files: Path) -> list[pytest.MarkDecorator]:
     missing = [path for path in files if not path.is_file()]
     reason = "; ".join(f"no {path}: {_INSTALL[path]}" for path in missing)
     return [pytest.mark.firmware, pytest.mark.skipif(bool(missing), reason=reason)]
+
+
+def needs_vmm(vmm: Vmm) -> pytest.MarkDecorator:
+    """Mark of a test that boots a kernel in a VMM: where something is missing, skip and say which packages have it."""
+    kernel = newest_kernel() if vmm == "qemu" else None
+    there = vmm_program(vmm) is not None and modules_folder(vmm, kernel) is not None and Path("/bin/busybox").is_file()
+    packages = ", ".join(dict.fromkeys((*PACKAGES[vmm], "busybox-static")))
+    return pytest.mark.skipif(not there, reason=f"install the Debian packages {packages}")
 
 
 @functools.cache
