@@ -127,6 +127,15 @@ class EntropyClient(Protocol):
         ...
 
 
+@runtime_checkable
+class PatientClient(Protocol):
+    """An `EntropyClient` that keeps what could not be had, as its guest must not hear of it."""
+
+    def ask_again(self) -> None:
+        """Some time has gone by: ask for it once more."""
+        ...
+
+
 class NetworkBackend(Protocol):
     """The wire behind a virtual network card.
 

@@ -106,6 +106,8 @@ class HostDrivers:
         for attachment in (self._plan.disk, self._plan.rng):
             if attachment is not None:
                 attachment.queue_pair.forget(instance)
+        if self.entropy is not None:
+            self.entropy.attach(None, 0)
         for terminal in self._terminals:
             terminal.attach(None, 0)
         if self.network is not None:
@@ -126,6 +128,8 @@ class HostDrivers:
         """Let terminals hand on what was printed and typed, follow link and disk, and try again what failed."""
         if self.disk is not None:
             self.disk.follow_size()
+        if self.entropy is not None:
+            self.entropy.flush(now_ns)
         for terminal in self._terminals:
             terminal.feed(now_ns)
             terminal.flush(now_ns)
@@ -136,8 +140,9 @@ class HostDrivers:
     def retry_ns(self) -> int | None:
         """Monotonic time at which `flush` must be called next, None for never."""
         due = [at for driver in self._terminals if (at := driver.retry_ns) is not None]
-        if self.network is not None and self.network.retry_ns is not None:
-            due.append(self.network.retry_ns)
+        due += [
+            at for driver in (self.network, self.entropy) if driver is not None and (at := driver.retry_ns) is not None
+        ]
         return min(due, default=None)
 
 

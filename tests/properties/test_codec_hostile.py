@@ -37,6 +37,7 @@ from iovirt_dist.wire.messages import (
     Trap,
     TrapKind,
     TrapReply,
+    UnitsChanged,
     Welcome,
 )
 from iovirt_dist.wire.queue_messages import (
@@ -72,6 +73,7 @@ MESSAGES: dict[type[Message], st.SearchStrategy[Message]] = {
     Welcome: st.builds(Welcome, NAME, U63, st.booleans(), st.integers(1, 65536), st.integers(10, 600_000), NAMES),
     Refuse: st.builds(Refuse, NAME, TEXT),
     Ping: st.builds(Ping, U63),
+    UnitsChanged: st.builds(UnitsChanged),
     Pong: st.builds(Pong, U63),
     Bye: st.builds(Bye, TEXT),
     Trap: st.builds(

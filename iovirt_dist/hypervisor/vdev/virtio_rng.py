@@ -19,14 +19,17 @@ MAX_REQUEST_BYTES = 65536
 
 
 class VirtioRng:
-    """A virtio-rng function; a `VirtioFunction` and an `EntropyClient`.
+    """A virtio-rng function; a `VirtioFunction`, an `EntropyClient` and a `PatientClient`.
+
+    What the backend cannot serve waits until it can: no buffer may come back without a byte in it (section 5.4.6.2),
+    and Linux's driver would wait for ever for what it takes to be under way.
 
     Args:
         backend: The source.
 
     Attributes:
         bytes_in: Random bytes that went to the driver.
-        failed: Requests that the backend could not serve; their buffers go back empty.
+        failed: How often the backend could not serve a request.
     """
 
     device_id = int(DeviceId.ENTROPY)
@@ -39,6 +42,7 @@ class VirtioRng:
         self.bytes_in = self.failed = 0
         self._backend = backend
         self._in_flight: dict[int, int] = {}
+        self._unserved: set[int] = set()
 
     def connect(self, port: FunctionPort) -> None:
         """Learn the transport."""
@@ -54,6 +58,7 @@ class VirtioRng:
     def stop(self, queue: int) -> None:
         """Forget what is in flight."""
         self._in_flight.clear()
+        self._unserved.clear()
 
     def requests(self, queue: int, batch: list[QueueRequest], now_ns: int) -> None:
         """Ask the backend for each buffer's bytes; one that holds none cannot get the one byte that it must."""
@@ -68,13 +73,23 @@ class VirtioRng:
 
     def supply(self, tag: int, status: Status, data: bytes | memoryview, now_ns: int) -> None:
         """Take random bytes; those of a request that is not outstanding (stopped since) are ignored."""
-        length = self._in_flight.pop(tag, None)
+        length = self._in_flight.get(tag)
         if length is None:
             return
-        served = status is Status.OK and 0 < len(data) <= length
-        self.failed += not served
-        self.bytes_in += len(data) if served else 0
-        self._queue.complete(tag & 0xFFFF, data if served else b"")
+        if status is not Status.OK or not 0 < len(data) <= length:
+            self.failed += 1
+            self._unserved.add(tag)
+            return
+        del self._in_flight[tag]
+        self._unserved.discard(tag)
+        self.bytes_in += len(data)
+        self._queue.complete(tag & 0xFFFF, data)
+
+    def ask_again(self) -> None:
+        """Ask once more for what the backend could not serve."""
+        unserved, self._unserved = sorted(self._unserved), set()
+        for tag in unserved:
+            self._backend.request(tag, self._in_flight[tag])
 
     def write_config(self, offset: int, width: int, value: int, now_ns: int) -> None:
         """There is no configuration."""
@@ -86,7 +101,7 @@ class VirtioRng:
 
     def restore(self, state: State) -> None:
         """Take over a state; what was in flight is asked for once more."""
-        self._in_flight = dict(state["in_flight"])
+        self._in_flight, self._unserved = dict(state["in_flight"]), set()
         self.bytes_in, self.failed = state["bytes_in"], state["failed"]
         for tag, length in self._in_flight.items():
             self._backend.request(tag, length)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iovirt_dist.drivers.entropy import RETRIES, EntropyDriver
+from iovirt_dist.drivers.entropy import RETRIES, RETRY_NS, EntropyDriver
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.ids import RequestId
 from iovirt_dist.mux.multiqueue import MultiQueue
@@ -131,3 +131,35 @@ def test_bytes_for_a_machine_that_is_down_are_dropped() -> None:
     bench.answer(data=b"abcd")
 
     assert bench.device.told == []
+
+
+class PatientDevice(Device):
+    """A device that asks again when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def ask_again(self) -> None:
+        """Count."""
+        self.asked += 1
+
+
+def test_device_that_waits_for_what_failed_asks_again_after_a_while() -> None:
+    """Once for all that failed meanwhile, and no more after it is gone."""
+    bench = Bench()
+    device = PatientDevice()
+    bench.driver.attach(device, POWER_ON_NS)
+    bench.driver.request(1, 4)
+    bench.driver.request(2, 4)
+    bench.answer(Status.MEDIUM_ERROR)
+    bench.answer(Status.MEDIUM_ERROR)
+    due_ns = bench.driver.retry_ns
+
+    bench.driver.flush(RETRY_NS - 1)
+    early = device.asked
+    bench.driver.flush(RETRY_NS)
+    bench.driver.flush(2 * RETRY_NS)
+
+    assert due_ns == RETRY_NS
+    assert (early, device.asked, bench.driver.retry_ns) == (0, 1, None)

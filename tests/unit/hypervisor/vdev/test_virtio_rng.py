@@ -67,15 +67,33 @@ def test_rng_buffer_that_holds_nothing_needs_a_reset() -> None:
 @pytest.mark.parametrize(
     ("status", "data"), [(Status.ABORTED, b""), (Status.OK, b""), (Status.OK, bytes(9)), (Status.MEDIUM_ERROR, b"x")]
 )
-def test_rng_request_that_the_backend_cannot_serve_comes_back_empty(status: Status, data: bytes) -> None:
-    """No byte that is not random, and no more than there is room for."""
+def test_rng_request_that_the_backend_cannot_serve_waits_until_it_can(status: Status, data: bytes) -> None:
+    """No buffer without a byte, no byte that is not random, and no more than there is room for."""
     bench = RngBench()
     bench.doorbell(0, Offered(2, writable=8))
+    (first,) = bench.source.asked
 
-    bench.rng.supply(bench.source.asked[0][0], status, data, 0)
+    bench.rng.supply(first[0], status, data, 0)
+    early = bench.returned()
+    bench.rng.ask_again()
+    bench.rng.ask_again()
+    bench.rng.supply(first[0], Status.OK, b"late", 0)
 
-    assert bench.returned() == [Returned(2)]
-    assert bench.rng.failed == 1
+    assert (early, bench.rng.failed) == ([], 1)
+    assert bench.source.asked == [first, first]
+    assert bench.returned() == [Returned(2, b"late")]
+
+
+def test_rng_request_that_waits_ends_with_its_queue() -> None:
+    """Nothing is asked for a driver that is gone."""
+    bench = RngBench()
+    bench.doorbell(0, Offered(2, writable=8))
+    bench.rng.supply(bench.source.asked[0][0], Status.MEDIUM_ERROR, b"", 0)
+
+    bench.write(Register.STATUS, 0)
+    bench.rng.ask_again()
+
+    assert len(bench.source.asked) == 1
 
 
 def test_rng_bytes_for_an_earlier_life_are_ignored() -> None:
