@@ -28,7 +28,7 @@ from iovirt_dist.guest.script.access import GuestAccess
 from iovirt_dist.guest.script.transport import DeviceError, VirtioDevice
 from iovirt_dist.platform import vm
 from iovirt_dist.platform.slots import VirtioSlot
-from iovirt_dist.virtio.features import DeviceId
+from iovirt_dist.virtio.features import DeviceId, Feature, has
 from iovirt_dist.virtio.mmio import Register
 from iovirt_dist.virtio.resumed import ResumedSplitDevice
 from iovirt_dist.virtio.ring import DeviceRing, RingError, RingSetup
@@ -236,6 +236,10 @@ class ServedDevice:
         return {at for at, vring in enumerate(self.backend.queues) if vring.started} | set(self._stopping)
 
     async def _start(self, device: VirtioDevice, queues: set[int]) -> None:
+        if not has(self.backend.features, Feature.VERSION_1):
+            for queue in sorted(queues):
+                self.broke(queue, "the driver does not know VERSION_1")
+            return
         if self._live_features != self.backend.features and not self._armed:
             await self._negotiate(device)
         for queue in sorted(queues & self._wanted()):
