@@ -48,7 +48,11 @@ class MemoryChanged(NamedTuple):
 
 
 class StatusChanged(NamedTuple):
-    """The driver wrote the device status register (VIRTIO, section 2.1)."""
+    """The driver wrote the device status register (VIRTIO, section 2.1).
+
+    It is told, and nothing else: QEMU writes 0 before it stops the queues, and not only when the driver resets the
+    device. User-Mode Linux never writes it.
+    """
 
     status: int
 
