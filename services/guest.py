@@ -8,7 +8,7 @@ import sys
 
 from iovirt_dist.runtime.service import run_service
 from iovirt_dist.topology.selection import select
-from iovirt_dist.topology.specs import ScriptSpec
+from iovirt_dist.topology.specs import NbdSpec, ScriptSpec
 
 
 async def serve(stop: asyncio.Event) -> None:
@@ -18,6 +18,10 @@ async def serve(stop: asyncio.Event) -> None:
         from iovirt_dist.runtime.script_process import ScriptProcess  # noqa: PLC0415 - needs no CPU engine: 20 MiB
 
         await ScriptProcess(topology, spec).run(stop)
+    elif isinstance(spec, NbdSpec):
+        from iovirt_dist.runtime.nbd_process import NbdProcess  # noqa: PLC0415 - as above
+
+        await NbdProcess(topology, spec).run(stop)
     else:
         from iovirt_dist.runtime.guest_process import GuestProcess  # noqa: PLC0415 - as above
 

@@ -20,6 +20,7 @@ from iovirt_dist.topology.program_abi import PROGRAM_ABIS, program_abi
 from iovirt_dist.topology.qos import DEVICES, resolve_qos
 from iovirt_dist.topology.replicas import Replica, choices, reach, replicas
 from iovirt_dist.topology.resolve_hosts import Placement
+from iovirt_dist.topology.resolve_nbd import resolve_listening
 from iovirt_dist.topology.resolve_net import derived_mac, parse_mac
 from iovirt_dist.topology.resolve_programs import program_arguments, program_environment, program_files
 from iovirt_dist.topology.scaling import Scaling
@@ -33,6 +34,7 @@ from iovirt_dist.topology.specs import (
     GuestSpec,
     HypervisorSpec,
     MachineSpec,
+    NbdSpec,
     NetAttachment,
     NetSpec,
     ProgramSpec,
@@ -40,6 +42,7 @@ from iovirt_dist.topology.specs import (
     RngAttachment,
     RngSpec,
     ScriptSpec,
+    host_folder,
 )
 
 PAGE_BYTES: Final = 4096
@@ -174,6 +177,9 @@ class GuestResolver:
             return self._machine(replica.group, table, common)
         if isinstance(table, schema.ProgramTable):
             return self._program(replica.group, table, common)
+        if isinstance(table, schema.NbdTable):
+            run_dir = host_folder(self._scope.run_dir, self._hypervisors[common["hypervisor"]].host)
+            return NbdSpec(**common, **resolve_listening(self._scope, replica, table, run_dir))
         return self._script(replica.group, table, common)
 
     def _common(self, replica: Replica, table: schema.AnyGuestTable) -> _Common:
