@@ -29,6 +29,11 @@ FEATURES: Final = mask(
 )
 """What the disk's driver takes if it is offered."""
 MAX_CONNECTIONS: Final = 32
+MAX_BATCHES: Final = 2
+"""Doorbells at once whose last request is not done: while so many are, requests gather for the next, because a message
+costs as much as some ten requests in it. Two, so that the disk works while answers are sent."""
+LONG_BATCH_BYTES: Final = 512 << 10
+"""From so much data on a batch does not count: there is no need for others to gather."""
 
 _READ, _WRITE, _FLUSH = int(Command.READ), int(Command.WRITE), int(Command.FLUSH)
 _IN, _OUT = BlockRequest.IN, BlockRequest.OUT
@@ -62,6 +67,7 @@ class Server:
         self._disk: Disk | None = None
         self._pieces: dict[int, Piece] = {}
         self._again: deque[Piece] = deque()
+        self._ends: set[int] = set()
         self._first = 0
         self._piece_bytes = 0
 
@@ -118,6 +124,7 @@ class Server:
                 request, at, length, _ = piece
                 self._again.append((request, at, length, bytes(data) if request.command == _WRITE else b""))
         pieces.clear()
+        self._ends.clear()
         self.resubmitted += len(self._again)
 
     def turn(self) -> None:
@@ -129,7 +136,7 @@ class Server:
         if done:
             self._finish(done)
         free = disk.free
-        if free:
+        if free and len(self._ends) < MAX_BATCHES:
             pieces: list[Piece] = []
             while self._again and len(pieces) < free:
                 pieces.append(self._again.popleft())
@@ -137,13 +144,18 @@ class Server:
             if pieces:
                 first = disk.submit_many([_block_io(piece) for piece in pieces])
                 self._pieces.update(enumerate(pieces, first))
+                if len(pieces) * pieces[0][2] < LONG_BATCH_BYTES:
+                    self._ends.add(first + len(pieces) - 1)
 
     def _finish(self, done: list[BlockDone]) -> None:
         """Tell requests of their pieces, and send the answers: after that the disk may use its buffers again."""
         pop, ok = self._pieces.pop, BlockStatus.OK
         self.served += len(done)
+        ends = self._ends
         for one in done:
             request, at, _, _ = pop(one.number)
+            if one.number in ends:
+                ends.remove(one.number)
             if request.owner.finished(request, at, one.status == ok, one.data):
                 self._again.append((request, 0, 0, b""))
         for connection in tuple(self.connections):
