@@ -141,6 +141,7 @@ class NbdProcess:
     def status(self) -> dict[str, Any]:
         """What the status file tells: the guest's state, where clients find it, and how they fare."""
         own = own_status(self.core.core)
-        if self.core.core.state is GuestState.RUNNING and self._ready.is_set():
+        ready = self.core.core.state is GuestState.RUNNING and self._ready.is_set()
+        if ready:
             own["reason"] = own["reason"] or self._spec.uri
-        return {**own, "nbd": {"uri": self._spec.uri, **self.server.status()}}
+        return {**own, "nbd": {"ready": ready, "uri": self._spec.uri, **self.server.status()}}

@@ -83,7 +83,7 @@ def test_document_user_keyed_tables_keep_what_toml_says() -> None:
             't.toml: guest.a.kind: expected "machine", "program", "script" or "nbd", got "machin"; did you',
         ),
         ('[guest.a]\nkin = "machine"', "t.toml: guest.a: key 'kind' is missing; 'kin' is unknown"),
-        ("[guest.a]\n", 't.toml: guest.a: key \'kind\' is missing; add kind = "machine", "program" or "script"'),
+        ("[guest.a]\n", 't.toml: guest.a: key \'kind\' is missing; add kind = "machine", "program", "script" or "nbd"'),
         (
             '[guest.a]\nkind = "machine"\nhypervisor = "h"',
             "t.toml: guest.a: key 'image' is missing; add image = a string",
