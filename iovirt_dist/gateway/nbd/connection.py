@@ -94,6 +94,8 @@ class Connection:
         """End it; outcomes of what the disk still does are for nobody."""
         if not self.closed:
             self.closed = reason
+            if self.transmission is not None:
+                self.transmission.gone = True
             self._close(reason)
 
     def _greet(self) -> None:

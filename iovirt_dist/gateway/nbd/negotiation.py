@@ -49,7 +49,7 @@ MAX_OPTION_BYTES: Final = 16 << 10
 """Most data of an option: a name of 4096 bytes and some thousand information requests."""
 MAX_OPTIONS: Final = 256
 
-_SERVED: Final = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES
+_SERVED: Final = int(HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES)
 
 
 class Phase(enum.Enum):

@@ -117,15 +117,15 @@ class Server:
         disk, self._disk = self._disk, None
         if disk is None:
             return
-        pieces = self._pieces
+        again = []
         for number, data in disk.in_flight():
-            piece = pieces.pop(number, None)
-            if piece is not None:
-                request, at, length, _ = piece
-                self._again.append((request, at, length, bytes(data) if request.command == _WRITE else b""))
-        pieces.clear()
+            request, at, length, _ = self._pieces[number]
+            if not request.owner.gone:
+                again.append((request, at, length, bytes(data) if request.command == _WRITE else b""))
+        self.resubmitted += len(again)
+        self._again.extendleft(reversed(again))
+        self._pieces.clear()
         self._ends.clear()
-        self.resubmitted += len(self._again)
 
     def turn(self) -> None:
         """Take what is done, answer, and submit what is wanted; see the theory of operation."""

@@ -110,6 +110,7 @@ class Transmission:
         outstanding: Requests that are not answered.
         ending: Whether the client has taken its leave: nothing more is taken, and with the last answer it is over.
         blocked: Whether the client does not read its answers: nothing more is taken until it does.
+        gone: Whether the connection is closed: nobody waits for answers.
         refused: Requests that were answered with an error without the disk.
         failed: Requests that the disk did not do.
     """
@@ -119,6 +120,7 @@ class Transmission:
         self.outstanding = 0
         self.ending = False
         self.blocked = False
+        self.gone = False
         self.refused = 0
         self.failed = 0
         self._export = export
