@@ -74,7 +74,8 @@ class NbdProtocol(asyncio.BufferedProtocol):
         connection.received(nbytes)
         if connection.transmission is not None:
             self.look()
-            self._wake()
+            if self._server.hungry:
+                self._wake()
 
     def look(self) -> None:
         """After a turn: read on, or no more, as there is room."""

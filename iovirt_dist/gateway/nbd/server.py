@@ -74,6 +74,11 @@ class Server:
     # --- clients
 
     @property
+    def hungry(self) -> bool:
+        """Whether a turn could give the disk something; if not, the next one comes with what the disk has done."""
+        return self._disk is not None and len(self._ends) < MAX_BATCHES and self._disk.free > 0
+
+    @property
     def busy(self) -> bool:
         """Whether there are as many clients as there may be."""
         return len(self.connections) >= MAX_CONNECTIONS
