@@ -38,6 +38,7 @@ LONG_BATCH_BYTES: Final = 512 << 10
 _READ, _WRITE, _FLUSH = int(Command.READ), int(Command.WRITE), int(Command.FLUSH)
 _IN, _OUT = BlockRequest.IN, BlockRequest.OUT
 _RANGES: Final = {Command.TRIM: BlockRequest.DISCARD, Command.WRITE_ZEROES: BlockRequest.WRITE_ZEROES}
+_new = tuple.__new__
 _SYNC: Final = BlockIo(BlockRequest.FLUSH)
 
 
@@ -199,11 +200,11 @@ def _flags(disk: Disk) -> TransmissionFlag:
 def _block_io(piece: Piece) -> BlockIo:
     """Say a piece as the disk's driver wants it."""
     request, at, length, data = piece
-    command, sector = request.command, (request.offset + at) // SECTOR_BYTES
+    command, offset = request.command, request.offset + at
     if command == _READ:
-        return BlockIo(_IN, sector, length // SECTOR_BYTES)
+        return _new(BlockIo, (_IN, offset // SECTOR_BYTES, length // SECTOR_BYTES, b""))
     if command == _WRITE:
-        return BlockIo(_OUT, sector, 0, data)
+        return _new(BlockIo, (_OUT, offset // SECTOR_BYTES, 0, data))
     if command == _FLUSH:
         return _SYNC
-    return BlockIo(_RANGES[Command(command)], 0, 0, RANGE.pack(sector, length // SECTOR_BYTES, 0))
+    return BlockIo(_RANGES[Command(command)], 0, 0, RANGE.pack(offset // SECTOR_BYTES, length // SECTOR_BYTES, 0))

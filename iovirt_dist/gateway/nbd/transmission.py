@@ -55,6 +55,8 @@ _READ, _WRITE, _DISC, _FLUSH = int(Command.READ), int(Command.WRITE), int(Comman
 _FUA = int(CommandFlag.FUA)
 _MASK = MIN_BLOCK_BYTES - 1
 _OK = int(NbdError.OK)
+_DATA = int(Chunk.OFFSET_DATA)
+_OFFSET_BYTES = CHUNK_DATA.size - CHUNK.size
 _unpack_request = REQUEST.unpack_from
 _pack_simple = SIMPLE_REPLY.pack
 _pack_data = CHUNK_DATA.pack
@@ -76,7 +78,11 @@ class Request:
         data: What a READ of several pieces has brought.
     """
 
-    __slots__ = ("asked", "command", "cookie", "data", "error", "fua", "left", "length", "offset", "owner")
+    fua = False
+    asked = 0
+    left = 0
+    error = _OK
+    data: bytearray | None = None
 
     def __init__(self, owner: Transmission, command: int, cookie: int, offset: int, length: int) -> None:
         self.owner = owner
@@ -84,11 +90,6 @@ class Request:
         self.cookie = cookie
         self.offset = offset
         self.length = length
-        self.fua = False
-        self.asked = 0
-        self.left = 0
-        self.error = _OK
-        self.data: bytearray | None = None
 
 
 Piece: TypeAlias = tuple[Request, int, int, Buffer]
@@ -126,6 +127,7 @@ class Transmission:
         self._export = export
         self._size = export.size_bytes
         self._writable = not export.read_only
+        self._plain = _WRITE if self._writable else _READ
         self._inbox = inbox
         self._structured = structured
         self._current: Request | None = None
@@ -155,25 +157,26 @@ class Transmission:
         Raises:
             PeerError: The client breaks the protocol, and the connection must be closed.
         """
-        inbox = self._inbox
+        inbox, most_bytes = self._inbox, self._piece_bytes
         while most > 0:
             request = self._current or self._next()
             if request is None:
                 return
-            at, payload = request.asked, b""
-            length = min(request.length - at, self._piece_bytes[request.command])
-            if request.command == _WRITE:
+            command, at = request.command, request.asked
+            left = request.length - at
+            length = min(left, most_bytes[command])
+            payload: Buffer = b""
+            if command == _WRITE:
                 begin = inbox.start
                 if inbox.end - begin < length:
                     self._current = request
                     return
                 inbox.start = begin + length
-                pieces.append((request, at, length, inbox.view[begin : begin + length]))
-            else:
-                pieces.append((request, at, length, payload))
+                payload = inbox.view[begin : begin + length]
+            pieces.append((request, at, length, payload))
             request.left += 1
             request.asked = at + length
-            self._current = request if at + length < request.length else None
+            self._current = request if length < left else None
             most -= 1
 
     def _next(self) -> Request | None:
@@ -195,8 +198,17 @@ class Transmission:
                 self.ending = True
                 return None
             request = Request(self, command, cookie, offset, length)
-            request.error = self._refusal(flags, command, offset, length)
             self.outstanding += 1
+            if (
+                not flags
+                and command <= self._plain
+                and 0 < length <= MAX_BLOCK_BYTES
+                and offset + length <= self._size
+                and not (offset | length) & _MASK
+            ):
+                self._held += held
+                return request
+            request.error = self._refusal(flags, command, offset, length)
             if request.error == _OK and (length or command == _FLUSH):
                 self._held += held
                 request.fua = bool(flags & _FUA)
@@ -253,8 +265,12 @@ class Transmission:
         Returns:
             Whether the request is to be flushed now: its next piece is a FLUSH.
         """
-        request.left -= 1
         whole = len(data) == request.length
+        if whole and done and request.command == _READ:
+            self._held -= request.length
+            self._answer(request, data)
+            return False
+        request.left -= 1
         if not done:
             request.error = NbdError.EIO
         elif request.command == _READ and not whole:
@@ -275,22 +291,21 @@ class Transmission:
 
     def _answer(self, request: Request, data: Buffer) -> None:
         self.outstanding -= 1
-        error, cookie = request.error, request.cookie
+        error, cookie, length, out = request.error, request.cookie, request.length, self.out
         if request.command != _READ:
-            self.out.append(_pack_simple(SIMPLE_MAGIC, error, cookie))
+            out.append(_pack_simple(SIMPLE_MAGIC, error, cookie))
             return
         if not self._structured:
-            self.out.append(_pack_simple(SIMPLE_MAGIC, error, cookie))
+            out.append(_pack_simple(SIMPLE_MAGIC, error, cookie))
         elif error:
-            length = CHUNK_ERROR.size - CHUNK.size
-            self.out.append(CHUNK_ERROR.pack(CHUNK_MAGIC, CHUNK_DONE, Chunk.ERROR, cookie, length, error, 0))
-        elif not request.length:
-            self.out.append(CHUNK.pack(CHUNK_MAGIC, CHUNK_DONE, Chunk.NONE, cookie, 0))
+            behind = CHUNK_ERROR.size - CHUNK.size
+            out.append(CHUNK_ERROR.pack(CHUNK_MAGIC, CHUNK_DONE, Chunk.ERROR, cookie, behind, error, 0))
+        elif not length:
+            out.append(CHUNK.pack(CHUNK_MAGIC, CHUNK_DONE, Chunk.NONE, cookie, 0))
         else:
-            behind = request.length + CHUNK_DATA.size - CHUNK.size
-            self.out.append(_pack_data(CHUNK_MAGIC, CHUNK_DONE, 1, cookie, behind, request.offset))
-        if not error and request.length:
-            self.out.append(data)
+            out.append(_pack_data(CHUNK_MAGIC, CHUNK_DONE, _DATA, cookie, length + _OFFSET_BYTES, request.offset))
+        if length and not error:
+            out.append(data)
 
 
 def _flags_by_command(*, structured: bool) -> dict[int, int]:
