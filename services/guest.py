@@ -8,7 +8,7 @@ import sys
 
 from iovirt_dist.runtime.service import run_service
 from iovirt_dist.topology.selection import select
-from iovirt_dist.topology.specs import ScriptSpec, VmSpec
+from iovirt_dist.topology.specs import NbdSpec, ScriptSpec, VmSpec
 
 
 async def serve(stop: asyncio.Event) -> None:
@@ -22,6 +22,10 @@ async def serve(stop: asyncio.Event) -> None:
         from iovirt_dist.runtime.vm_process import VmProcess  # noqa: PLC0415 - as above
 
         await VmProcess(topology, spec).run(stop)
+    elif isinstance(spec, NbdSpec):
+        from iovirt_dist.runtime.nbd_process import NbdProcess  # noqa: PLC0415 - as above
+
+        await NbdProcess(topology, spec).run(stop)
     else:
         from iovirt_dist.runtime.guest_process import GuestProcess  # noqa: PLC0415 - as above
 

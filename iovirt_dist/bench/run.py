@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from iovirt_dist.bench import fairness, nbdkit, rates
+from iovirt_dist.bench import fairness, nbd, rates
 from iovirt_dist.bench.doorbells import measure_doorbells
 from iovirt_dist.bench.guest_code import measure_guest_code
 from iovirt_dist.bench.report import Result, as_object, print_report
@@ -24,7 +24,7 @@ from iovirt_dist.bench.sharing import (
 from iovirt_dist.bench.traps import measure_traps
 from iovirt_dist.bench.uboot import measure_uboot
 
-Part: TypeAlias = Literal["traps", "doorbells", "guest_code", "uboot", "scale", "fairness", "rates", "memory", "nbdkit"]
+Part: TypeAlias = Literal["traps", "doorbells", "guest_code", "uboot", "scale", "fairness", "rates", "memory", "nbd"]
 
 Tell: TypeAlias = Callable[[str], None]
 """Gets a line of progress."""
@@ -40,7 +40,7 @@ class Plan(NamedTuple):
     sharing: Steps = Steps()
     fairness: fairness.Span = fairness.Span()
     rates: rates.Span = rates.Span()
-    nbdkit: nbdkit.Span = nbdkit.Span()
+    nbd: nbd.Span = nbd.Span()
 
 
 FULL: Final = Plan(Effort(20, 200, 400), Effort(3, 1), Effort(10, 1, 1), Effort(3, 1))
@@ -52,7 +52,7 @@ QUICK: Final = Plan(
     Steps(windows=2),
     fairness.Span(windows=3, seconds=2.0, rounds=1),
     rates.Span(windows=3),
-    nbdkit.Span(rounds=1, seconds=2.0),
+    nbd.Span(rounds=1, seconds=1.0),
 )
 
 
@@ -72,7 +72,7 @@ def measures(plan: Plan, tell: Tell) -> Mapping[Part, Callable[[], list[Result]]
         ],
         "rates": partial(rates.measure_rates, plan.rates, tell),
         "memory": lambda: memory_results(growth()),
-        "nbdkit": partial(nbdkit.measure_nbdkit, plan.nbdkit, tell),
+        "nbd": partial(nbd.measure_nbd, plan.nbd, tell),
     }
 
 

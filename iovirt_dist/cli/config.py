@@ -14,6 +14,7 @@ from iovirt_dist.topology import (
     GuestSpec,
     HypervisorSpec,
     MachineSpec,
+    NbdSpec,
     NetSpec,
     ProgramSpec,
     Topology,
@@ -72,6 +73,8 @@ def _guest(spec: GuestSpec) -> str:
         return f"program {size} {spec.image_name} {spec.abi} {spec.level.value}"
     if isinstance(spec, VmSpec):
         return f"vm {size} {spec.vmm} {spec.level.value}"
+    if isinstance(spec, NbdSpec):
+        return f"nbd {size} {spec.uri} {spec.level.value}"
     return f"script {size} {spec.script} {spec.level.value}"
 
 

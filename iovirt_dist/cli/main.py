@@ -14,6 +14,7 @@ from cyclopts import CycloptsError, MissingArgumentError, Parameter, UnknownComm
 
 from iovirt_dist.cli import disk as _disk  # noqa: F401 - registers its commands
 from iovirt_dist.cli import measuring as _measuring  # noqa: F401 - registers its commands
+from iovirt_dist.cli import serving as _serving  # noqa: F401 - registers its command
 from iovirt_dist.cli.app import (
     Expect,
     File,

@@ -148,7 +148,7 @@ def trace(  # noqa: PLR0913 - a command's options are its parameters
 @app.command(help_epilogue="Example: iovirt bench fairness rates --json")
 def bench(
     *parts: Annotated[
-        Literal["traps", "doorbells", "guest_code", "uboot", "scale", "fairness", "rates", "memory", "nbdkit"],
+        Literal["traps", "doorbells", "guest_code", "uboot", "scale", "fairness", "rates", "memory", "nbd"],
         Parameter(help="What to measure; everything if nothing is named."),
     ],
     quick: Annotated[bool, Parameter(negative=(), show_default=False, help="Fewer rounds.")] = False,

@@ -10,6 +10,7 @@
       trace/NAME.jsonl  its trace points, while trace/_on exists; stays
       epoch/NAME        number of its last life; stays
       qos/NAME.json     what `iovirt set` has set for the guests of hypervisor NAME
+      NAME.nbd          socket of NBD gateway NAME
       scale.json        what `iovirt scale` has said
 
 Sockets, locks, links, status files, settings and the trace's switch go when the topology goes; logs and images stay.
@@ -183,7 +184,8 @@ class RunDir:
 
     def leftovers(self) -> list[Path]:
         """Everything that `clean` would remove."""
-        patterns = ("sock/*", f"{SOCKET_FOLDER}/*", "status/*", "console/*.tty", "trace/_on", "qos/*", "scale.json*")
+        patterns = ["sock/*", f"{SOCKET_FOLDER}/*", "status/*", "console/*.tty", "trace/_on", "qos/*", "scale.json*"]
+        patterns.append("*.nbd")
         return sorted(path for pattern in patterns for path in self.path.glob(pattern))
 
 

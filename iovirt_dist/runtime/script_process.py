@@ -13,22 +13,15 @@ from types import ModuleType
 from typing import Any
 
 from iovirt_dist.errors import ConfigError, ImageError
-from iovirt_dist.guest import core as gc
-from iovirt_dist.guest.script.core import Action, Drained, Event, Script, ScriptCore, ScriptPlan
+from iovirt_dist.guest.script.core import Script, ScriptCore, ScriptPlan
 from iovirt_dist.guest.script.failure import failure_line, failure_trace
 from iovirt_dist.runtime.epoch import next_epoch
 from iovirt_dist.runtime.guest_status import own_status
-from iovirt_dist.runtime.links import dial_as
-from iovirt_dist.runtime.reactor import Reactor
 from iovirt_dist.runtime.rundir import RunDir
+from iovirt_dist.runtime.script_loop import ScriptLoop
 from iovirt_dist.runtime.telemetry import Telemetry
-from iovirt_dist.runtime.trace_log import TraceLog
-from iovirt_dist.step import TracePoint
 from iovirt_dist.topology.parse import suggestion
 from iovirt_dist.topology.specs import ScriptSpec, Topology
-from iovirt_dist.transport.port import ONLY_PEER
-from iovirt_dist.transport.pump import Pump, attach
-from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.messages import Role
 from iovirt_dist.wire.session import SessionConfig
 
@@ -107,46 +100,11 @@ class ScriptProcess:
         with run_dir.claimed(self._spec.name):
             await self._run(stop)
 
-    def _switch_trace(self, on: bool) -> None:
-        self.core.tracing = on
-
     async def _run(self, stop: asyncio.Event) -> None:
-        port = dial_as(self._topology, self._spec.name, self._spec.hypervisor)
-        pump: Pump | None = None
-        trace = TraceLog(RunDir(self._topology.run_dir), self._spec.name, self._switch_trace)
-
-        def perform(action: Action) -> None:
-            if isinstance(action, gc.Send):
-                port.send(ONLY_PEER, action.frames)
-            elif isinstance(action, TracePoint):
-                trace.add(action)
-            else:
-                log.info("%s", action.text)
-
-        def settle() -> None:
-            """Sending may have consumed the socket's edge: look again."""
-            reactor.settle()
-            if pump is not None:
-                pump.kick()
-
-        reactor: Reactor[Event, Action] = Reactor(self.core, perform, gc.TimerFired(), settle)
-
-        def from_hypervisor(_: bytes, frames: list[Buffer]) -> None:
-            reactor.handle(gc.FramesReceived(frames))
-
-        def drained() -> None:
-            reactor.handle(Drained())
-            settle()
-
-        pump = attach(asyncio.get_running_loop(), port, from_hypervisor, drained)
-        reactor.handle(gc.Started())
-        settle()
-        async with Telemetry(self._topology, self._spec, self._epoch, self.status, trace):
+        loop = ScriptLoop(self._topology, self._spec, self.core, log)
+        async with Telemetry(self._topology, self._spec, self._epoch, self.status, loop.trace):
             await stop.wait()
-        reactor.handle(gc.StopRequested("shutting down"))
-        reactor.close()
-        pump.close()
-        port.close()
+        loop.close()
 
     def status(self) -> dict[str, Any]:
         """What the status file tells: the guest's state, its own counts, and what the script has published."""

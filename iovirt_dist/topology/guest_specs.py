@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, TypedDict
+from urllib.parse import quote
 
 from iovirt_dist.errors import ImageError
 from iovirt_dist.ids import GuestName, ProcessName
@@ -246,3 +247,30 @@ class ScriptSpec(GuestBase):
     def _missing_files(self) -> Iterator[ImageError]:
         if self.file is not None and not self.file.is_file():
             yield ImageError("no such script file", f"guest {self.name}: {self.file}", "set script")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NbdSpec(GuestBase):
+    """A guest that serves its disk to NBD clients.
+
+    Attributes:
+        machine: Whose devices it has.
+        socket: Absolute path of the UNIX socket that it listens at; None if it has a port.
+        port: Port on 127.0.0.1 that it listens at; 0 if it has a socket.
+        export: What clients call the disk.
+    """
+
+    guest_kind: ClassVar[Literal["nbd"]] = "nbd"
+    level: ClassVar[Level] = Level.DRIVER
+    machine: Literal["virt"] = "virt"
+    socket: Path | None
+    port: int
+    export: str
+
+    @property
+    def uri(self) -> str:
+        """Where clients find it (NetworkBlockDevice/nbd, doc/uri.md)."""
+        name = quote(self.export, safe="")
+        if self.socket is None:
+            return f"nbd://127.0.0.1:{self.port}/{name}"
+        return f"nbd+unix:///{name}?socket={quote(str(self.socket), safe='/')}"

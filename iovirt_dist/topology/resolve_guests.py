@@ -21,6 +21,7 @@ from iovirt_dist.topology.program_abi import PROGRAM_ABIS, program_abi
 from iovirt_dist.topology.qos import DEVICES, resolve_qos
 from iovirt_dist.topology.replicas import Replica, choices, reach, replicas
 from iovirt_dist.topology.resolve_hosts import Placement
+from iovirt_dist.topology.resolve_nbd import resolve_listening
 from iovirt_dist.topology.resolve_net import derived_mac, parse_mac
 from iovirt_dist.topology.resolve_programs import program_arguments, program_environment, program_files
 from iovirt_dist.topology.resolve_vm import VM_MEMORY_RANGE_BYTES, VM_MEMORY_STEP_BYTES, resolve_vm
@@ -35,12 +36,14 @@ from iovirt_dist.topology.specs import (
     GuestSpec,
     HypervisorSpec,
     MachineSpec,
+    NbdSpec,
     NetAttachment,
     NetSpec,
     ProgramSpec,
     RngAttachment,
     RngSpec,
     ScriptSpec,
+    host_folder,
 )
 
 PAGE_BYTES: Final = 4096
@@ -163,6 +166,9 @@ class GuestResolver:
         if isinstance(table, schema.VmTable):
             host = self._hypervisors[common["hypervisor"]].host
             return resolve_vm(self._scope, replica.group, table, host, common)
+        if isinstance(table, schema.NbdTable):
+            run_dir = host_folder(self._scope.run_dir, self._hypervisors[common["hypervisor"]].host)
+            return NbdSpec(**common, **resolve_listening(self._scope, replica, table, run_dir))
         return self._script(replica.group, table, common)
 
     def _common(self, replica: Replica, table: schema.AnyGuestTable) -> GuestAttributes:

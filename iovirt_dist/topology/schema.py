@@ -6,7 +6,7 @@ checked dataclasses of `iovirt_dist.topology.specs`. Sizes and durations stay te
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 
@@ -27,6 +27,7 @@ StormLimit = Annotated[int, msgspec.Meta(ge=0, le=1_000_000, description="an int
 Words = Annotated[list[str], msgspec.Meta(description="a list of strings")]
 Names = Annotated[str | list[str], msgspec.Meta(description="a name or a list of names")]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535, description="a port from 1 to 65535")]
+NbdPort = Annotated[int, msgspec.Meta(ge=0, le=65535, description="a port from 1 to 65535, or 0 for none")]
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -317,12 +318,46 @@ class VmTable(GuestTable, frozen=True, kw_only=True):
     """`console` is the VMM's serial console."""
 
 
+class NbdDevicesTable(Table, frozen=True, kw_only=True):
+    """``guest.NAME.devices`` of an NBD gateway."""
+
+    disk: str
+    """As of a machine."""
+    overlay: bool = False
+    """As of a machine."""
+
+    console: ClassVar[str] = ""
+    rng: ClassVar[str] = ""
+
+
+class NbdTable(GuestTable, frozen=True, kw_only=True):
+    """``[guest.NAME]`` with ``kind = "nbd"``: a gateway through which NBD clients use a disk."""
+
+    kind: Literal["nbd"]
+    memory: Size = "96MiB"
+    """For the data of requests in flight, mostly; with less of it long requests are divided into shorter ones."""
+    socket: str = ""
+    """UNIX socket, relative to the topology file's folder; ``{name}`` and ``{n}`` stand for the replica. Empty for
+    ``NAME.nbd`` in the run directory."""
+    port: NbdPort = 0
+    """Port on 127.0.0.1 instead of a socket; replicas have those that follow."""
+    export: str = ""
+    """What clients call the disk; empty for the guest's name."""
+    devices: NbdDevicesTable
+
+
 ControllerTable = BlockTable | ConsoleTable | RngTable | NetTable
-AnyGuestTable = MachineTable | ProgramTable | ScriptTable | VmTable
+AnyGuestTable = MachineTable | ProgramTable | ScriptTable | VmTable | NbdTable
 
 KINDS: Final[dict[Any, dict[str, type[Table]]]] = {
     ControllerTable: {"block": BlockTable, "console": ConsoleTable, "rng": RngTable, "net": NetTable},
-    AnyGuestTable: {"machine": MachineTable, "program": ProgramTable, "script": ScriptTable, "vm": VmTable},
+    AnyGuestTable: {
+        "machine": MachineTable,
+        "program": ProgramTable,
+        "script": ScriptTable,
+        "vm": VmTable,
+        "nbd": NbdTable,
+    },
 }
 """The tables whose keys depend on their ``kind``, by the type of a table in its section."""
 

@@ -21,6 +21,7 @@ from iovirt_dist.topology.guest_specs import (
     DiskAttachment,
     GuestBase,
     MachineSpec,
+    NbdSpec,
     NetAttachment,
     ProgramSpec,
     Restart,
@@ -49,6 +50,7 @@ __all__ = [
     "HypervisorSpec",
     "Kind",
     "MachineSpec",
+    "NbdSpec",
     "NetAttachment",
     "NetSpec",
     "PortSpec",
@@ -174,7 +176,7 @@ class RngSpec:
 
 
 ControllerSpec = BlockSpec | ConsoleSpec | RngSpec | NetSpec
-GuestSpec = MachineSpec | ProgramSpec | ScriptSpec | VmSpec
+GuestSpec = MachineSpec | ProgramSpec | ScriptSpec | VmSpec | NbdSpec
 AnySpec = HypervisorSpec | ControllerSpec | DriverDomainSpec | GuestSpec | VmmSpec
 """What a process is."""
 

@@ -90,6 +90,9 @@ _UNLIKE = KnownChain(Chain(0, [], [], 0, 0), SIZE_MAX + 1, 0, 0, b"")
 _SPAN = 8
 """Most descriptors from the first to the last of a known chain; those between may belong to others."""
 
+_LEARN_AFTER = 8
+"""Chains with a head that are unlike the known one before another is learned."""
+
 
 def known_chain(table: memoryview, chain: Chain, taken: int) -> KnownChain | None:
     """Return what is needed to know a chain again.
@@ -141,6 +144,7 @@ class SplitDevice(DeviceSide):
         self._avail_event = setup.device_area + USED_RING_OFFSET + ELEMENT_BYTES * size
         self._in_flight = [0] * size  # descriptors of the request with that head
         self._known: list[KnownChain | None] = [None] * size
+        self._misses = bytearray(size)
         self._done: list[int] = []
 
     def _ask_for_next(self) -> None:
@@ -191,11 +195,15 @@ class SplitDevice(DeviceSide):
     def _walk(self, head: int) -> Chain:
         """Walk a chain that is not known; know it from now on if it is the first with this head.
 
-        Later ones are not learned: a driver that changes its descriptors for one request does so for most.
+        Later ones are learned now and then only: a driver that changes its descriptors for one request mostly does so
+        for most, but one that wrote and now reads has changed them for a long time.
         """
         chain = self._chain(head)
-        if self._known[head] is None:
+        if self._known[head] is None or self._misses[head] >= _LEARN_AFTER:
             self._known[head] = known_chain(self._table, chain, self._in_flight[head]) or _UNLIKE
+            self._misses[head] = 0
+        else:
+            self._misses[head] += 1
         return chain
 
     def _chain(self, head: int) -> Chain:

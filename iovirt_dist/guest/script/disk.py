@@ -211,6 +211,13 @@ class Disk:
         done, self._done = self._done, []
         return done
 
+    def in_flight(self) -> list[tuple[int, memoryview]]:
+        """Return what was submitted and not taken back: numbers in their order, and the data that the device reads."""
+        free = set(self._free)
+        busy = [slot for slot in self._slots if slot not in free]
+        found = [(slot.number, slot.buffer[: 0 if slot.format & 1 else slot.format >> 1]) for slot in busy]
+        return sorted(found, key=lambda one: one[0])
+
     def _fill(self, kind: int, sector: int, sectors: int, data: bytes | bytearray | memoryview) -> _Slot:
         """Write a request into a slot."""
         if not self._free:

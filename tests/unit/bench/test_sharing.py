@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from iovirt_dist.bench import fairness, nbdkit, rates, run, sharing
+from iovirt_dist.bench import fairness, nbd, rates, run, sharing
 from iovirt_dist.bench.fleet import Member, fleet_topology
 from iovirt_dist.bench.report import Result
 from iovirt_dist.errors import LocalError
@@ -115,18 +115,21 @@ def test_fleet_topology_gives_each_guest_an_extent_and_what_it_may_have(tmp_path
 
 def test_fio_report_is_found_behind_its_notes_and_nothing_else_is_one() -> None:
     """Fio says what it thinks of its options first."""
-    assert nbdkit.reported_iops('note: both\n{"jobs": [{"read": {"iops": 12.5}}]}') == 12.5
+    assert nbd.reported_iops('note: both\n{"jobs": [{"read": {"iops": 12.5}}]}', "read") == 12.5
     with pytest.raises(LocalError, match="not understood"):
-        nbdkit.reported_iops('{"jobs": []}')
+        nbd.reported_iops('{"jobs": []}', "read")
 
 
 def test_nbdkit_is_skipped_with_the_names_of_its_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine without it runs the rest."""
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    [result] = nbdkit.measure_nbdkit(nbdkit.Span(), lambda _: None)
+    results = nbd.measure_nbd(nbd.Span(), lambda _: None)
 
-    assert (result.met, result.skipped) == (None, "not installed: nbdkit nbdkit-plugin-python fio")
+    assert [result.key for result in results] == ["random_read", "random_write", "stream_read"]
+    assert {(result.met, result.skipped) for result in results} == {
+        (None, "not installed: nbdkit nbdkit-plugin-python fio")
+    }
 
 
 def test_parts_are_chosen_by_name_and_measured_in_the_order_of_the_report(monkeypatch: pytest.MonkeyPatch) -> None:

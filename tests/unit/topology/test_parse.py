@@ -80,10 +80,13 @@ def test_document_user_keyed_tables_keep_what_toml_says() -> None:
         (GUEST + "devices = 3", "t.toml: guest.alice.devices: expected a table, got 3"),
         (
             '[guest.a]\nkind = "machin"',
-            't.toml: guest.a.kind: expected "machine", "program", "script" or "vm", got "machin"; did you',
+            't.toml: guest.a.kind: expected "machine", "program", "script", "vm" or "nbd", got "machin"; did you',
         ),
         ('[guest.a]\nkin = "machine"', "t.toml: guest.a: key 'kind' is missing; 'kin' is unknown"),
-        ("[guest.a]\n", 't.toml: guest.a: key \'kind\' is missing; add kind = "machine", "program", "script" or "vm"'),
+        (
+            "[guest.a]\n",
+            't.toml: guest.a: key \'kind\' is missing; add kind = "machine", "program", "script", "vm" or "nbd"',
+        ),
         (
             '[guest.a]\nkind = "machine"\nhypervisor = "h"',
             "t.toml: guest.a: key 'image' is missing; add image = a string",

@@ -60,6 +60,7 @@ class MemoryDisk:
             self.flushes += 1
         elif request.opcode is Opcode.WRITE_ZEROES:
             self.zeroed.append((request.offset, request.length))
+            self.content[request.offset : end] = bytes(request.length)
         else:
             self.discards.append((request.offset, request.length))
         return Status.OK, b""

@@ -1,0 +1,178 @@
+"""The sockets of an NBD gateway: one that listens, and a protocol for each client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+import stat
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, cast
+
+from iovirt_dist.errors import EndpointError
+from iovirt_dist.gateway.nbd.connection import LEFT, Connection
+from iovirt_dist.gateway.nbd.server import Server
+from iovirt_dist.wire.codec import Buffer
+
+log = logging.getLogger(__name__)
+
+BACKLOG: Final = 32
+HANDSHAKE_WITHIN_S: Final = 30.0
+"""A client that has not chosen the export by then is closed."""
+_BACKLOG_BYTES: Final = 4 << 20
+"""Answers that a client has not read above which nothing more is taken from it."""
+_SOCKET_BUFFER_BYTES: Final = 4 << 20
+"""Asked for; the kernel gives what it allows."""
+
+Wake = Callable[[], None]
+
+
+class NbdProtocol(asyncio.BufferedProtocol):
+    """A client's socket.
+
+    Args:
+        server: Whom it talks to.
+        wake: Asks for a turn of the server, soon.
+    """
+
+    def __init__(self, server: Server, wake: Wake) -> None:
+        self._server = server
+        self._wake = wake
+        self._connection: Connection | None = None
+        self._transport: asyncio.Transport | None = None
+        self._paused = False
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet the client; one too many is closed."""
+        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        if self._server.busy:
+            self._server.closed["busy"] += 1
+            transport.abort()
+            return
+        transport.set_write_buffer_limits(high=_BACKLOG_BYTES)
+        client: socket.socket = transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
+        self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE_WITHIN_S, self._late)
+        self._connection = self._server.connect(self._send, self._close)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the protocol fixes the signature
+        """Where to put what comes."""
+        assert self._connection is not None
+        return self._connection.inbox.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Something has come."""
+        connection = self._connection
+        if connection is None or connection.closed:
+            return
+        connection.received(nbytes)
+        if connection.transmission is not None:
+            self.look()
+            if self._server.hungry:
+                self._wake()
+
+    def look(self) -> None:
+        """After a turn: read on, or no more, as there is room."""
+        connection, transport = self._connection, self._transport
+        if connection is None or transport is None or connection.closed:
+            return
+        full = connection.inbox.full
+        if full != self._paused:
+            self._paused = full
+            (transport.pause_reading if full else transport.resume_reading)()
+
+    def pause_writing(self) -> None:
+        """The client does not read its answers."""
+        if self._connection is not None and self._connection.transmission is not None:
+            self._connection.transmission.blocked = True
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        if self._connection is not None and self._connection.transmission is not None:
+            self._connection.transmission.blocked = False
+            self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol fixes the signature
+        """The client is gone."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._connection is not None:
+            self._connection.close("lost")
+
+    def shut(self) -> None:
+        """The gateway ends."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _send(self, buffers: Sequence[Buffer]) -> None:
+        assert self._transport is not None
+        self._transport.write(b"".join(buffers))
+
+    def _close(self, reason: str) -> None:
+        if self._transport is None:
+            return
+        if reason != LEFT:
+            log.info("client closed: %s", reason)
+        self._transport.close()
+
+    def _late(self) -> None:
+        if self._connection is not None and self._connection.transmission is None:
+            self._connection.close("handshake-timeout")
+
+
+def listening_socket(path: Path | None, port: int) -> socket.socket:
+    """Bind the socket that clients connect to.
+
+    Args:
+        path: Of a UNIX socket; what a killed process has left there is replaced.
+        port: On 127.0.0.1, if there is no path.
+
+    Raises:
+        EndpointError: The address is in use, or cannot be bound.
+    """
+    listener = socket.socket(socket.AF_UNIX if path is not None else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setblocking(False)
+    try:
+        if path is None:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", port))
+        else:
+            _make_way(path)
+            listener.bind(os.fspath(path))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        where = os.fspath(path) if path is not None else f"127.0.0.1:{port}"
+        busy = error.errno == errno.EADDRINUSE
+        what = "the address is in use" if busy else f"cannot listen: {error.strerror}"
+        raise EndpointError(what, where, "choose another" if busy else "") from None
+    return listener
+
+
+def _make_way(path: Path) -> None:
+    """Remove a socket that nobody listens at any more.
+
+    Raises:
+        OSError: EADDRINUSE if somebody does, or it is no socket.
+    """
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except BlockingIOError:
+            pass
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
