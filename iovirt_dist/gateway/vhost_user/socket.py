@@ -89,7 +89,7 @@ class FrontEndListener:
             EndpointError: Another process listens there, or nobody can.
         """
         self._listening = bind(self._path)
-        self._listen()
+        self.listen()
 
     def stop(self) -> None:
         """Close the connection, stop listening, and remove the file."""
@@ -136,7 +136,8 @@ class FrontEndListener:
 
     # --- connections
 
-    def _listen(self) -> None:
+    def listen(self) -> None:
+        """Accept again, if that was given up for a while; does nothing once stopped."""
         if self._listening is not None:
             asyncio.get_running_loop().add_reader(self._listening, self._accept)
 
@@ -150,7 +151,7 @@ class FrontEndListener:
             _log.warning("%s: cannot accept: %s", self._path.name, error.strerror)
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._listening)
-            loop.call_later(_ACCEPT_AGAIN_S, self._listen)
+            loop.call_later(_ACCEPT_AGAIN_S, self.listen)
             return
         if self._link is not None:
             self._readable()  # it may have gone without our knowing

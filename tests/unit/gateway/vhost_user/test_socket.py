@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -388,6 +389,30 @@ async def test_action_for_nobody_is_done_with(device: Device, fds: Callable[[], 
     device.listener.perform([Send(b"", (os.memfd_create("lost"),)), Signal(event)])
 
     assert read_eventfd(event)
+
+
+async def test_front_end_that_cannot_be_accepted_waits(
+    device: Device, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until there is a descriptor for it; it is not tried again and again meanwhile."""
+    tried: list[socket.socket] = []
+
+    def refuse(listening: socket.socket) -> None:
+        tried.append(listening)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("iovirt_dist.gateway.vhost_user.socket._ACCEPT_AGAIN_S", 3600.0)
+    monkeypatch.setattr(socket.socket, "accept", refuse)
+    client = Client(path)
+    await until(lambda: bool(tried))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    monkeypatch.undo()
+    device.listener.listen()
+    await until(lambda: device.backend.connected)
+
+    assert len(tried) == 1
+    client.socket.close()
 
 
 async def test_listener_that_stops_closes_its_connection(path: Path) -> None:
