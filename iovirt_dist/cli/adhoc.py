@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from iovirt_dist.cli.adhoc_errors import WHERE, in_options
 from iovirt_dist.cli.adhoc_guest import AdHocGuest
+from iovirt_dist.cli.adhoc_vm import NET_LINES, VMM, vm_fields, with_initrd
 from iovirt_dist.cli.launch import start_detached
 from iovirt_dist.cli.output import ERROR, EXIT_DONE, EXIT_FAILED, fail
 from iovirt_dist.cli.tail import LineTail, last_words
@@ -48,12 +49,17 @@ def topology_text(guest: AdHocGuest, run_dir: Path) -> str:
     """
     kind = guest.kind
     lines = ["[topology]", 'name = "run"', f"run_dir = {_toml(str(run_dir))}", "[hypervisor.hv0]"]
-    lines += ["[controller.tty0]", 'kind = "console"']
-    devices = {"virtio_console" if kind == "script" else "console": "tty0"}
+    devices = {}
+    if not guest.external:
+        lines += ["[controller.tty0]", 'kind = "console"']
+        devices["virtio_console" if kind == "script" else "console"] = "tty0"
     if guest.disk:
         lines += ["[controller.disk0]", 'kind = "block"', f"image = {_toml(_absolute(guest.disk))}"]
         lines += [f"size = {_toml(guest.disk_size)}"] if guest.disk_size else []
         devices["disk"] = "disk0"
+    if guest.net:
+        lines += NET_LINES
+        devices["net"] = "net0"
     if guest.rng:
         lines += ["[controller.rng0]", 'kind = "rng"']
         devices["rng"] = "rng0"
@@ -73,6 +79,8 @@ def _fields(guest: AdHocGuest, kind: str) -> dict[str, Any]:
     if kind == "script":
         place, colon, function = guest.script.rpartition(":")
         return {"script": f"{_absolute(place)}{colon}{function}" if place.endswith(".py") else guest.script}
+    if kind == "vm":
+        return vm_fields(guest)
     image = guest.image or DEFAULT_IMAGE
     return {
         "image": image if image.startswith("bundled:") else _absolute(image),
@@ -120,7 +128,7 @@ def _toml_value(text: str) -> str:
     return _toml(text)
 
 
-def _toml(value: str | list[str]) -> str:
+def _toml(value: str | int | list[str]) -> str:
     return json.dumps(value)
 
 
@@ -130,8 +138,10 @@ def _absolute(path: str) -> str:
 
 def ended_reason(run_dir: RunDir) -> str | None:
     """Why the guest is over; None while it runs or starts."""
-    status = read_status(run_dir).get(GUEST)
-    if status is not None and status.alive and status.state == "stopped":
+    statuses = read_status(run_dir)
+    for status in (statuses.get(name) for name in (GUEST, VMM)):
+        if status is None or not status.alive or status.state != "stopped":
+            continue
         return f"the guest stopped: {status.reason}" if status.reason else "the guest stopped"
     supervisor = read_status_file(run_dir.status(SUPERVISOR))
     if supervisor is None or not supervisor.alive:
@@ -161,6 +171,8 @@ def run_guest(guest: AdHocGuest, plan: ConsolePlan) -> int:
         plan = replace(plan, end_of_input=END_OF_TRANSMISSION)
     base = Path(tempfile.mkdtemp(prefix="iovirt-"))
     try:
+        if guest.kind == "vm":
+            guest = with_initrd(guest, base)
         text = topology_text(guest, base / "run")
         topology_from_text(text, Origin(WHERE, None, base))  # first, so that errors do not name our file
         file = base / "topology.toml"

@@ -19,7 +19,7 @@ _OPTIONS: Final = {
 }
 """Options by key, where the option's name is not the key's."""
 
-_KEY: Final = re.compile(r"guest\.guest\.(?P<key>[a-z_]+)(?:\..*)?|controller\.disk0\.[a-z]+")
+_KEY: Final = re.compile(r"guest\.guest\.(?:devices\.)?(?P<key>[a-z_]+)(?:\..*)?|controller\.disk0\.[a-z]+")
 _ASSIGNMENT: Final = re.compile(r'(?P<key>[a-z_]+) = "(?P<value>[^"]*)"')
 _SET_KEY: Final = re.compile(r"set (?P<key>[a-z_]+)(?:\.\"[^\"]*\")?")
 _MISSING: Final = "guest guest: "
@@ -31,7 +31,7 @@ def in_options(error: LocalError, kind: str) -> LocalError:
 
     Args:
         error: What resolving or starting it raised.
-        kind: ``machine``, ``program`` or ``script``.
+        kind: ``machine``, ``program``, ``script`` or ``vm``.
 
     Returns:
         An error of the same type.
@@ -40,6 +40,8 @@ def in_options(error: LocalError, kind: str) -> LocalError:
     def option(key: str) -> str:
         if key == "image" and kind == "program":
             return "--program"
+        if key == "command_line" and kind == "vm":
+            return "--append"
         return _OPTIONS.get(key) or f"--{key.replace('_', '-')}"
 
     where = _KEY.sub(lambda found: option(found["key"] or found[0]), error.where)
@@ -50,6 +52,6 @@ def in_options(error: LocalError, kind: str) -> LocalError:
         if " = " not in error.fix
         else error.fix
     )
-    fix = fix.replace('kind = "program"', "--program FILE").replace("devices.disk", "--disk")
+    fix = fix.replace('kind = "program"', "--program FILE").replace("devices.", "--")
     fix = _ASSIGNMENT.sub(lambda found: f"{option(found['key'])} {found['value']}", fix).replace("set --", "use --")
     return type(error)(error.what, where, fix)

@@ -21,11 +21,12 @@ from iovirt_dist.runtime.tap import exists, may_make_taps
 from iovirt_dist.topology import Topology
 from iovirt_dist.topology.endpoint import MAX_SOCKET_PATH_BYTES
 from iovirt_dist.topology.specs import NetSpec
+from iovirt_dist.topology.vm_files import PACKAGES, modules_folder, newest_kernel, vmm_program
 
 FIRMWARE: Final = {
     "/usr/lib/u-boot/qemu-x86/u-boot.rom": ("u-boot-qemu", "U-Boot x86 tests, deploy/uboot-pc.toml"),
     "/usr/lib/u-boot/qemu-riscv64/u-boot.bin": ("u-boot-qemu", "U-Boot riscv64 tests, deploy/uboot-virt.toml"),
-    "/bin/busybox": ("busybox-static", "deploy/busybox.toml"),
+    "/bin/busybox": ("busybox-static", "deploy/busybox.toml, initial RAM disks"),
     "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_jump.elf": ("opensbi", "OpenSBI tests, deploy/uboot-virt.toml"),
 }
 """Third-party firmware and programs as Debian packages them: file, package, what needs it."""
@@ -140,6 +141,19 @@ def check_firmware(firmware: dict[str, tuple[str, str]]) -> Iterator[Finding]:
             yield Finding("firmware", "note", f"{file} is absent: no {use}", f"apt-get install {package}")
 
 
+def check_vmms() -> Iterator[Finding]:
+    """What runs guests of kind ``vm``, with kernels and drivers; all of it is optional."""
+    for vmm, packages in PACKAGES.items():
+        kernel = newest_kernel() if vmm == "qemu" else None
+        wanted = ((vmm_program(vmm), packages.program), (modules_folder(vmm, kernel), packages.kernel))
+        missing = dict.fromkeys(package for found, package in wanted if found is None)
+        if missing:
+            detail = f"no guests on {vmm}: {', '.join(missing)} is not installed"
+            yield Finding("vmm", "note", detail, f"apt-get install {' '.join(missing)}")
+        else:
+            yield Finding("vmm", "ok", f"{vmm}: {vmm_program(vmm)}, drivers in {modules_folder(vmm, kernel)}")
+
+
 def check_run_dir(topology: Topology) -> Iterator[Finding]:
     """Socket paths fit, and nothing is left over."""
     run_dir = RunDir(topology.run_dir)
@@ -186,6 +200,7 @@ def examine(topology: Topology) -> list[Finding]:
         lambda: check_images(topology),
         lambda: check_run_dir(topology),
         lambda: check_firmware(FIRMWARE),
+        check_vmms,
     )
     return [finding for check in checks for finding in check()]
 

@@ -13,6 +13,7 @@ from typing import Annotated
 from cyclopts import CycloptsError, MissingArgumentError, Parameter, UnknownCommandError
 
 from iovirt_dist.cli import disk as _disk  # noqa: F401 - registers its commands
+from iovirt_dist.cli import initramfs as _initramfs  # noqa: F401 - registers its command
 from iovirt_dist.cli import measuring as _measuring  # noqa: F401 - registers its commands
 from iovirt_dist.cli import serving as _serving  # noqa: F401 - registers its command
 from iovirt_dist.cli.app import (

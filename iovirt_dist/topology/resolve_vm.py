@@ -47,9 +47,13 @@ def resolve_vm(scope: Scope, group: str, table: schema.VmTable, host: str, commo
         if table.vmm == "external" and getattr(table, key):
             where = scope.where("guest", group, key)
             raise ConfigError("an external VMM is started by somebody else, with its own", where, f"remove {key}")
-    if any("\0" in word for word in (*table.arguments, table.command_line)):
-        where = scope.where("guest", group, "arguments")
-        raise ConfigError("an argument holds a NUL, which ends a string in memory", where, "remove it")
+    for key, what, words in (
+        ("arguments", "an argument", table.arguments),
+        ("command_line", "a kernel's command line", [table.command_line]),
+    ):
+        if any("\0" in word for word in words):
+            where = scope.where("guest", group, key)
+            raise ConfigError(f"{what} holds a NUL, which ends a string in memory", where, "remove it")
     name = common["name"]
     if table.vmm != "external":
         scope.claim_name(f"{name}{VMM_SUFFIX}", scope.where("guest", group))
@@ -70,7 +74,7 @@ def _check_devices(scope: Scope, group: str, table: schema.VmTable) -> None:
     for (vmm, device), why in _WITHOUT.items():
         if table.vmm == vmm and getattr(table.devices, device):
             where = scope.where("guest", group, "devices", device)
-            raise ConfigError(why, where, f"remove devices.{device}, or set another vmm")
+            raise ConfigError(why, where, f"remove devices.{device}, or choose another VMM")
 
 
 def _check_processors(scope: Scope, group: str, table: schema.VmTable) -> None:
@@ -79,7 +83,7 @@ def _check_processors(scope: Scope, group: str, table: schema.VmTable) -> None:
         count = getattr(table, key)
         if table.vmm == "uml" and count != 1:
             where = scope.where("guest", group, key)
-            raise ConfigError(f"User-Mode Linux has one CPU, got {key} = {count}", where, f"remove {key}")
+            raise ConfigError(f"User-Mode Linux has one CPU, got {key} = {count}", where, "remove it")
 
 
 def _check_sockets(run_dir: Path, name: str) -> None:

@@ -85,7 +85,7 @@ class VmSpec(GuestBase):
         where = f"guest {self.name}"
         if vmm_program(self.vmm) is None:
             package = PACKAGES[self.vmm].program
-            yield ImageError(f"no {self.vmm} on this machine", where, f"install {package}, or set another vmm")
+            yield ImageError(f"no {self.vmm} on this machine", where, f"install {package}, or choose another VMM")
         for key, path in (("kernel", self.kernel), ("initrd", self.initrd)):
             if path is not None and not path.is_file():
                 yield self._missing(key, path)

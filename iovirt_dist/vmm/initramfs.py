@@ -86,6 +86,8 @@ def kernel_modules(vmm: Vmm, kernel: Path | None) -> Path:
     Raises:
         ImageError: They are not there.
     """
+    if kernel is not None and not kernel.is_file():
+        raise ImageError("no such kernel", str(kernel), "correct its path")
     image = newest_kernel() if kernel is None and vmm == "qemu" else kernel
     folder = modules_folder(vmm, image)
     if folder is None:

@@ -12,7 +12,7 @@ from iovirt_dist.errors import ConfigError
 from iovirt_dist.platform.level import Level
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
 from iovirt_dist.runtime.status import StatusWriter
-from iovirt_dist.topology import MachineSpec, Origin, ProgramSpec, ScriptSpec, Topology, topology_from_text
+from iovirt_dist.topology import MachineSpec, Origin, ProgramSpec, ScriptSpec, Topology, VmSpec, topology_from_text
 
 
 def resolve(guest: AdHocGuest, base: Path) -> Topology:
@@ -96,10 +96,38 @@ def test_topology_text_level_is_the_machines(tmp_path: Path) -> None:
     assert (spec.level, spec.image_name) == (Level.DRIVER, "bundled:guestos")
 
 
+def test_topology_text_of_a_virtual_machine_has_its_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths are the user's; a switch has a host to talk to."""
+    monkeypatch.chdir(tmp_path)
+    guest = AdHocGuest(qemu=True, kernel="k", initrd="i", append="a=b", cpus=2, net=True, rng=True, memory="1GiB")
+    topology = resolve(guest, Path("/base"))
+    spec = topology.guest("guest")
+    assert isinstance(spec, VmSpec)
+    assert (spec.vmm, spec.kernel, spec.initrd) == ("qemu", tmp_path / "k", tmp_path / "i")
+    assert (spec.command_line, spec.cpus, spec.memory_bytes) == ("a=b", 2, 1 << 30)
+    assert spec.devices == ("net", "rng")
+    assert spec.console == ("tty0", "guest")
+    assert topology.names("vmm") == ["guest.vmm"]
+
+
+def test_topology_text_of_an_external_virtual_machine_has_its_devices_only() -> None:
+    """Its console is where somebody starts it."""
+    topology = resolve(AdHocGuest(uml=True, kernel="k", append="a=b", external=True), Path("/base"))
+    spec = topology.guest("guest")
+    assert isinstance(spec, VmSpec)
+    assert (spec.vmm, spec.kernel, spec.command_line, spec.console) == ("external", None, "", None)
+    assert topology.names("vmm") == []
+
+
 @pytest.mark.parametrize(
     ("guest", "message"),
     [
         (AdHocGuest(image="a", program="b"), "iovirt run: --image and --program are two guests; run one of them"),
+        (AdHocGuest(qemu=True, uml=True), "iovirt run: --qemu and --uml are two guests; run one of them"),
+        (AdHocGuest(uml=True, image="a"), "iovirt run: --image and --uml are two guests; run one of them"),
+        (AdHocGuest(uml=True, payload="a"), "iovirt run: --payload is for a machine, not for a vm"),
+        (AdHocGuest(kernel="k"), "iovirt run: --kernel is for a vm, not for a machine"),
+        (AdHocGuest(program="b", net=True), "iovirt run: --net is for a vm, not for a program"),
         (AdHocGuest(arguments=("x",)), "iovirt run: a machine takes no arguments; name a program with --program FILE"),
         (AdHocGuest(program="b", payload="x"), "iovirt run: --payload is for a machine, not for a program"),
         (AdHocGuest(program="b", image_format="elf"), "iovirt run: --format is for a machine, not for a program"),
@@ -148,6 +176,13 @@ def test_ended_reason_of_a_stopped_guest_is_its_own(run_dir: RunDir) -> None:
     """Power off, triple fault: the guest's process knows."""
     StatusWriter(run_dir, "guest", "guest", 1, 0).update(0, state="stopped", reason="triple fault")
     assert ended_reason(run_dir) == "the guest stopped: triple fault"
+
+
+def test_ended_reason_of_a_virtual_machine_is_its_vmms(run_dir: RunDir) -> None:
+    """Its gateway goes on, for who may start another one."""
+    StatusWriter(run_dir, "guest", "guest", 1, 0).update(0, state="running", reason="")
+    StatusWriter(run_dir, "guest.vmm", "vmm", 1, 0).update(0, state="stopped", reason="powered off")
+    assert ended_reason(run_dir) == "the guest stopped: powered off"
 
 
 def test_ended_reason_of_a_failed_process_names_it(run_dir: RunDir) -> None:

@@ -53,6 +53,13 @@ def said(guest: AdHocGuest, base: Path) -> str:
             "--level: the disk of machine 'virt' is virtio, without registers of its own to intercept; "
             "use --level driver or --machine pc, or remove --disk",
         ),
+        (
+            AdHocGuest(uml=True, rng=True),
+            "--rng: Debian's User-Mode Linux has no virtio-rng driver; remove --rng, or choose another VMM",
+        ),
+        (AdHocGuest(uml=True, cpus=2), "--cpus: User-Mode Linux has one CPU, got cpus = 2; remove it"),
+        (AdHocGuest(uml=True, append="\0"), "--append: a kernel's command line holds a NUL"),
+        (AdHocGuest(uml=True, initrd="/no"), "/no: no such image file; correct --initrd"),
         (AdHocGuest(program="p", abi="linux_mips"), "--abi: no ABI 'linux_mips'; did you mean "),
         (AdHocGuest(program=__file__, volumes=("d:e",)), "--volume: the program's path must start with '/'; such as"),
     ],

@@ -86,8 +86,8 @@ def test_vm_has_what_was_written() -> None:
             UML + 'devices.rng = "rng0"\n',
             "t.toml: guest.a.devices.rng: Debian's User-Mode Linux has no virtio-rng driver; remove devices.rng",
         ),
-        (UML + "cpus = 2\n", "t.toml: guest.a.cpus: User-Mode Linux has one CPU, got cpus = 2; remove cpus"),
-        (UML + "queues = 2\n", "t.toml: guest.a.queues: User-Mode Linux has one CPU, got queues = 2; remove queues"),
+        (UML + "cpus = 2\n", "t.toml: guest.a.cpus: User-Mode Linux has one CPU, got cpus = 2; remove it"),
+        (UML + "queues = 2\n", "t.toml: guest.a.queues: User-Mode Linux has one CPU, got queues = 2; remove it"),
         (EXTERNAL + 'kernel = "k"\n', "t.toml: guest.a.kernel: an external VMM is started by somebody else"),
         (EXTERNAL + 'arguments = ["-s"]\n', "t.toml: guest.a.arguments: an external VMM is started by somebody else"),
         (QEMU + 'arguments = ["\\u0000"]\n', "t.toml: guest.a.arguments: an argument holds a NUL"),
@@ -161,8 +161,8 @@ def test_missing_kernel_and_initrd_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (QEMU, "guest a: no qemu on this machine; install qemu-system-x86, or set another vmm"),
-        (UML, "guest a: no uml on this machine; install user-mode-linux, or set another vmm"),
+        (QEMU, "guest a: no qemu on this machine; install qemu-system-x86, or choose another VMM"),
+        (UML, "guest a: no uml on this machine; install user-mode-linux, or choose another VMM"),
     ],
 )
 def test_missing_vmm_is_named_with_its_package(text: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:

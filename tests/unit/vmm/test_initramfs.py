@@ -93,5 +93,10 @@ def test_missing_busybox_is_named_with_its_package(modules: Path, tmp_path: Path
 
 def test_missing_modules_are_named_with_their_package(tmp_path: Path) -> None:
     """A kernel that was built by its user has its own folder, or none."""
-    with pytest.raises(ImageError, match=r"/x/bzImage: no modules of this kernel are installed"):
-        kernel_modules("qemu", Path("/x/bzImage"))
+    kernel = tmp_path / "bzImage"
+    with pytest.raises(ImageError, match=f"{kernel}: no such kernel; correct its path"):
+        kernel_modules("qemu", kernel)
+    kernel.touch()
+
+    with pytest.raises(ImageError, match=f"{kernel}: no modules of this kernel are installed"):
+        kernel_modules("qemu", kernel)
