@@ -78,7 +78,7 @@ def _cells(row: DiskRow) -> tuple[str, ...]:
 def _rows_of(topology: Topology, spec: BlockSpec) -> Iterator[DiskRow]:
     allowed = topology.overlays_of(spec.name)
     units = sorted(allowed.union(OverlayFolder(spec.overlays).units()))
-    for extent in extents_of(topology, spec):
+    for extent in extents_of(spec):
         yield _extent_row(topology, Disk(spec, extent))
         for unit in units:
             base, _, guest = unit.partition("@")

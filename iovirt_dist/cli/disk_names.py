@@ -65,7 +65,7 @@ def find_disk(topology: Topology, name: str) -> Disk:
     if controller not in blocks:
         raise ConfigError(f"no block controller '{controller}'", where, suggestion(controller, blocks))
     spec = blocks[controller]
-    extents = {entry.name: entry for entry in extents_of(topology, spec)}
+    extents = {entry.name: entry for entry in extents_of(spec)}
     if not slash and len(extents) == 1:
         extent = next(iter(extents))
     if extent not in extents:
@@ -76,18 +76,14 @@ def find_disk(topology: Topology, name: str) -> Disk:
     return Disk(spec, extents[extent], guest)
 
 
-def extents_of(topology: Topology, spec: BlockSpec) -> tuple[ExtentSpec, ...]:
+def extents_of(spec: BlockSpec) -> tuple[ExtentSpec, ...]:
     """Return a controller's extents as they are with the image that is there, which may have been made larger."""
     try:
         image_bytes = spec.image.stat().st_size // BLOCK_BYTES * BLOCK_BYTES
     except OSError:
         image_bytes = 0
-    return follow_image(spec.extents, spec.size_bytes, image_bytes, overlaid(topology, spec))
-
-
-def overlaid(topology: Topology, spec: BlockSpec) -> frozenset[str]:
-    """Return the names of the extents below overlays that guests of the topology have."""
-    return frozenset(unit.partition("@")[0] for unit in topology.overlays_of(spec.name))
+    fixed = OverlayFolder(spec.overlays).fixed({extent.name: extent.size_bytes for extent in spec.extents})
+    return follow_image(spec.extents, spec.size_bytes, image_bytes, fixed)
 
 
 def check_guest(topology: Topology, disk: Disk) -> None:

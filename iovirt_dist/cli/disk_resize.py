@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 
-from iovirt_dist.cli.disk_names import Disk, find_disk, overlaid
+from iovirt_dist.cli.disk_names import Disk, find_disk
 from iovirt_dist.cli.disk_work import done
 from iovirt_dist.controllers.block.extents import BLOCK_BYTES, SLOT_BITS
 from iovirt_dist.errors import ConfigError, LocalError
@@ -60,7 +60,7 @@ def _require_growing(topology: Topology, disk: Disk) -> None:
         raise LocalError(f"overlays lie over it: {', '.join(overlays)}", disk.label, "they are as large as their base")
     if disk.extent.read_only or disk.spec.read_only:
         raise LocalError("is read-only", disk.label, "only a disk that can be written grows")
-    last = growing(disk.spec.extents, disk.spec.size_bytes, overlaid(topology, disk.spec))
+    last = growing(disk.spec.extents, disk.spec.size_bytes)
     if last is None or last.name != disk.extent.name:
         fix = f"of {disk.spec.name} extent '{last.name}' can grow" if last else "change the topology"
         raise LocalError("does not alone reach to the end of its image", disk.label, fix)

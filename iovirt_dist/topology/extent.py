@@ -66,7 +66,7 @@ def growing(extents: Sequence[R], configured_bytes: int | None, fixed: Collectio
     Args:
         extents: All of a controller.
         configured_bytes: Size of the image in the topology, None if none is told.
-        fixed: Names of extents with overlays.
+        fixed: Names of extents with overlays that were made for their configured size.
     """
     reaching = [e for e in extents if e.size_bytes is not None and e.offset_bytes + e.size_bytes == configured_bytes]
     follows = len(reaching) == 1 and not reaching[0].read_only and reaching[0].name not in fixed

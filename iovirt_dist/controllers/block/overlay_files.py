@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -150,6 +150,20 @@ class OverlayFolder:
         path = overlay_path(self.folder, unit)
         with _as_image_error(path), path.open("rb") as file:
             return OverlayHeader.unpack(file.read(HEADER_BYTES), str(path))
+
+    def fixed(self, sizes: Mapping[str, int | None]) -> frozenset[str]:
+        """Return the extents that overlays lie over which were made for a base of this size.
+
+        Args:
+            sizes: Bytes by name of the extent.
+        """
+        names: set[str] = set()
+        for unit in self.units():
+            name = unit.partition("@")[0]
+            with contextlib.suppress(ImageError):
+                if sizes.get(name) == self.header(unit).size_bytes:
+                    names.add(name)
+        return frozenset(names)
 
     def remove(self, unit: str) -> None:
         """Remove an overlay that nobody has open.

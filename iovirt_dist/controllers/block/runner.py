@@ -239,8 +239,9 @@ def open_block(config: BlockConfig) -> tuple[BlockController, UnitStorage]:
             extent if not config.read_only or extent.read_only else replace(extent, read_only=True)
             for extent in config.extents
         ]
-        overlaid = {name.partition("@")[0] for name in config.allowed_overlays}
-        extents = [*follow_image(extents, config.size_bytes, image.size_bytes, overlaid)]
+        if config.size_bytes is not None and image.size_bytes > config.size_bytes:
+            fixed = _overlay_folder(config).fixed({extent.name: extent.size_bytes for extent in extents})
+            extents = [*follow_image(extents, config.size_bytes, image.size_bytes, fixed)]
         table = ExtentTable(extents, image.size_bytes, str(config.image))
     except BaseException:
         image.close()
@@ -249,9 +250,13 @@ def open_block(config: BlockConfig) -> tuple[BlockController, UnitStorage]:
     return core, UnitStorage(image, _overlay_opener(config, image))
 
 
+def _overlay_folder(config: BlockConfig) -> OverlayFolder:
+    return OverlayFolder(config.overlays or Path(f"{config.image}.overlays"))
+
+
 def _overlay_opener(config: BlockConfig, image: FileStorage) -> Callable[[str, int, int], Overlay]:
     """Return what opens overlays; each base's fingerprint is taken once, as nobody changes it meanwhile."""
-    folder = OverlayFolder(config.overlays or Path(f"{config.image}.overlays"))
+    folder = _overlay_folder(config)
     marks: dict[tuple[int, int], bytes] = {}
 
     def open_overlay(unit: str, start: int, length: int) -> Overlay:

@@ -23,6 +23,7 @@ from iovirt_dist.controllers.block.core import (
 from iovirt_dist.controllers.block.extents import SLOT_BITS, BlockConfig, Extent
 from iovirt_dist.controllers.block.operation import Operation
 from iovirt_dist.controllers.block.overlay import Overlay
+from iovirt_dist.controllers.block.overlay_files import Base, OverlayFolder
 from iovirt_dist.controllers.block.overlay_format import Layout
 from iovirt_dist.controllers.block.overlay_units import OpenOverlay, OverlayOpened, OverlaysAllowed
 from iovirt_dist.controllers.block.runner import INLINE_BYTES, BlockRunner, open_block
@@ -31,7 +32,7 @@ from iovirt_dist.controllers.news import TellUnitsChanged
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.ids import RequestId
 from iovirt_dist.testing.storage import MemoryStorage
-from iovirt_dist.wire.commands import Command, Completion, Opcode, Status
+from iovirt_dist.wire.commands import Command, Completion, Opcode, Status, UnitIdentity
 
 
 class _Loop:
@@ -368,3 +369,25 @@ def test_write_that_has_to_wait_is_done_by_a_thread() -> None:
 
     assert (outcome, loop.events) == (None, [StorageDone([Outcome(1)])])
     assert content == b"b" * 512 + b"w" * 512 + b"b" * 512
+
+
+@pytest.mark.parametrize(("made_for", "opened"), [(None, 8192), (4096, 4096), (8192, 8192)])
+def test_opened_image_that_is_longer_than_configured_is_a_larger_disk(
+    tmp_path: Path, made_for: int | None, opened: int
+) -> None:
+    """Unless overlays lie over it that were made before it grew."""
+    (tmp_path / "d.img").write_bytes(bytes(8192))
+    if made_for is not None:
+        base = FileStorage(tmp_path / "d.img", read_only=True)
+        OverlayFolder(tmp_path / "d.img.overlays").open("all@g", Base(base, 0, made_for, "d.img")).close()
+        base.close()
+
+    core, storage = open_block(
+        BlockConfig(image=tmp_path / "d.img", size_bytes=4096, extents=(Extent("all", 0, 4096),))
+    )
+    core.handle(QueuePairOpened(1, "hv", resumed=False), 0)
+    (identified,) = core.handle(CommandsSubmitted(1, [Command(bytes(16), Opcode.IDENTIFY, 0, 0, 3)], [b"all"]), 0)
+    storage.close()
+
+    assert isinstance(identified, CompleteCommands)
+    assert UnitIdentity.unpack(bytes(identified.payload[0])).size_bytes == opened
