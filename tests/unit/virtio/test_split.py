@@ -324,6 +324,20 @@ def test_split_chain_that_changed_is_another_one() -> None:
     ]
 
 
+def test_split_chain_that_has_changed_for_good_is_known_again() -> None:
+    """Not at once: a driver may change its descriptors with every request."""
+    driver = _Driver()
+    _read_chain(driver)
+    _again(driver, 1)
+    _read_chain(driver, 256)
+
+    taken = [_again(driver, index)[0] for index in range(2, 20)]
+
+    assert taken[0] is not taken[1]
+    assert taken[-1] is taken[-2]
+    assert {chain.writable_bytes for chain in taken} == {257}
+
+
 def test_split_chain_that_is_known_still_needs_free_descriptors() -> None:
     """Another request has taken two of the four."""
     driver = _Driver()

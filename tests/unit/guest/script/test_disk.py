@@ -236,3 +236,18 @@ def test_device_that_needs_a_reset_ends_the_wait(interrupts: bool) -> None:
             await disk.completions()
 
     board.run(script)
+
+
+def test_requests_in_flight_are_known_with_the_data_of_writes() -> None:
+    """In the order of their numbers; what was taken back is not among them."""
+    board = Board(CONTENT)
+
+    async def script(guest: ScriptGuest) -> list[tuple[int, bytes]]:
+        disk = await open_disk(guest.virtio(VirtioSlot.DISK), depth=4)
+        await disk.write(0, b"a" * 512)
+        disk.submit_many([BlockIo(BlockRequest.OUT, 1, 0, b"b" * 512), BlockIo(BlockRequest.IN, 0, 1)])
+        found = [(number, bytes(data)) for number, data in disk.in_flight()]
+        await disk.completions()
+        return found
+
+    assert board.run(script) == [(1, b"b" * 512), (2, b"")]

@@ -1,0 +1,94 @@
+"""Where an NBD gateway listens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from iovirt_dist.errors import ConfigError, EndpointError
+from iovirt_dist.topology import NbdSpec, Origin, Topology, topology_from_text
+
+HEAD = """
+[hypervisor.hv0]
+[controller.disk0]
+kind = "block"
+image = "disk.img"
+size = "1MiB"
+read_only = true
+[guest.nbd]
+kind = "nbd"
+hypervisor = "hv0"
+devices.disk = "disk0"
+"""
+
+
+def topology(rest: str = "") -> Topology:
+    """A topology with a gateway."""
+    return topology_from_text(HEAD + rest, Origin("t.toml", None, Path("/srv")))
+
+
+def gateway(rest: str = "", name: str = "nbd") -> NbdSpec:
+    """The gateway of one."""
+    spec = topology(rest).guest(name)
+    assert isinstance(spec, NbdSpec)
+    return spec
+
+
+def test_gateway_listens_in_the_run_directory_under_its_name() -> None:
+    """The export has that name, too."""
+    spec = gateway()
+    assert (spec.socket, spec.port, spec.export) == (Path("/srv/.iovirt/nbd.nbd"), 0, "nbd")
+    assert spec.uri == "nbd+unix:///nbd?socket=/srv/.iovirt/nbd.nbd"
+
+
+def test_socket_and_export_may_be_chosen() -> None:
+    """What an address cannot hold as it is is escaped."""
+    spec = gateway('socket = "my disk.sock"\nexport = "a/b"')
+    assert spec.uri == "nbd+unix:///a%2Fb?socket=/srv/my%20disk.sock"
+
+
+def test_replicas_have_ports_that_follow() -> None:
+    """And names of their own."""
+    found = topology('port = 10809\ncount = 2\nexport = "{name}!"')
+    specs = [found.guest(name) for name in ("nbd-1", "nbd-2")]
+    assert [spec.uri for spec in specs if isinstance(spec, NbdSpec)] == [
+        "nbd://127.0.0.1:10809/nbd-1%21",
+        "nbd://127.0.0.1:10810/nbd-2%21",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rest", "message"),
+    [
+        ('port = 1\nsocket = "x"', "t.toml: guest.nbd.port: a gateway has a socket or a port; remove one of them"),
+        ("port = 65535\ncount = 2", "t.toml: guest.nbd.port: replica 2 would have port 65536"),
+        ("port = 65536", "t.toml: guest.nbd.port: expected a port from 1 to 65535, or 0 for none, got 65536"),
+        (
+            'socket = "x"\ncount = 2',
+            "t.toml: guest.nbd.socket: ipc:///srv/x is the endpoint of 'nbd-1' too; change one",
+        ),
+        ('export = "a\\n"', "t.toml: guest.nbd.export: an export's name is printable and has at most 256 bytes"),
+        (
+            "qos.rng.iops = 5",
+            "t.toml: guest.nbd.qos.rng: the guest has no device 'rng'; set devices.rng, or remove this",
+        ),
+    ],
+)
+def test_gateway_that_cannot_be_is_one_line(rest: str, message: str) -> None:
+    """With the key."""
+    with pytest.raises(ConfigError) as caught:
+        topology(rest)
+    assert str(caught.value) == message
+
+
+def test_gateway_without_a_disk_is_none() -> None:
+    """It is all that it serves."""
+    with pytest.raises(ConfigError, match="key 'devices' is missing"):
+        topology_from_text(HEAD.replace('devices.disk = "disk0"\n', ""), Origin("t.toml", None, Path("/srv")))
+
+
+def test_socket_with_too_long_a_path_is_refused() -> None:
+    """The operating system would not take it."""
+    with pytest.raises(EndpointError, match="107"):
+        topology(f'socket = "{"x" * 120}"')
