@@ -2,7 +2,8 @@
 
     RUN_DIR/            0700, locked by whoever supervises (flock on the folder itself: no lock file can be left behind)
       sock/NAME         sockets; NAME.lock while process NAME runs
-      vm/GUEST.DEVICE.vu  vhost-user sockets of a virtual machine; GUEST.serial its serial console
+      vm/GUEST.DEVICE.vu  vhost-user sockets of a virtual machine; GUEST.serial its serial console;
+                        GUEST.uml what User-Mode Linux keeps there
       log/NAME.log      what the process printed; stays
       console/GUEST.log what the guest's terminal showed; stays
       console/GUEST.tty link to the terminal's PTY
@@ -21,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,7 +181,10 @@ class RunDir:
         """
         leftovers = self.leftovers()
         for path in leftovers:
-            path.unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
         return leftovers
 
     def leftovers(self) -> list[Path]:

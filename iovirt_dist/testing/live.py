@@ -16,6 +16,7 @@ from iovirt_dist.testing.documents import Source, write_topology
 from iovirt_dist.testing.processes import ProcessHandle, eventually
 from iovirt_dist.topology import Topology
 from iovirt_dist.topology.specs import CONTROLLER_KINDS, KINDS
+from iovirt_dist.topology.vm_specs import VMM_SUFFIX
 
 GRACE_S = 20.0
 """Time that each process has for an orderly end: generous, because a test machine may be busy."""
@@ -132,7 +133,9 @@ class LiveTopology:
         left: list[str] = []
         for path in self.run_dir.leftovers():
             owner = path.name.removesuffix(".lock").removesuffix(".json").removesuffix(".tmp")
-            excused = owner.split(".")[0] in killed or (terminals and path.suffix == ".tty")
+            guest = owner.split(".")[0]
+            dead = not killed.isdisjoint((owner, guest, f"{guest}{VMM_SUFFIX}"))
+            excused = dead or (terminals and path.suffix == ".tty")
             if not excused:
                 left.append(f"{path.relative_to(self.run_dir.path)} was left behind")
         return left

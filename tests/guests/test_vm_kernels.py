@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import re
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +16,7 @@ import pytest
 
 from iovirt_dist.runtime.status import start_ticks
 from iovirt_dist.runtime.vmm_process import VmmProcess
-from iovirt_dist.topology import Origin, VmmSpec, topology_from_text
+from iovirt_dist.topology import ENVIRONMENT_KEY, Origin, VmmSpec, load_topology, topology_from_text
 from iovirt_dist.topology.vm_files import Vmm, newest_kernel, vmm_program
 from iovirt_dist.topology.vm_specs import serial_socket
 from iovirt_dist.vmm.initramfs import InitramfsPlan, kernel_modules, write_initramfs
@@ -171,6 +174,43 @@ async def test_script_runs_and_a_program_finds_its_libraries(booted: Booted) -> 
     await booted.console.expect(rb"script ended with status 0\r\n")
 
     assert await booted.stopped() == "powered off"
+
+
+def processes_about(path: Path) -> list[int]:
+    """Numbers of the processes that have a path on their command line."""
+    found: list[int] = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found += [int(entry.parent.name)] if os.fsencode(path) in entry.read_bytes() else []
+    return found
+
+
+@pytest.mark.firmware
+@needs_uml
+async def test_nothing_of_user_mode_linux_survives_a_kill_of_its_process(tmp_path: Path) -> None:
+    """Its helpers do not end with it, and one of them is in a session of its own."""
+    write_initrd(tmp_path / "initrd", "uml")
+    (tmp_path / "t.toml").write_text(TEXT.format(vmm="uml"))
+    path = serial_socket(load_topology(tmp_path / "t.toml").run_dir, "a")
+    path.parent.mkdir(parents=True)
+    console = Console()
+    async with await asyncio.start_unix_server(console.serve, path):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "services.vmm"),
+            env=os.environ | {ENVIRONMENT_KEY: str(tmp_path / "t.toml")},
+            start_new_session=True,
+        )
+        await console.expect(rb"# (\x1b\[6n)?$")
+        own = path.with_name("a.uml")
+        assert len(processes_about(own)) > 3
+
+        process.kill()
+        await process.wait()
+
+        deadline = time.monotonic() + BOOT_S
+        while left := processes_about(own):
+            assert time.monotonic() < deadline, f"{left} are left"
+            await asyncio.sleep(0.01)
 
 
 def test_installed_vmms_and_kernels_are_found() -> None:

@@ -42,6 +42,17 @@ def test_config_shows_each_process_in_a_line(tmp_path: Path, capsys: pytest.Capt
     assert printed.err == f"iovirt: error: guest alice: {tmp_path}/x.bin: no such image file; set image\n"
 
 
+def test_config_shows_a_virtual_machine_and_its_vmm(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two lines: who serves its devices, and what runs it."""
+    text = '[hypervisor.hv0]\n[guest.linux]\nkind = "vm"\nvmm = "external"\nhypervisor = "hv0"\n'
+    text += text[text.index("[guest") :].replace("linux", "other").replace("external", "uml")
+    show_config(topology_from_text(text, Origin("t.toml", None, Path("/base"))), as_json=False)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["linux", "guest", "vm", "256MiB", "external", "driver", "on", "hv0"] in lines
+    assert ["other", "guest", "vm", "256MiB", "uml", "driver", "on", "hv0"] in lines
+    assert ["other.vmm", "vmm", "uml", "of", "other"] in lines
+
+
 def test_config_json_is_the_whole_topology(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Everything that the processes read, in base units."""
     (tmp_path / "x.bin").touch()

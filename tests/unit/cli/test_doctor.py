@@ -32,6 +32,30 @@ def test_firmware_absent_names_the_package(tmp_path: Path) -> None:
     assert finding == ("firmware", "note", f"{tmp_path}/fw.bin is absent: no FW tests", "apt-get install fw-pkg")
 
 
+def test_vmms_that_are_absent_are_named_with_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each package once, though that of User-Mode Linux has VMM and kernel."""
+    for name in ("vmm_program", "modules_folder", "newest_kernel"):
+        monkeypatch.setattr(doctor, name, lambda *_: None)
+
+    qemu, uml = doctor.check_vmms()
+
+    assert (qemu.verdict, qemu.fix) == ("note", "apt-get install qemu-system-x86 linux-image-cloud-amd64")
+    assert (uml.detail, uml.fix) == (
+        "no guests on uml: user-mode-linux is not installed",
+        "apt-get install user-mode-linux",
+    )
+
+
+def test_vmms_that_are_there_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the folder of the drivers."""
+    for name in ("vmm_program", "modules_folder", "newest_kernel"):
+        monkeypatch.setattr(doctor, name, lambda *_, name=name: Path(f"/{name}"))
+
+    _, uml = doctor.check_vmms()
+
+    assert uml == ("vmm", "ok", "uml: /vmm_program, drivers in /modules_folder", "")
+
+
 def test_run_dir_with_leftovers_says_how_to_remove_them(topology: Topology) -> None:
     """After SIGKILL of everything."""
     run_dir = RunDir(topology.run_dir)

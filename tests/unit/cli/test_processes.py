@@ -30,6 +30,10 @@ image = "x"
 kind = "script"
 hypervisor = "hv0"
 script = "a:b"
+[guest.linux]
+kind = "vm"
+vmm = "uml"
+hypervisor = "hv0"
 """
 
 
@@ -48,6 +52,8 @@ def test_rows_name_kind_and_level_of_guests(topology: Topology) -> None:
         "pc": ("guest", "machine", "syscall", "on hv0"),
         "cat": ("guest", "program", "syscall", "on hv0"),
         "load": ("guest", "script", "driver", "on hv0"),
+        "linux": ("guest", "vm", "driver", "on hv0"),
+        "linux.vmm": ("vmm", None, None, "uml of linux"),
     }
 
 

@@ -104,6 +104,18 @@ def test_clean_removes_traces_and_keeps_logs(run_dir: RunDir) -> None:
     assert all(path.exists() for path in kept)
 
 
+def test_clean_removes_what_a_killed_vmm_has_left(run_dir: RunDir) -> None:
+    """Its sockets, and a folder that is its own."""
+    folder = run_dir.path / "vm" / "a.uml"
+    folder.mkdir()
+    (folder / "pid").touch()
+    (run_dir.path / "vm" / "a.disk.vu").touch()
+
+    run_dir.clean()
+
+    assert list((run_dir.path / "vm").iterdir()) == []
+
+
 def test_clean_removes_a_dangling_link(run_dir: RunDir) -> None:
     """The PTY behind a terminal link dies with its controller."""
     run_dir.console_tty("alice").symlink_to("/dev/pts/absent")

@@ -35,3 +35,15 @@ async def test_live_part_of_a_host_starts_its_processes_where_they_belong(tmp_pa
     assert process.name == "tty1"
     assert {b"PLACE=here", b"IOVIRT_HOST=b"} <= set(environ)
     assert problems == []
+
+
+async def test_live_excuses_what_a_killed_vmm_has_left_and_nobody_else(tmp_path: Path) -> None:
+    """Its lock and status, and the folder that its guest's name is on."""
+    text = '[hypervisor.hv0]\n[guest.a]\nkind = "vm"\nvmm = "uml"\nhypervisor = "hv0"\n'
+    live = LiveTopology(write_topology(text, tmp_path, {}))
+    live.run_dir.create()
+    for left in ("sock/a.vmm.lock", "status/a.vmm.json", "vm/a.uml", "sock/hv0.lock"):
+        (live.run_dir.path / left).touch()
+    live.vmm().killed = True
+
+    assert await live.stop() == ["sock/hv0.lock was left behind"]

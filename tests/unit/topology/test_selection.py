@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from iovirt_dist.errors import ConfigError
-from iovirt_dist.topology import select
+from iovirt_dist.topology import ENVIRONMENT_KEY, select
 from iovirt_dist.topology.selection import UnusedServiceError
 
 TWO = """
@@ -81,6 +81,16 @@ def test_select_none_of_the_kind_raises(environ: dict[str, str]) -> None:
     """A service that the topology does not use says so."""
     with pytest.raises(ConfigError, match=r"which block\?; there is none"):
         select("block", [], environ)
+
+
+def test_select_finds_a_vmm_by_its_own_name(tmp_path: Path) -> None:
+    """Its guest's process has the guest's name."""
+    path = tmp_path / "t.toml"
+    path.write_text('[hypervisor.hv0]\n[guest.a]\nkind = "vm"\nvmm = "uml"\nhypervisor = "hv0"\n')
+    environ = {ENVIRONMENT_KEY: str(path)}
+    assert select("vmm", ["a.vmm"], environ).spec.guest is not None
+    assert select("vmm", [], environ).spec.name == "a.vmm"
+    assert select("guest", [], environ).spec.name == "a"
 
 
 def test_select_finds_a_driver_domain_and_not_the_controllers_that_it_serves(tmp_path: Path) -> None:
