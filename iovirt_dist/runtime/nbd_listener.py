@@ -37,9 +37,11 @@ class NbdProtocol(asyncio.BufferedProtocol):
     Args:
         server: Whom it talks to.
         wake: Asks for a turn of the server, soon.
+        living: Where it is while its socket is open.
     """
 
-    def __init__(self, server: Server, wake: Wake) -> None:
+    def __init__(self, server: Server, wake: Wake, living: set[NbdProtocol]) -> None:
+        self._living = living
         self._server = server
         self._wake = wake
         self._connection: Connection | None = None
@@ -54,6 +56,7 @@ class NbdProtocol(asyncio.BufferedProtocol):
             self._server.closed["busy"] += 1
             transport.abort()
             return
+        self._living.add(self)
         transport.set_write_buffer_limits(high=_BACKLOG_BYTES)
         client: socket.socket = transport.get_extra_info("socket")
         with contextlib.suppress(OSError):
@@ -100,6 +103,7 @@ class NbdProtocol(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol fixes the signature
         """The client is gone."""
+        self._living.discard(self)
         if self._deadline is not None:
             self._deadline.cancel()
         if self._connection is not None:
@@ -107,6 +111,8 @@ class NbdProtocol(asyncio.BufferedProtocol):
 
     def shut(self) -> None:
         """The gateway ends."""
+        if self._connection is not None:
+            self._connection.close("shutdown")
         if self._transport is not None:
             self._transport.abort()
 

@@ -9,9 +9,11 @@ import socket
 import time
 from typing import Any, Final
 
+from iovirt_dist.errors import LocalError
 from iovirt_dist.gateway.nbd.server import FEATURES, Server
 from iovirt_dist.guest.script.core import ScriptCore, ScriptPlan
 from iovirt_dist.guest.script.disk import open_disk
+from iovirt_dist.guest.script.failure import failure_line
 from iovirt_dist.guest.script.guest import ScriptGuest
 from iovirt_dist.platform.slots import VirtioSlot
 from iovirt_dist.runtime.epoch import next_epoch
@@ -57,7 +59,9 @@ class NbdProcess:
         self.core = ScriptCore(config, spec.hypervisor, plan)
         self.server = Server(spec.export, f"disk of {spec.name}")
         self._ready = asyncio.Event()
-        self._protocols: list[NbdProtocol] = []
+        self._protocols: set[NbdProtocol] = set()
+        self._stop = asyncio.Event()
+        self._failure = ""
         self._script: ScriptLoop | None = None
         self._waking = False
 
@@ -66,6 +70,7 @@ class NbdProcess:
 
         Raises:
             EndpointError: The socket or port is in use, or another process of this name runs.
+            LocalError: The disk's driver fails; a new process may do better.
         """
         run_dir = RunDir(self._topology.run_dir)
         run_dir.create()
@@ -73,12 +78,15 @@ class NbdProcess:
             listener = listening_socket(self._spec.socket, self._spec.port)
             try:
                 await self._run(stop, listener)
+                if self._failure:
+                    raise LocalError(f"the disk cannot be used: {self._failure}", self._spec.name)
             finally:
                 listener.close()
                 if self._spec.socket is not None:
                     self._spec.socket.unlink(missing_ok=True)
 
     async def _run(self, stop: asyncio.Event, listener: socket.socket) -> None:
+        self._stop = stop
         self._script = ScriptLoop(self._topology, self._spec, self.core, log)
         accepting = asyncio.create_task(self._accept(listener))
         async with Telemetry(self._topology, self._spec, self._epoch, self.status, self._script.trace):
@@ -104,12 +112,18 @@ class NbdProcess:
                 await loop.connect_accepted_socket(self._protocol, client)
 
     def _protocol(self) -> NbdProtocol:
-        protocol = NbdProtocol(self.server, self._wake)
-        self._protocols.append(protocol)
-        return protocol
+        return NbdProtocol(self.server, self._wake, self._protocols)
 
     async def _serve(self, guest: ScriptGuest) -> None:
-        """The script: one life of the guest."""
+        """The script: one life of the guest. It fails with the process, as clients could only wait."""
+        try:
+            await self._serve_disk(guest)
+        except Exception as error:
+            self._failure = failure_line(error)
+            self._stop.set()
+            raise
+
+    async def _serve_disk(self, guest: ScriptGuest) -> None:
         disk = await open_disk(
             guest.virtio(VirtioSlot.DISK),
             depth=DEPTH,
@@ -121,7 +135,7 @@ class NbdProcess:
         try:
             while True:
                 self.server.turn()
-                for protocol in self._protocols:
+                for protocol in tuple(self._protocols):
                     protocol.look()
                 await disk.queue.wait()
         finally:

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from iovirt_dist.gateway.nbd import protocol as nbd
+from iovirt_dist.gateway.nbd.server import MAX_CONNECTIONS
 from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.testing.live import LiveTopology, TopologyFactory
 from tests.processes.nbd_client import NbdClient
@@ -282,6 +283,22 @@ async def test_hostile_client_is_closed_with_a_reason_and_others_go_on(
         "lost": 1,
     }
     assert await honest.read(0, 512) == bytes(512)
+
+
+async def test_client_too_many_is_closed_and_the_others_stay(iovirt: TopologyFactory, connect: Connect) -> None:
+    """There is room again when one has left."""
+    topology = await up(iovirt)
+    clients = [await connect(socket_of(topology)) for _ in range(MAX_CONNECTIONS)]
+
+    reader, writer = await asyncio.open_unix_connection(socket_of(topology))
+    told = await reader.read()
+    await closed(writer)
+    await clients[0].leave()
+    again = await connect(socket_of(topology))
+
+    assert told == b""
+    assert await again.read(0, 512) == bytes(512)
+    assert await clients[-1].read(0, 512) == bytes(512)
 
 
 async def test_client_that_reads_no_answers_holds_up_nobody(iovirt: TopologyFactory, connect: Connect) -> None:

@@ -112,6 +112,7 @@ class Server:
         """Serve a disk; if it is another than before, no client can go on."""
         export = Export(self._name, disk.capacity * SECTOR_BYTES, _flags(disk), self._description)
         if self.export not in (None, export):
+            self._again.clear()
             for connection in tuple(self.connections):
                 connection.close("disk-changed")
         self.export = export
@@ -126,7 +127,7 @@ class Server:
         again = []
         for number, data in disk.in_flight():
             request, at, length, _ = self._pieces[number]
-            if not request.owner.gone:
+            if not request.owner.gone:  # the data is copied: a power-on clears the memory that it lies in
                 again.append((request, at, length, bytes(data) if request.command == _WRITE else b""))
         self.resubmitted += len(again)
         self._again.extendleft(reversed(again))
@@ -145,7 +146,9 @@ class Server:
         if free and len(self._ends) < MAX_BATCHES:
             pieces: list[Piece] = []
             while self._again and len(pieces) < free:
-                pieces.append(self._again.popleft())
+                piece = self._again.popleft()
+                if not piece[0].owner.gone:
+                    pieces.append(piece)
             self._gather(pieces, free)
             if pieces:
                 first = disk.submit_many([_block_io(piece) for piece in pieces])

@@ -197,12 +197,16 @@ def test_client_that_goes_with_requests_in_flight_disturbs_nobody() -> None:
 
 
 def test_other_disk_in_the_next_life_closes_all_clients() -> None:
-    """They know another size."""
+    """They know another size, and what they have written is not for it."""
     gateway = Gateway()
     client = Client(gateway.server)
+    client.say(request(Command.WRITE, 0, data=b"x" * 512))
+    gateway.server.turn()
     gateway.server.detach()
     gateway.boot(bytes(2 * MIB))
+    gateway.serve()
     assert (client.reason, gateway.server.connections) == ("disk-changed", [])
+    assert gateway.disk == bytes(2 * MIB)
 
 
 def test_clients_have_a_bound() -> None:
