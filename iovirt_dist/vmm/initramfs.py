@@ -43,6 +43,8 @@ mkdir -p /dev/pts && mount -t devpts devpts /dev/pts
 ip link set lo up
 """
 
+_NETWORK: Final = "[ -e /sys/class/net/eth0 ] && ip link set eth0 up\n"
+
 _SCRIPT_TAIL: Final = f"""\
 sh {SCRIPT}
 echo "script ended with status $?"
@@ -132,7 +134,7 @@ def init_text(modules: list[str], *, script: bool) -> str:
         script: Whether there is a script to run.
     """
     loads = "".join(f"insmod {_MODULES_FOLDER}/{plain_name(path)}\n" for path in modules)
-    return _HEAD + loads + (_SCRIPT_TAIL if script else _SHELL_TAIL)
+    return _HEAD + loads + _NETWORK + (_SCRIPT_TAIL if script else _SHELL_TAIL)
 
 
 def _files(plan: InitramfsPlan) -> dict[str, Path]:
