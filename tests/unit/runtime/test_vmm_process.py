@@ -356,6 +356,8 @@ async def test_service_says_in_its_log_what_the_vmm_says_there(tmp_path: Path) -
     """And how it was started; it ends with status 0 when it is asked to."""
     service = Service(tmp_path)
     process = await service.start()
+    await service.gateway.type(b"behind that\n")
+    await service.gateway.expect(b"BEHIND THAT\n")
 
     process.terminate()
     _, log = await process.communicate()
