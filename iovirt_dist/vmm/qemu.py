@@ -20,6 +20,10 @@ CONSOLE: Final = "console=ttyS0"
 RECONNECT_S: Final = 1
 """Seconds between attempts to reach a gateway that is gone."""
 
+VECTORS: Final = 0
+"""MSI-X vectors of the network card. With vhost-user QEMU unmasks them by KVM alone (hw/virtio/virtio-pci.c,
+`virtio_pci_one_vector_unmask`), and crashes where there is none."""
+
 
 def qemu_command(spec: VmSpec, run_dir: Path, files: VmmFiles) -> VmmCommand:
     """Return how to start QEMU for a guest.
@@ -54,7 +58,7 @@ def _devices(spec: VmSpec, run_dir: Path) -> Iterator[str]:
         elif device == "net":
             assert spec.net is not None, "it is among the devices"
             yield from ("-netdev", "vhost-user,id=nic,chardev=net,queues=1")
-            yield from ("-device", f"virtio-net-pci,netdev=nic,mac={spec.net.mac.hex(':')}")
+            yield from ("-device", f"virtio-net-pci,netdev=nic,mac={spec.net.mac.hex(':')},vectors={VECTORS}")
         else:
             assert device == "rng", "QEMU has no other, and the topology is checked"
             yield from ("-device", "vhost-user-rng-pci,chardev=rng")
