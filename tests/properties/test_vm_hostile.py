@@ -24,6 +24,7 @@ EXAMPLES = max(examples(2000) // 10, 20)
 
 CONTENT = bytes(range(256)) * 128
 MS = 1_000_000
+NO_STATUS = 255
 EDGES = (0, 1, SIZE - 1, SIZE, 0x7FFF, 0x8000, 0xFFFF)
 LONG_EDGES = (0, 1, 0x8000_0000, 0x8000_1000, 0x803F_FFFF, 0x8040_0000, (1 << 63), (1 << 64) - 1)
 
@@ -69,9 +70,9 @@ class Attacker:
         self.rig.connect()
         head = self.vmm.offer(0, BlockRequest.IN, 7, SECTOR_BYTES)
         self.vmm.kick()
-        used: list[tuple[int, int]] = []
-        self.rig.run_until(lambda: bool(used.extend(self.vmm.driver.take_used()) or used), what="answer")
-        assert used[0][0] == head
+        self.rig.run_until(lambda: self.vmm.status(0) != NO_STATUS, what="answer")
+        self.rig.settle()
+        assert [used for used, _ in self.vmm.driver.take_used()] == [head]
         assert self.vmm.status(0) == 0
         assert self.vmm.data(0, SECTOR_BYTES) == CONTENT[7 * SECTOR_BYTES : 8 * SECTOR_BYTES]
 
