@@ -76,6 +76,17 @@ def ack(request: int, value: int = 0) -> Send:
     return Send(reply_of(request, struct.pack("=Q", value)))
 
 
+def u64(value: int) -> bytes:
+    """A payload."""
+    return struct.pack("=Q", value)
+
+
+def the(fd: int | None) -> int:
+    """Return a descriptor that is there."""
+    assert fd is not None
+    return fd
+
+
 class FakeMapper:
     """Memory is bytes; descriptors from 100 up are real to it.
 
