@@ -245,6 +245,13 @@ class _Link:
         self._fds = ()
         self._unsent.clear()
 
+    def _writable(self) -> None:
+        """Go on sending. If that fails, end the connection in both directions: its end is found where it is read."""
+        if not self._send_more():
+            asyncio.get_running_loop().remove_writer(self._socket)
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
     def _send_more(self) -> bool:
         while self._unsent:
             data, fds = self._unsent[0]
@@ -252,7 +259,7 @@ class _Link:
             try:
                 sent = self._socket.sendmsg([data], ancillary, socket.MSG_DONTWAIT)
             except BlockingIOError:
-                asyncio.get_running_loop().add_writer(self._socket, self._send_more)
+                asyncio.get_running_loop().add_writer(self._socket, self._writable)
                 return True
             except OSError:
                 return False

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.unit.gateway.vhost_user.front_end import (
-    FrontEnd,
-)
+from tests.unit.gateway.vhost_user.front_end import FrontEnd
 from tests.unit.gateway.vhost_user.socket_client import Device, open_descriptors
 
 

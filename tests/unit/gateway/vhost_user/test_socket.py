@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -244,6 +245,21 @@ async def test_reply_that_does_not_fit_is_sent_later(device: Device, path: Path)
     assert (first[0], len(first[1]), first[2]) == (99, 1 << 20, [])
     assert (second[0], len(second[2])) == (98, 1)
     os.close(second[2][0])
+    client.socket.close()
+
+
+async def test_front_end_that_gives_up_reading_is_cut_off(device: Device, path: Path) -> None:
+    """It still holds its end, and there is room; what waits for it cannot be sent any more."""
+    client = Client(path)
+    await until(lambda: device.backend.connected)
+    device.listener.perform([Send(bytes(1 << 20))])
+
+    with contextlib.suppress(BlockingIOError):
+        while client.socket.recv(1 << 16):
+            pass
+    client.socket.shutdown(socket.SHUT_RD)
+
+    await until(lambda: not device.backend.connected)
     client.socket.close()
 
 
