@@ -22,6 +22,7 @@ from tests.unit.gateway.vhost_user.front_end import (
     FrontEnd,
     ack,
     inflight,
+    message,
     reply_of,
     single,
     table,
@@ -137,6 +138,22 @@ def test_inflight_of_a_back_end_that_died_is_found(front_end: FrontEnd) -> None:
     second.start()
 
     assert second.backend.queues[0].log.resume(0, 8) == [3, 1]
+
+
+def test_inflight_memory_is_given_up_with_a_reset(front_end: FrontEnd) -> None:
+    """What was in flight is no more; a queue that starts then has a list of its own."""
+    front_end.send(inflight(Request.SET_INFLIGHT_FD, 2 * queue_bytes(64), 2, 64), 500)
+    front_end.start()
+    front_end.send(message(Request.RESET_DEVICE))
+    front_end.did(front_end.backend.queue_stopped(0, 0))
+    front_end.did(front_end.backend.device_reset())
+    front_end.start()
+
+    log = front_end.backend.queues[0].log
+    log.resume(0, 8)
+    log.taken([3])
+
+    assert not any(front_end.mapper.files[500])
 
 
 @pytest.mark.parametrize(("queues", "size"), [(3, 8), (0, 8), (2, 0), (2, 0xFFFF)])
