@@ -24,6 +24,10 @@ _LASTING: Final = ("disk", "net")
 """Devices that find a gateway that comes back. QEMU connects in the background to what it is to connect to again, and
 ``vhost-user-rng`` does not wait for that (hw/virtio/vhost-user-rng.c): QEMU would abort."""
 
+VECTORS: Final = 0
+"""MSI-X vectors of the network card. With vhost-user QEMU unmasks them by KVM alone (hw/virtio/virtio-pci.c,
+`virtio_pci_one_vector_unmask`), and crashes where there is none."""
+
 
 def qemu_command(spec: VmSpec, run_dir: Path, files: VmmFiles) -> VmmCommand:
     """Return how to start QEMU for a guest.
@@ -59,7 +63,7 @@ def _devices(spec: VmSpec, run_dir: Path) -> Iterator[str]:
         elif device == "net":
             assert spec.net is not None, "it is among the devices"
             yield from ("-netdev", "vhost-user,id=nic,chardev=net,queues=1")
-            yield from ("-device", f"virtio-net-pci,netdev=nic,mac={spec.net.mac.hex(':')}")
+            yield from ("-device", f"virtio-net-pci,netdev=nic,mac={spec.net.mac.hex(':')},vectors={VECTORS}")
         else:
             assert device == "rng", "QEMU has no other, and the topology is checked"
             yield from ("-device", "vhost-user-rng-pci,chardev=rng")

@@ -44,7 +44,7 @@ async def test_ext4_written_by_a_guest_is_whole_inside_and_on_the_host(
     exported = main(["disk", "export", "disk0/all", str(tmp_path / "a.img"), "--file", str(topology.topology.source)])
     fsck = subprocess.run([E2FSCK, "-fn", tmp_path / "a.img"], capture_output=True, text=True, check=False)
     (tmp_path / "out").mkdir()
-    dump = [DEBUGFS, "-R", f"rdump /tree {tmp_path / 'out'}", str(tmp_path / "a.img")]
+    dump = [str(DEBUGFS), "-R", f"rdump /tree {tmp_path / 'out'}", str(tmp_path / "a.img")]
     subprocess.run(dump, check=True, capture_output=True)
 
     inside = {name.removeprefix("./"): digest for digest, name in map(str.split, listed.splitlines())}

@@ -308,9 +308,11 @@ class Connection:
         assert isinstance(message.body, VringState)
         queue, enable = message.body
         vring = self._queue(queue)
-        if enable > 1 or not self.enables:
+        if enable > 1:
             raise RequestError("queue-enable", str(enable))
         vring.enabled = bool(enable)
+        if not self.enables:  # QEMU's network front end says so before it has negotiated
+            return []
         return self.start(queue) if enable else self._stop(queue)
 
     def _reset_owner(self, message: Message) -> list[Action]:

@@ -752,3 +752,13 @@ def test_second_front_end_is_an_error_of_ours(front_end: FrontEnd) -> None:
     """Who listens has to know."""
     with pytest.raises(LocalError):
         front_end.backend.connect()
+
+
+def test_queue_may_be_enabled_before_features_are_negotiated() -> None:
+    """As QEMU's network front end does (hw/net/vhost_net.c, QEMU 7.2)."""
+    front_end = FrontEnd()
+    front_end.send(state(Request.SET_VRING_ENABLE, 0, 1))
+    front_end.negotiate()
+    front_end.set_up()
+
+    assert front_end.send(number(Request.SET_VRING_KICK, 0), front_end.fd()) == [QueueStarted(0)]
