@@ -86,12 +86,13 @@ class Linux:
 
 @fixture(scope="module", loop_scope="module")
 async def linux(request: pytest.FixtureRequest) -> AsyncIterator[Linux]:
-    """A guest with two processors, a disk of two queues, a source of entropy and a console."""
+    """A guest with two processors, a disk of two queues, a source of entropy, a network card and a console."""
     initrd = request.getfixturevalue("fio_initrd")
-    guest = vm("qemu", initrd, {"disk": "disk0", "rng": "rng0"}, memory="512MiB", cpus=2, queues=2)
+    guest = vm("qemu", initrd, {"disk": "disk0", "rng": "rng0", "net": "net0"}, memory="512MiB", cpus=2, queues=2)
     block = {"kind": "block", "image": "disk0.img", "size": f"{DISK_MIB}MiB"}
+    net = {"kind": "net", "responder": {"address": "10.0.0.254/24"}}
     factory = TopologyFactory()
-    booted = Linux(await factory.up(tables({"q": guest}, disk0=block, rng0={"kind": "rng"})))
+    booted = Linux(await factory.up(tables({"q": guest}, disk0=block, rng0={"kind": "rng"}, net0=net)))
     try:
         await booted.shell.ready()
         yield booted
@@ -145,6 +146,16 @@ async def test_entropy_device_feeds_the_kernels_generator(linux: Linux) -> None:
     assert len(set(data)) > 100
 
 
+async def test_network_card_reaches_the_host_in_the_switch(linux: Linux) -> None:
+    """Echo requests of two sizes, each answered."""
+    await linux.shell.run("ip addr add 10.0.0.1/24 dev eth0 && ip link set eth0 up")
+    small = await linux.shell.run("ping -c 3 10.0.0.254")
+    large = await linux.shell.run("ping -c 3 -s 1400 10.0.0.254")
+
+    assert "3 packets transmitted, 3 packets received" in small
+    assert "3 packets transmitted, 3 packets received" in large
+
+
 async def test_console_takes_a_login(linux: Linux) -> None:
     """A getty on the serial line, name and password typed at ``iovirt console``; the session ends with its shell."""
     await linux.shell.run("mkdir -p /etc && echo root:$(mkpasswd -m sha512 sesame):0:0:root:/:/bin/sh > /etc/passwd")
@@ -153,7 +164,7 @@ async def test_console_takes_a_login(linux: Linux) -> None:
     await linux.topology.console("q").expect(r"login: $", LOGIN_S)
     await typed(linux.topology, "q", "root\r", r"Password: $", LOGIN_S)
     await typed(linux.topology, "q", "sesame\r", r"# (\x1b\[6n)?$", LOGIN_S)
-    answer = await typed(linux.topology, "q", "echo user=$(id -un) on=$(tty)\r", r"^user=\w+ on=\S+$", LOGIN_S)
+    answer = await typed(linux.topology, "q", "echo user=$(id -un) on=$(tty)\r", r"^user=.* on=.*\n", LOGIN_S)
     await typed(linux.topology, "q", "exit\r", rf"^\[{number}=0\]$", LOGIN_S)
 
     assert "\nuser=root on=/dev/ttyS0\n" in answer
