@@ -122,6 +122,16 @@ async def test_fio_finds_what_it_wrote_at_depth_32(linux: Linux) -> None:
     assert min(interrupts) > 0
 
 
+async def test_requests_of_as_many_segments_as_there_may_be_are_taken(linux: Linux) -> None:
+    """Pages written one by one lie anywhere: the kernel makes chains as long as its ring takes."""
+    await linux.shell.run("yes scattered | dd of=/dev/vda bs=1M count=4 iflag=fullblock conv=fsync")
+
+    written = await linux.shell.run("yes scattered | head -c 4194304 | md5sum")
+    read = await linux.shell.run("echo 3 > /proc/sys/vm/drop_caches; head -c 4194304 /dev/vda | md5sum")
+
+    assert read == written
+
+
 async def test_discard_and_write_zeroes_empty_the_disk_and_its_image(linux: Linux) -> None:
     """What is discarded takes no place on the host any more; both read as zeroes, and what is behind them stays."""
     image = disk(linux.topology)
