@@ -10,6 +10,9 @@ that the front end shares, when the front end kicks. Used buffers are told to th
 descriptor. A vring goes on where its log of requests in flight says, whoever had served it before, and its driver is
 interrupted once when it does, for what the one before may have used and not told.
 
+A device that wants to be reset, because of what one of its rings holds, serves none of them any more. All of them count
+as broken then, and the virtual device is reset before the next one starts.
+
 A stopped queue is drained: its front end hears that it has stopped when no request that somebody waits for is in
 flight. Buffers to receive in are handed back with the index.
 """
@@ -29,7 +32,7 @@ from iovirt_dist.guest.script.transport import DeviceError, VirtioDevice
 from iovirt_dist.platform import vm
 from iovirt_dist.platform.slots import VirtioSlot
 from iovirt_dist.virtio.features import DeviceId, Feature, has
-from iovirt_dist.virtio.mmio import Register
+from iovirt_dist.virtio.mmio import Register, Status
 from iovirt_dist.virtio.resumed import ResumedSplitDevice
 from iovirt_dist.virtio.ring import DeviceRing, RingError, RingSetup
 
@@ -78,6 +81,7 @@ class ServedDevice:
         self._armed: set[int] = set()
         self._live_features = 0
         self._reset = False
+        self._changed = False
         self._connecting = False
         self._held: deque[tuple[bytes, Sequence[int]]] = deque()
         self._wake: Callable[[], None] = lambda: None
@@ -203,11 +207,11 @@ class ServedDevice:
         self._wake = changed.set
         self._armed.clear()
         self._rings.clear()
-        self._reset, self._live_features = False, 0
+        self._reset, self._changed, self._live_features = False, False, 0
         device = VirtioDevice(guest, vm.window(self.slot), self.slot)
         sizes = await _queue_sizes(device)
         await self._describe(device, sizes)
-        guest.spawn(self._follow_configuration(device, sizes))
+        guest.spawn(self._follow(device))
         while True:
             while await self._step(device, sizes):
                 pass
@@ -219,9 +223,15 @@ class ServedDevice:
             self._reset, self._live_features = False, 0
             await device.reset()
             return True
-        if self._connecting:
+        if device.needs_reset:
+            device.needs_reset = False
+            self._fail()
+            return True
+        if self._changed or self._connecting:
+            self._changed = False
             await self._describe(device, sizes)
-            self._connect()
+            if self._connecting:
+                self._connect()
             return True
         if wanted := self._wanted() - self._armed - self._broken:
             await self._start(device, wanted)
@@ -235,11 +245,20 @@ class ServedDevice:
         """Queues that run; one that is to stop may have to end what an earlier life of the hypervisor had begun."""
         return {at for at, vring in enumerate(self.backend.queues) if vring.started} | set(self._stopping)
 
+    def _fail(self) -> None:
+        """The device has stopped all queues."""
+        self._live_features = 0
+        for queue in sorted(self._armed):
+            self._queues.drop(self.slot, queue)
+            self.broke(queue, "the device needs a reset")
+
     async def _start(self, device: VirtioDevice, queues: set[int]) -> None:
         if not has(self.backend.features, Feature.VERSION_1):
             for queue in sorted(queues):
                 self.broke(queue, "the driver does not know VERSION_1")
             return
+        if not self._armed and await device.read(Register.STATUS) & Status.DEVICE_NEEDS_RESET:
+            self._live_features = 0
         if self._live_features != self.backend.features and not self._armed:
             await self._negotiate(device)
         for queue in sorted(queues & self._wanted()):
@@ -260,10 +279,12 @@ class ServedDevice:
         config = await device.config(_CONFIG_BYTES[DEVICE_IDS[self.slot]])
         self._take(self.backend.describe(DeviceFacts(offered, sizes, config)))
 
-    async def _follow_configuration(self, device: VirtioDevice, sizes: tuple[int, ...]) -> None:
+    async def _follow(self, device: VirtioDevice) -> None:
+        """Have the device looked at when it says that it is another, or wants to be reset."""
         while True:
             await device.configured
-            await self._describe(device, sizes)
+            self._changed = True
+            self._wake()
 
     async def _negotiate(self, device: VirtioDevice) -> None:
         features = self.backend.features

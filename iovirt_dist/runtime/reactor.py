@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -37,9 +38,26 @@ class Reactor(Generic[E, A]):
         self._loop = asyncio.get_running_loop()
         self._handle_: asyncio.TimerHandle | None = None
         self._armed_ns = 0
+        self._later: deque[E] = deque()
+        self._performing = False
 
     def handle(self, event: E) -> None:
-        """Let the core take an event and do what it says; `settle` must follow, once for a batch of events."""
+        """Let the core take an event and do what it says; `settle` must follow, once for a batch of events.
+
+        An event that an action brings about is taken when all actions before it are performed.
+        """
+        if self._performing:
+            self._later.append(event)
+            return
+        self._performing = True
+        try:
+            self._take(event)
+            while self._later:
+                self._take(self._later.popleft())
+        finally:
+            self._performing = False
+
+    def _take(self, event: E) -> None:
         perform = self._perform
         for action in self._step(event, time.monotonic_ns()):
             perform(action)

@@ -1,4 +1,7 @@
-"""The UNIX socket of a VMM's serial line: raw bytes both ways, one peer at a time."""
+"""The UNIX socket of a VMM's serial line: raw bytes both ways, one peer at a time.
+
+It is the latest that has connected. The one before is gone then, though that cannot be seen while nothing is read.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import cast
 from iovirt_dist.errors import EndpointError
 
 TYPED_BYTES = 4096
-"""What was typed and waits for a VMM; what is typed beyond it is lost, as on a serial line."""
+"""What was typed and waits for a VMM to come, or to read; what is typed beyond it is lost, as on a serial line."""
 
 
 class SerialSocket:
@@ -19,11 +22,15 @@ class SerialSocket:
     Args:
         path: Of the socket; nobody else uses it, as the process's name is claimed.
         printed: Takes what the VMM prints.
+
+    Attributes:
+        connections: Peers so far.
     """
 
     def __init__(self, path: Path, printed: Callable[[bytes], None]) -> None:
         self._path = path
         self._printed = printed
+        self.connections = 0
         self._peer: _Peer | None = None
         self._typed = bytearray()
         self._server: asyncio.Server | None = None
@@ -43,10 +50,10 @@ class SerialSocket:
             raise EndpointError(f"cannot listen: {error.strerror}", str(self._path), "set topology.run_dir") from None
 
     def type(self, data: bytes) -> None:
-        """Send bytes to the VMM, at once or when it comes."""
+        """Send bytes to the VMM, at once or when it takes them."""
         self._typed += data
+        self.flush()
         del self._typed[TYPED_BYTES:]
-        self._flush()
 
     def pause(self, full: bool) -> None:
         """Read no more of what is printed, or again."""
@@ -63,43 +70,58 @@ class SerialSocket:
             self._server.close()
         self._path.unlink(missing_ok=True)
 
-    def came(self, peer: _Peer) -> bool:
-        """A VMM's process connected; False if there is one already."""
-        if self._peer is not None:
-            return False
-        self._peer = peer
+    def came(self, peer: _Peer) -> None:
+        """A VMM's process connected."""
+        self.connections += 1
+        before, self._peer = self._peer, peer
+        if before is not None:
+            before.close()
         peer.pause(self._paused)
-        self._flush()
-        return True
+        self.flush()
 
     def went(self, peer: _Peer) -> None:
         """It is gone."""
         if self._peer is peer:
             self._peer = None
 
-    def _flush(self) -> None:
-        if self._peer is not None and self._typed:
+    def flush(self) -> None:
+        """Send what was typed, if somebody takes it."""
+        if self._peer is not None and not self._peer.full and self._typed:
             self._peer.write(bytes(self._typed))
             self._typed.clear()
 
 
 class _Peer(asyncio.Protocol):
-    """A connection."""
+    """A connection.
+
+    Attributes:
+        full: Whether its other end does not read.
+    """
 
     def __init__(self, line: SerialSocket, printed: Callable[[bytes], None]) -> None:
+        self.full = False
         self._line = line
         self._printed = printed
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the line if it is free."""
+        """Take the line."""
         self._transport = cast("asyncio.Transport", transport)
-        if not self._line.came(self):
-            self._transport.abort()
+        self._transport.set_write_buffer_limits(high=TYPED_BYTES)
+        self._line.came(self)
 
     def data_received(self, data: bytes) -> None:
         """The VMM printed."""
         self._printed(data)
+
+    def pause_writing(self) -> None:
+        """It does not read."""
+        self.full = True
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self.full = False
+        self._line.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Give the line back."""

@@ -13,6 +13,7 @@ from iovirt_dist.gateway.vm_core import (
     Action,
     Event,
     ForFrontEnd,
+    Kicked,
     SerialPrinted,
     SerialTyped,
     VmCore,
@@ -149,6 +150,9 @@ class _Sockets:
             log.info("%s", action.text)
 
     def _happen(self, event: Event) -> None:
+        if self._trace.on and isinstance(event, Kicked):  # before the work, as no action of it can be
+            fields: dict[str, int | str] = {"device": event.slot.name.lower(), "queue": event.queue}
+            self._trace.add(TracePoint(self._spec.name, self._core.script.core.number + 1, "kick", fields))
         self._reactor.handle(event)
         self._settle()
 

@@ -7,10 +7,10 @@ import struct
 import pytest
 
 from iovirt_dist.gateway.vhost_user.messages import Request
-from iovirt_dist.virtio.block import BlockRequest
+from iovirt_dist.virtio.block import HEADER_BYTES, BlockRequest
 from iovirt_dist.virtio.features import Feature, mask
 from iovirt_dist.virtio.split import AVAIL_RING_OFFSET
-from tests.unit.gateway.vm_rig import BLOCK, DISK, GATEWAY, HYPERVISOR, SECTOR_BYTES, VmRig
+from tests.unit.gateway.vm_rig import BLOCK, DISK, GATEWAY, HEADERS, HYPERVISOR, SECTOR_BYTES, VmRig
 
 CONTENT = bytes(at % 251 for at in range(256 * SECTOR_BYTES))
 WRITTEN = bytes(range(256)) * 2
@@ -183,6 +183,52 @@ def test_ring_that_cannot_be_walked_is_told_and_runs_again_once_it_is_started_an
     vmm.disconnect()
     vmm.power_on()
     rig.connect()
+
+    finish(rig, offer_writes(rig, 2))
+
+
+def offer_nonsense(rig: VmRig) -> None:
+    """Offer a request without room for its status: the hypervisor's device wants to be reset."""
+    rig.vmm.driver.add([(HEADERS, HEADER_BYTES)], [])
+    rig.vmm.kick()
+
+
+def test_device_that_wants_a_reset_is_told_as_a_broken_ring() -> None:
+    """What the hypervisor does not take, no ring of this device gets over; its front end hears of it."""
+    rig = connected()
+    offer_nonsense(rig)
+    rig.run_until(lambda: rig.vmm.errors == 1, what="report")
+
+    assert list(rig.gateway.core.devices[DISK].faults) == ["queue 0: the device needs a reset"]
+
+
+def test_device_that_wants_a_reset_serves_the_next_driver() -> None:
+    """The guest's driver resets its device, with which QEMU stops the queue, and begins anew."""
+    rig = connected()
+    vmm = rig.vmm
+    offer_nonsense(rig)
+    rig.run_for(5 * MS)
+    vmm.stop_queue()
+    rig.run_until(lambda: Request.GET_VRING_BASE in vmm.replies, what="stop")
+    vmm.power_on()
+    vmm.share_memory()
+    vmm.start_queue()
+    rig.run_until(lambda: vmm.started, what="start")
+
+    finish(rig, offer_writes(rig, 2))
+
+
+def test_device_that_wants_a_reset_is_reset_even_if_its_queue_stops_at_once() -> None:
+    """Nobody has looked at the device's status by then."""
+    rig = connected()
+    vmm = rig.vmm
+    offer_nonsense(rig)
+    vmm.stop_queue()
+    rig.run_until(lambda: Request.GET_VRING_BASE in vmm.replies, what="stop")
+    vmm.power_on()
+    vmm.share_memory()
+    vmm.start_queue()
+    rig.run_until(lambda: vmm.started, what="start")
 
     finish(rig, offer_writes(rig, 2))
 

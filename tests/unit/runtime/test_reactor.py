@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
+
 from iovirt_dist.runtime.reactor import Reactor
 
 MS = 1_000_000
@@ -59,6 +61,40 @@ async def test_reactor_performs_actions_in_order() -> None:
     bench.reactor.handle("b")
 
     assert bench.done == ["a", "A", "b", "B"]
+
+
+async def test_reactor_handles_an_event_of_an_action_behind_the_others() -> None:
+    """What the core wanted before it comes first: else a descriptor is closed that is used behind."""
+    core, done = Core(), list[str]()
+
+    def perform(action: str) -> None:
+        done.append(action)
+        if action == "a":
+            reactor.handle("b")
+
+    reactor: Reactor[str, str] = Reactor(core, perform, "timer", lambda: None)
+
+    reactor.handle("a")
+
+    assert done == ["a", "A", "b", "B"]
+
+
+async def test_reactor_goes_on_after_an_action_that_failed() -> None:
+    """The loop reports it."""
+    core, done = Core(), list[str]()
+
+    def perform(action: str) -> None:
+        if action == "a":
+            raise ZeroDivisionError
+        done.append(action)
+
+    reactor: Reactor[str, str] = Reactor(core, perform, "timer", lambda: None)
+    with pytest.raises(ZeroDivisionError):
+        reactor.handle("a")
+
+    reactor.handle("b")
+
+    assert done == ["b", "B"]
 
 
 async def test_reactor_fires_at_the_deadline_and_not_before() -> None:
