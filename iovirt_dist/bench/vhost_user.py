@@ -29,7 +29,7 @@ BLOCKS: Final = {4096: "4 KiB", 65536: "64 KiB", 1 << 20: "1 MiB"}
 
 _TRACE_SECONDS: Final = 3.0
 _PROCESSES: Final = ("vm", "hv0", "disk0")
-_PATH_KEY, _PATH_TITLE = "path_read_1", "read at depth 1 : guest's part"
+_PATH_KEY, _PATH_TITLE = "path_read_1", "read, depth 1 : guest"
 
 
 class Span(NamedTuple):

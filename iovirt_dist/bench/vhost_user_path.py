@@ -11,19 +11,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final, NamedTuple
 
-STOPS: Final = ("kick", "raise", "doorbell", "submit", "command", "completion", "completions", "call")
-"""Events in the order of a request: gateway twice, hypervisor twice, controller twice, hypervisor, gateway."""
+STOPS: Final = ("kick", "raise", "submit", "command", "completion", "completions", "call")
+"""Events in the order of a request: gateway twice, hypervisor, controller twice, hypervisor, gateway."""
 
 SEGMENTS: Final = (
     "gateway",
     "to_hypervisor",
-    "hypervisor",
     "to_controller",
     "controller",
-    "back_through_hypervisor",
-    "back_to_guest",
+    "back_to_hypervisor",
+    "back_to_gateway",
 )
-"""What lies between two stops. A way to another process has its sending, waking and decoding in it."""
+"""What lies between two stops. A way to another process ends when that has done its work: points are what it does last."""
 
 
 class Division(NamedTuple):

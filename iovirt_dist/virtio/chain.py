@@ -120,7 +120,7 @@ class DeviceRing(Protocol):
     completed: int
     """Completions published since the ring was made."""
 
-    def take(self, most: int) -> list[Chain]:
+    def take(self, most: int, *, ask: bool = True) -> list[Chain]:
         """Return what is newly available, in order.
 
         If fewer than `most` come back, the driver notifies for whatever it makes available from now on; otherwise
@@ -128,6 +128,8 @@ class DeviceRing(Protocol):
 
         Args:
             most: Most requests to take, at least 1.
+            ask: False if you will look again by yourself: with RING_EVENT_IDX the driver need not notify then. A later
+                call with True asks for it.
 
         Raises:
             RingError: The driver broke the format. Nothing of this call is taken.

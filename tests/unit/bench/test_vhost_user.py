@@ -87,10 +87,10 @@ def test_requests_seen_whole_are_divided_and_others_left_out() -> None:
     again = [(30_000 + 2000 * at, event) for at, event in enumerate(STOPS)]
     last = [(60_000 + 1000 * at, event) for at, event in enumerate(STOPS)]
 
-    found = divide([(0, "call"), *whole, (7_500, "lines"), *partial, *again, *last])
+    found = divide([(0, "call"), *whole, (6_500, "lines"), *partial, *again, *last])
 
-    assert found.ours == [7.0, 14.0, 7.0]
-    assert found.guest == [16.0]
+    assert found.ours == [6.0, 12.0, 6.0]
+    assert found.guest == [18.0]
     assert found.segments == dict.fromkeys(SEGMENTS, 1.0)
 
 
