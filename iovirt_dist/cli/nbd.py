@@ -16,6 +16,7 @@ from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED, fail
 from iovirt_dist.cli.tail import last_words
 from iovirt_dist.cli.terminal import exit_on_signals
 from iovirt_dist.errors import ConfigError, ImageError, LocalError
+from iovirt_dist.runtime.nbd_listener import check_address
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
 from iovirt_dist.runtime.status import read_status, read_status_file
 from iovirt_dist.runtime.takedown import take_down
@@ -103,6 +104,8 @@ def serve_image(gateway: AdHocGateway) -> int:
     try:
         text = topology_text(gateway, base / "run")
         topology_from_text(text, Origin(WHERE, None, base))  # first, so that errors do not name our file
+        if gateway.socket or gateway.port:  # before an image is made
+            check_address(Path(_absolute(gateway.socket)) if gateway.socket else None, gateway.port)
         file = base / "topology.toml"
         file.write_text(text, "utf-8")
         with exit_on_signals():

@@ -161,6 +161,17 @@ def listening_socket(path: Path | None, port: int) -> socket.socket:
     return listener
 
 
+def check_address(path: Path | None, port: int) -> None:
+    """Check that `listening_socket` would find an address free now; nothing of that stays.
+
+    Raises:
+        EndpointError: As `listening_socket`.
+    """
+    listening_socket(path, port).close()
+    if path is not None:
+        path.unlink(missing_ok=True)
+
+
 def _make_way(path: Path) -> None:
     """Remove a socket that nobody listens at any more.
 

@@ -43,7 +43,6 @@ from iovirt_dist.topology.specs import (
     RngAttachment,
     RngSpec,
     ScriptSpec,
-    host_folder,
 )
 
 PAGE_BYTES: Final = 4096
@@ -163,12 +162,11 @@ class GuestResolver:
             return self._machine(replica.group, table, common)
         if isinstance(table, schema.ProgramTable):
             return self._program(replica.group, table, common)
+        host = self._hypervisors[common["hypervisor"]].host
         if isinstance(table, schema.VmTable):
-            host = self._hypervisors[common["hypervisor"]].host
             return resolve_vm(self._scope, replica.group, table, host, common)
         if isinstance(table, schema.NbdTable):
-            run_dir = host_folder(self._scope.run_dir, self._hypervisors[common["hypervisor"]].host)
-            return NbdSpec(**common, **resolve_listening(self._scope, replica, table, run_dir))
+            return NbdSpec(**common, **resolve_listening(self._scope, replica, table, host))
         return self._script(replica.group, table, common)
 
     def _common(self, replica: Replica, table: schema.AnyGuestTable) -> GuestAttributes:

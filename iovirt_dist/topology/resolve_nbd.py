@@ -9,6 +9,7 @@ from iovirt_dist.errors import ConfigError
 from iovirt_dist.topology import schema
 from iovirt_dist.topology.replicas import Replica
 from iovirt_dist.topology.scope import Scope
+from iovirt_dist.topology.specs import host_folder
 
 MAX_EXPORT_BYTES: Final = 256
 """Longest export name that every client takes (NetworkBlockDevice/nbd, doc/proto.md, "Conventions")."""
@@ -24,14 +25,14 @@ class Listening(TypedDict):
     export: str
 
 
-def resolve_listening(scope: Scope, replica: Replica, table: schema.NbdTable, run_dir: Path) -> Listening:
+def resolve_listening(scope: Scope, replica: Replica, table: schema.NbdTable, host: str) -> Listening:
     """Check where a gateway listens, and take that address.
 
     Args:
         scope: The topology.
         replica: Which guest.
         table: As written.
-        run_dir: The run directory of its host.
+        host: Where its hypervisor is; empty if the topology names no hosts.
 
     Raises:
         ConfigError: Socket and port are both given, or taken, or the export's name is too long or unprintable.
@@ -45,11 +46,12 @@ def resolve_listening(scope: Scope, replica: Replica, table: schema.NbdTable, ru
     if table.port and table.socket:
         raise ConfigError("a gateway has a socket or a port", scope.where("guest", group, "port"), "remove one of them")
     if table.port:
-        port = table.port + replica.number - 1 if table.count > 1 else table.port
+        port = table.port + replica.number - 1
         if port > _MAX_PORT:
             raise ConfigError(f"replica {replica.number} would have port {port}", scope.where("guest", group, "port"))
-        scope.address(f"tcp://127.0.0.1:{port}", name, "guest", group, "port")
+        scope.address(f"tcp://127.0.0.1:{port}", name, "guest", group, "port", host=host)
         return Listening(socket=None, port=port, export=export)
-    socket = scope.path(replica.fill(table.socket)) if table.socket else run_dir / f"{name}.nbd"
-    scope.address(f"ipc://{socket}", name, "guest", group, "socket")
+    own = host_folder(scope.run_dir, host) / f"{name}.nbd"
+    socket = scope.path(replica.fill(table.socket)) if table.socket else own
+    scope.address(f"ipc://{socket}", name, "guest", group, "socket", host=host)
     return Listening(socket=socket, port=0, export=export)

@@ -56,7 +56,7 @@ class Scope:
         self.origin = origin
         self.run_dir = self.path(run_dir)
         self._names: dict[str, str] = {}
-        self._endpoints: dict[str, str] = {}
+        self._endpoints: dict[tuple[str, str], str] = {}
 
     def where(self, *keys: str) -> str:
         """Return file and dotted key for a message."""
@@ -106,15 +106,22 @@ class Scope:
         socket = host_folder(self.run_dir, host) / "sock" / name
         return self.address(resolve_endpoint(written, socket, self.origin.base, where), name, table, name, "endpoint")
 
-    def address(self, endpoint: str, name: str, *keys: str) -> str:
+    def address(self, endpoint: str, name: str, *keys: str, host: str = "") -> str:
         """Take an address, for which `name` is said to whoever wants it, too; returns it.
+
+        Args:
+            endpoint: The address.
+            name: Whose it is.
+            keys: Where it is written.
+            host: The host that alone knows the address, so that others may have the same; empty for all of them.
 
         Raises:
             ConfigError: It is taken, or no address of a socket.
         """
         where = self.where(*keys)
         resolve_endpoint(endpoint, self.run_dir, self.origin.base, where)
-        if endpoint in self._endpoints:
-            raise ConfigError(f"{endpoint} is the endpoint of '{self._endpoints[endpoint]}' too", where, "change one")
-        self._endpoints[endpoint] = name
+        owner = self._endpoints.get(("", endpoint)) or self._endpoints.get((host, endpoint))
+        if owner is not None:
+            raise ConfigError(f"{endpoint} is the endpoint of '{owner}' too", where, "change one")
+        self._endpoints[host, endpoint] = name
         return endpoint

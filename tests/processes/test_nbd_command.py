@@ -110,7 +110,7 @@ async def test_port_is_served_on_loopback(start: Start) -> None:
 
 
 async def test_socket_in_use_is_one_line(start: Start, tmp_path: Path) -> None:
-    """And everything is taken down again."""
+    """It is found before the image is made."""
     path = tmp_path / "busy"
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path))
@@ -118,4 +118,4 @@ async def test_socket_in_use_is_one_line(start: Start, tmp_path: Path) -> None:
         code, errors = await ended(await start("new.img", "--disk-size", "1MiB", "--socket", "busy"))
 
     assert (code, errors) == (1, f"iovirt: error: {path}: the address is in use; choose another\n")
-    assert sorted(found.name for found in tmp_path.iterdir()) == ["busy", "new.img"]
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["busy"]

@@ -10,6 +10,7 @@ from iovirt_dist.gateway.vhost_user.messages import Request
 from iovirt_dist.virtio.block import HEADER_BYTES, BlockRequest
 from iovirt_dist.virtio.features import Feature, mask
 from iovirt_dist.virtio.split import AVAIL_RING_OFFSET
+from tests.unit.gateway.vhost_user.front_end import message
 from tests.unit.gateway.vm_rig import BLOCK, DISK, GATEWAY, HEADERS, HYPERVISOR, SECTOR_BYTES, VmRig
 
 CONTENT = bytes(at % 251 for at in range(256 * SECTOR_BYTES))
@@ -145,6 +146,23 @@ def test_queue_that_starts_again_goes_on_where_it_stopped() -> None:
     rig.run_until(lambda: rig.vmm.started, what="start of the queue")
 
     finish(rig, offer_writes(rig, 5))
+
+
+def test_device_that_is_reset_has_finished_and_serves_the_next_driver() -> None:
+    """RESET_DEVICE stops the queue first, as drained as GET_VRING_BASE would."""
+    rig = connected(storage_ns=20 * MS)
+    vmm = rig.vmm
+    offer_writes(rig, 3)
+    vmm.send(message(Request.RESET_DEVICE))
+    rig.run_until(lambda: rig.gateway.core.devices[DISK].backend.queues[0].kick is None, what="reset")
+    assert [vmm.status(slot) for slot in range(3)] == [0, 0, 0]
+
+    vmm.power_on()
+    vmm.share_memory()
+    vmm.start_queue()
+    rig.run_until(lambda: vmm.started, what="start")
+
+    finish(rig, offer_writes(rig, 2))
 
 
 def test_front_end_that_goes_leaves_room_for_the_next() -> None:

@@ -65,14 +65,17 @@ DISK = VirtioSlot.DISK
 
 
 class Vmm:
-    """A VMM with one disk, whose driver runs in it; it outlives its gateway.
+    """A VMM with one device, a disk, whose driver runs in it; it outlives its gateway.
 
     Args:
         mapper: Has what the VMM shares.
+        slot: The device.
+        features: What the driver accepts.
 
     Attributes:
         node: Its gateway.
         connected: Whether it is connected to that.
+        slot: The device.
         features: What the driver accepts.
         calls: How often the driver was interrupted.
         errors: How often it was told that the ring is broken.
@@ -81,15 +84,16 @@ class Vmm:
         cut_off: Reasons for which the gateway has sent it away.
     """
 
-    def __init__(self, mapper: FakeMapper) -> None:
+    def __init__(self, mapper: FakeMapper, slot: VirtioSlot = DISK, features: int = FEATURES) -> None:
         self.mapper = mapper
+        self.slot = slot
         self.node: GatewayNode | None = None
         self.connected = self.started = False
         self.calls = self.errors = 0
         self.replies: dict[int, bytes] = {}
         self.typed = b""
         self.cut_off: list[str] = []
-        self.features = FEATURES
+        self.features = features
         self._in_flight: bytes | None = None
         self.power_on()
 
@@ -97,7 +101,7 @@ class Vmm:
         """Begin with memory that is new."""
         self.memory = ByteMemory(MEMORY_BYTES, GUEST_BASE)
         self.mapper.files[MEMORY_FILE] = self.memory.data  # type: ignore[assignment]  # any buffer will do
-        self.setup = ring_setup(RING, SIZE, FEATURES)
+        self.setup = ring_setup(RING, SIZE, self.features)
         self.driver = driver_ring(self.memory, self.setup)
         self._in_flight = None
 
@@ -107,7 +111,7 @@ class Vmm:
         """Connect, and start the queue."""
         assert self.node is not None
         self.connected = True
-        self.node.happen(FrontEndCame(DISK))
+        self.node.happen(FrontEndCame(self.slot))
         self.send(message(Request.GET_FEATURES))
         self.send(number(Request.SET_PROTOCOL_FEATURES, ALL_PROTOCOL))
         self.send(number(Request.SET_FEATURES, self.features | PROTOCOL))
@@ -148,13 +152,13 @@ class Vmm:
     def send(self, data: bytes, *fds: int) -> None:
         """Send a message, while there is a gateway."""
         if self.connected and self.node is not None:
-            self.node.happen(FrontEndSaid(DISK, data, fds))
+            self.node.happen(FrontEndSaid(self.slot, data, fds))
 
     def disconnect(self) -> None:
         """Close the connection."""
         self.connected = self.started = False
         if self.node is not None and self.node.running:
-            self.node.happen(FrontEndWent(DISK))
+            self.node.happen(FrontEndWent(self.slot))
 
     def gateway_died(self) -> None:
         """The connection breaks."""
@@ -199,7 +203,7 @@ class Vmm:
     def kick(self) -> None:
         """Notify, if the device wants it and the queue runs."""
         if self.driver.notify_needed() and self.started and self.node is not None and self.node.running:
-            self.node.happen(Kicked(DISK, 0))
+            self.node.happen(Kicked(self.slot, 0))
 
     def status(self, slot: int) -> int:
         """A request's status; 255 before it has one."""
@@ -265,7 +269,7 @@ class GatewayNode(Node):
 
     def _begin(self) -> None:
         config = SessionConfig(Role.GUEST, self.name, self.lives, lease_ms=self.world.lease_ms)
-        self.core = VmCore(config, HYPERVISOR, {DISK: Backend(self.vmm.mapper)}, serial=False)
+        self.core = VmCore(config, HYPERVISOR, {self.vmm.slot: Backend(self.vmm.mapper)}, serial=False)
         self._port = self.world.network.dial(HYPERVISOR, self.name)
         self.happen(gc.Started())
 

@@ -8,6 +8,7 @@ import pytest
 
 from iovirt_dist.errors import ConfigError, EndpointError
 from iovirt_dist.topology import NbdSpec, Origin, Topology, topology_from_text
+from iovirt_dist.topology.scaling import Scaling
 
 HEAD = """
 [hypervisor.hv0]
@@ -80,6 +81,51 @@ def test_gateway_that_cannot_be_is_one_line(rest: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         topology(rest)
     assert str(caught.value) == message
+
+
+TWO_HOSTS = """
+[topology]
+keys = "keys"
+[host.east]
+address = "127.0.0.1"
+[host.west]
+address = "127.0.0.2"
+"""
+
+
+def gateway_on(host: str, address: str) -> str:
+    """A gateway with all that it needs, on a host."""
+    placed = HEAD.replace("hv0", f"hv-{host}").replace("disk0", f"disk-{host}").replace("guest.nbd", f"guest.{host}")
+    placed = placed.replace(f"[hypervisor.hv-{host}]", f'[hypervisor.hv-{host}]\nhost = "{host}"')
+    return placed.replace('kind = "block"', f'kind = "block"\nhost = "{host}"') + address
+
+
+@pytest.mark.parametrize("address", ["port = 10809\n", 'socket = "nbd.sock"\n'])
+def test_gateways_of_two_hosts_may_have_the_same_address(address: str) -> None:
+    """Both mean the host itself."""
+    text = TWO_HOSTS + gateway_on("east", address) + gateway_on("west", address)
+
+    found = topology_from_text(text, Origin("t.toml", Path("/srv/t.toml"), Path("/srv")))
+
+    assert [found.at(host).names("guest") for host in ("east", "west")] == [["east"], ["west"]]
+
+
+def test_gateway_does_not_take_the_endpoint_of_another_process() -> None:
+    """Whatever host it is on."""
+    text = TWO_HOSTS + gateway_on("west", "port = 10809\n")
+    text = text.replace('host = "west"', 'host = "west"\nendpoint = "tcp://127.0.0.1:10809"', 1)
+
+    with pytest.raises(ConfigError, match=r"guest\.west\.port: tcp://127.0.0.1:10809 is the endpoint of 'hv-west' too"):
+        topology_from_text(text, Origin("t.toml", Path("/srv/t.toml"), Path("/srv")))
+
+
+def test_gateway_that_is_scaled_has_ports_that_follow() -> None:
+    """As many as were written would have."""
+    origin = Origin("t.toml", None, Path("/srv"))
+
+    found = topology_from_text(HEAD + "port = 10809", origin, Scaling(1, "", {"nbd": 2}))
+
+    assert [spec.port for spec in found.guests.values() if isinstance(spec, NbdSpec)] == [10809, 10810]
 
 
 def test_gateway_without_a_disk_is_none() -> None:
