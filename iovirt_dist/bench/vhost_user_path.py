@@ -22,7 +22,7 @@ SEGMENTS: Final = (
     "back_to_hypervisor",
     "back_to_gateway",
 )
-"""What lies between two stops. A way to another process ends when that has done its work: points are what it does last."""
+"""What lies between two stops. A way to another process ends when that has done its work, as its points come last."""
 
 
 class Division(NamedTuple):
