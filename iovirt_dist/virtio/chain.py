@@ -6,6 +6,7 @@ Everything here is re-exported by `virtio.ring`, which is where users import it 
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -32,7 +33,9 @@ WRITE = 2
 INDIRECT = 4
 """VIRTQ_DESC_F_INDIRECT: the buffer is a table of descriptors."""
 
-U16 = struct.Struct("<H")
+U16 = struct.Struct("@H" if sys.byteorder == "little" else "<H")
+"""An index of a ring, little-endian. In the machine's own order CPython moves it as a whole; in a named order it moves
+byte by byte, and who shares the memory may see, or show, half of an index."""
 
 Segment = tuple[int, int]
 """Guest physical address and length, bytes."""
