@@ -69,6 +69,10 @@ class Processes:
         """Start `iovirt_dist.bench.bare` with these arguments."""
         self._spawn(name, (sys.executable, "-P", "-m", "iovirt_dist.bench.bare", *arguments))
 
+    def start_other(self, name: str, *command: str) -> None:
+        """Start somebody else's program; what it prints is its log. It has nothing to read."""
+        self._spawn(name, command)
+
     def endpoint(self, name: str) -> str:
         """An ipc address in the folder."""
         return f"ipc://{self.folder / name}"

@@ -50,7 +50,7 @@ class Result:
         ours: What our side cost or reached; None if skipped.
         base: The same of the bare side; None where the target is for the value itself.
         base_name: What the bare side is.
-        target: What must be reached.
+        target: What must be reached; None for figures that are told and not judged.
         skipped: Why nothing was measured, empty if something was.
         details: What the figures were made of, as JSON values.
     """
@@ -58,7 +58,7 @@ class Result:
     key: str
     title: str
     unit: str
-    target: Target
+    target: Target | None
     ours: Figures | None = None
     base: Figures | None = None
     base_name: str = ""
@@ -72,8 +72,8 @@ class Result:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is reached; None if skipped."""
-        if self.ours is None:
+        """Whether the target is reached; None if skipped, or if there is none."""
+        if self.ours is None or self.target is None:
             return None
         ratio = self.ratio
         return self.target.met(self.ours.p50 if ratio is None or self.target.of_value else ratio)
@@ -81,7 +81,8 @@ class Result:
     def as_object(self) -> dict[str, Any]:
         """Everything, as JSON values."""
         ratio = self.ratio
-        return {**asdict(self), "target": self.target._asdict(), "ratio": ratio, "met": self.met}
+        target = self.target._asdict() if self.target is not None else None
+        return {**asdict(self), "target": target, "ratio": ratio, "met": self.met}
 
 
 def machine() -> dict[str, Any]:
@@ -139,21 +140,23 @@ def print_report(report: Mapping[str, Sequence[Result]]) -> None:
 
 def _cells(result: Result) -> tuple[str, str, str, str, str]:
     """The columns behind the title."""
-    sign = "<=" if result.target.at_most else ">="
     if result.ours is None:
-        return "-", "-", "-", _target(result, sign), "skipped"
+        return "-", "-", "-", _target(result), "skipped"
     ratio = result.ratio
     return (
         _quantity(result.ours.p50, result.unit),
         _quantity(result.base.p50, result.unit) if result.base else "-",
         "-" if ratio is None else f"{ratio:.2f}",
-        _target(result, sign),
-        "met" if result.met else "missed",
+        _target(result),
+        {True: "met", False: "missed", None: "-"}[result.met],
     )
 
 
-def _target(result: Result, sign: str) -> str:
+def _target(result: Result) -> str:
     target = result.target
+    if target is None:
+        return "-"
+    sign = "<=" if target.at_most else ">="
     if result.base_name and not target.of_value:
         return f"{sign} {target.limit:.2f}"
     return f"{sign} {_quantity(target.limit, result.unit)}"

@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from iovirt_dist.bench import fairness, nbd, rates
+from iovirt_dist.bench import fairness, nbd, rates, vhost_user
 from iovirt_dist.bench.doorbells import measure_doorbells
 from iovirt_dist.bench.guest_code import measure_guest_code
 from iovirt_dist.bench.report import Result, as_object, print_report
@@ -24,7 +24,9 @@ from iovirt_dist.bench.sharing import (
 from iovirt_dist.bench.traps import measure_traps
 from iovirt_dist.bench.uboot import measure_uboot
 
-Part: TypeAlias = Literal["traps", "doorbells", "guest_code", "uboot", "scale", "fairness", "rates", "memory", "nbd"]
+Part: TypeAlias = Literal[
+    "traps", "doorbells", "guest_code", "uboot", "scale", "fairness", "rates", "memory", "nbd", "vhost_user"
+]
 
 Tell: TypeAlias = Callable[[str], None]
 """Gets a line of progress."""
@@ -41,6 +43,7 @@ class Plan(NamedTuple):
     fairness: fairness.Span = fairness.Span()
     rates: rates.Span = rates.Span()
     nbd: nbd.Span = nbd.Span()
+    vhost_user: vhost_user.Span = vhost_user.Span()
 
 
 FULL: Final = Plan(Effort(20, 200, 400), Effort(3, 1), Effort(10, 1, 1), Effort(3, 1))
@@ -53,6 +56,7 @@ QUICK: Final = Plan(
     fairness.Span(windows=3, seconds=2.0, rounds=1),
     rates.Span(windows=3),
     nbd.Span(rounds=1, seconds=1.0),
+    vhost_user.Span(rounds=1, seconds=1.5),
 )
 
 
@@ -73,6 +77,7 @@ def measures(plan: Plan, tell: Tell) -> Mapping[Part, Callable[[], list[Result]]
         "rates": partial(rates.measure_rates, plan.rates, tell),
         "memory": lambda: memory_results(growth()),
         "nbd": partial(nbd.measure_nbd, plan.nbd, tell),
+        "vhost_user": partial(vhost_user.measure_vhost_user, plan.vhost_user, tell),
     }
 
 

@@ -127,8 +127,8 @@ def trace(  # noqa: PLR0913 - a command's options are its parameters
     """Show the path of I/Os through the processes: time, process, guest, number, event, fields.
 
     Tracing costs time, so it is off until '--on'. The events: a guest's 'raise', 'complete' and 'lines' (interrupt
-    inputs), its hypervisor's 'trap', 'doorbell', 'block', 'system_call', 'submit' and 'completions', a controller's
-    'command' and 'completion'.
+    inputs), a virtual machine's 'kick' and 'call' besides, its hypervisor's 'trap', 'doorbell', 'block', 'system_call',
+    'submit' and 'completions', a controller's 'command' and 'completion'.
 
     Parameters
     ----------
@@ -148,7 +148,9 @@ def trace(  # noqa: PLR0913 - a command's options are its parameters
 @app.command(help_epilogue="Example: iovirt bench fairness rates --json")
 def bench(
     *parts: Annotated[
-        Literal["traps", "doorbells", "guest_code", "uboot", "scale", "fairness", "rates", "memory", "nbd"],
+        Literal[
+            "traps", "doorbells", "guest_code", "uboot", "scale", "fairness", "rates", "memory", "nbd", "vhost_user"
+        ],
         Parameter(help="What to measure; everything if nothing is named."),
     ],
     quick: Annotated[bool, Parameter(negative=(), show_default=False, help="Fewer rounds.")] = False,

@@ -317,6 +317,7 @@ class ServedDevice:
     async def _stop(self, device: VirtioDevice, queue: int) -> None:
         """Drain a queue and take it from the device; its front end waits for that."""
         while (armed := self._queues.find(self.slot, queue)) is not None and armed.awaited:
+            armed.rest()
             await device.guest.dma
             if self._reset:
                 return

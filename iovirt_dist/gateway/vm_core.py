@@ -100,6 +100,7 @@ class VmCore:
     def __init__(
         self, config: SessionConfig, hypervisor: str, backends: Mapping[VirtioSlot, Backend], *, serial: bool
     ) -> None:
+        self._name = config.name
         plan = ScriptPlan(name=config.name, memory_bytes=DRIVER_MEMORY_BYTES, script=self._live, parameters={})
         self.script = ScriptCore(config, hypervisor, plan)
         queues = self.script.core.queues
@@ -162,7 +163,12 @@ class VmCore:
             await task
 
     def _sink(self, slot: VirtioSlot) -> Callable[[vu.Action], None]:
-        return lambda action: self._actions.append(ForFrontEnd(slot, action))
+        return lambda action: self._for_front_end(slot, action)
+
+    def _for_front_end(self, slot: VirtioSlot, action: vu.Action) -> None:
+        self._actions.append(ForFrontEnd(slot, action))
+        if self.script.tracing and isinstance(action, vu.Signal):
+            self._actions.append(TracePoint(self._name, 0, "call", {"device": slot.name.lower()}))
 
     def _type_in(self, data: bytes) -> None:
         self._actions.append(SerialTyped(data))

@@ -45,6 +45,10 @@ MAX_LOAD_BYTES = 4 * MAX_PAYLOAD_BYTES
 SEGMENT_LOAD_BYTES = 1024
 """What a segment adds to the load besides its readable bytes."""
 
+QUIET_FROM = 4
+"""Requests in flight from which on a driver outside this process need not notify: the ring is looked at with each
+completion, and what has gathered by then travels as one message. Fewer go one by one, at once."""
+
 _TAKEN_AT_ONCE = 128
 _MAX_DETAIL = 256
 
@@ -125,6 +129,7 @@ class ArmedQueue:
         "_number",
         "_pack",
         "_plain",
+        "_quiet",
         "_ring",
         "_waiting",
         "arm",
@@ -145,6 +150,7 @@ class ArmedQueue:
         self._plain: dict[int, _Plain] = {}
         self._last_chain: dict[int, Chain] = {}
         self._drained = False
+        self._quiet = False
         self._number = 0
         setup = RingSetup(arm.size, arm.descriptors, arm.driver_area, arm.device_area, arm.features)
         self._ring = home.ring(arm.queue, setup)
@@ -193,7 +199,7 @@ class ArmedQueue:
             self._home.interrupt(message.queue)
         elif due and not message.interrupt:
             out.append(Outgoing(QueueInterrupt(message.device, message.queue, message.generation)))
-        return out + self.gather(0) if self._waiting else out
+        return out + self.gather(0) if self._waiting or self._quiet else out
 
     def break_off(self, error: RingError | MemoryRangeError) -> Outgoing:
         """The ring cannot be walked: forget what is in flight, and say so."""
@@ -214,16 +220,33 @@ class ArmedQueue:
         """Whether a request with something to read is in flight; others, such as rooms to receive in, may stay long."""
         return any(chain.readable for chain, _ in self.in_flight.values())
 
+    def rest(self) -> None:
+        """Take nothing more from the ring until the driver notifies."""
+        self._quiet = False
+
     # --- from the ring
 
     def _take(self) -> bool:
         """Take requests from the ring; return whether there were any."""
         if self._drained:
             return False
-        chains = self._ring.take(_TAKEN_AT_ONCE)
+        take, waiting = self._ring.take, self._waiting
+        self._quiet = self._home.interrupts
+        chains = take(_TAKEN_AT_ONCE, ask=not self._quiet)
+        waiting.extend(chains)
+        if self._quiet and len(chains) < _TAKEN_AT_ONCE and not self._busy():
+            self._quiet = False
+            chains = take(_TAKEN_AT_ONCE)
+            waiting.extend(chains)
         self._drained = len(chains) < _TAKEN_AT_ONCE
-        self._waiting.extend(chains)
-        return bool(chains)
+        return bool(waiting)
+
+    def _busy(self) -> bool:
+        """Whether completions will come soon; rooms to receive in may stay empty for long."""
+        if len(self._waiting) + len(self.in_flight) < QUIET_FROM:
+            return False
+        chain = self._waiting[0] if self._waiting else next(iter(self.in_flight.values()))[0]
+        return chain.readable_bytes > 0
 
     def _doorbell(self, notifications: int) -> Outgoing:
         """Make one message of what waits and what the ring offers; the first request must be there."""

@@ -1,8 +1,13 @@
-"""The vhost-user sockets of one gateway, and the kicks of the queues behind them."""
+"""The vhost-user sockets of one gateway, and the kicks of the queues behind them.
+
+Who has kicked or been called often kicks again soon, so kicks are polled for a while as messages are
+(`transport.halt_poll`).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +18,7 @@ from iovirt_dist.gateway.vhost_user.events import EventGoneError, read_eventfd
 from iovirt_dist.gateway.vhost_user.socket import FrontEndListener
 from iovirt_dist.gateway.vm_core import Event, FrontEndCame, FrontEndSaid, FrontEndWent, Kicked, VmCore
 from iovirt_dist.platform.slots import VirtioSlot
+from iovirt_dist.transport.halt_poll import HaltPoll
 
 
 class FrontEnds:
@@ -21,14 +27,16 @@ class FrontEnds:
     Args:
         core: Decides.
         happen: Hands it events.
+        halt_poll: Polls the kicks of all queues that run.
     """
 
-    def __init__(self, core: VmCore, happen: Callable[[Event], None]) -> None:
+    def __init__(self, core: VmCore, happen: Callable[[Event], None], halt_poll: HaltPoll) -> None:
         self._core = core
         self._happen = happen
+        self._halt_poll = halt_poll
         self._loop = asyncio.get_running_loop()
         self._listeners: dict[VirtioSlot, FrontEndListener] = {}
-        self._kicks: dict[tuple[VirtioSlot, int], int] = {}
+        self._kicks: dict[tuple[VirtioSlot, int], Kick] = {}
 
     def listen(self, slot: VirtioSlot, path: Path) -> None:
         """Serve a device at a socket.
@@ -58,23 +66,66 @@ class FrontEnds:
             self._rest(slot, action.queue)
             kick = self._core.devices[slot].backend.queues[action.queue].kick
             if kick is not None:
-                self._kicks[slot, action.queue] = kick
-                self._loop.add_reader(kick, self._kicked, slot, action.queue, kick)
+                self._listen_to(slot, action.queue, kick)
         elif isinstance(action, QueueStopping):
             self._rest(slot, action.queue)
+
+    def _listen_to(self, slot: VirtioSlot, queue: int, fd: int) -> None:
+        kicked, gone = partial(self._happen, Kicked(slot, queue)), partial(self._rest, slot, queue)
+        kick = self._kicks[slot, queue] = Kick(fd, self._halt_poll, kicked, gone)
+        self._halt_poll.join(kick)
+        self._loop.add_reader(fd, kick.woken)
 
     def _rest(self, slot: VirtioSlot, queue: int) -> None:
         kick = self._kicks.pop((slot, queue), None)
         if kick is not None:
-            self._loop.remove_reader(kick)
+            kick.closed = True
+            self._halt_poll.leave(kick)
+            self._loop.remove_reader(kick.fd)
 
-    def _kicked(self, slot: VirtioSlot, queue: int, kick: int) -> None:
+
+class Kick:
+    """The kicks of a queue that runs.
+
+    Args:
+        fd: Where they come.
+        halt_poll: Polls this one, and others.
+        kicked: Called for each.
+        gone: Called when none can come any more.
+
+    Attributes:
+        closed: Whether the descriptor may be another's by now.
+    """
+
+    def __init__(self, fd: int, halt_poll: HaltPoll, kicked: Callable[[], object], gone: Callable[[], object]) -> None:
+        self.fd = fd
+        self.closed = False
+        self._halt_poll = halt_poll
+        self._kicked = kicked
+        self._gone = gone
+        # To read what is not there raises, which costs more than a look, and waits if the front end has made it so.
+        looker = select.poll()
+        looker.register(fd, select.POLLIN)
+        self._look = looker.poll
+
+    def drain_pending(self) -> bool:
+        """Tell of kicks that have come since the last time; False if none has."""
+        if self.closed or not self._look(0):
+            return False
         try:
-            read_eventfd(kick)
+            there = read_eventfd(self.fd)
         except EventGoneError:
-            self._rest(slot, queue)
-        else:
-            self._happen(Kicked(slot, queue))
+            self._gone()
+            return False
+        if there:
+            self._kicked()
+        return there
+
+    def woken(self) -> None:
+        """The descriptor is readable."""
+        self._halt_poll.woken()
+        self.drain_pending()
+        self._halt_poll.poll()
 
 
 class _Receiver:

@@ -13,6 +13,7 @@ from iovirt_dist.gateway.vm_core import (
     Action,
     Event,
     ForFrontEnd,
+    Kicked,
     SerialPrinted,
     SerialTyped,
     VmCore,
@@ -32,6 +33,7 @@ from iovirt_dist.runtime.trace_log import TraceLog
 from iovirt_dist.step import TracePoint
 from iovirt_dist.topology.specs import Topology, VmSpec
 from iovirt_dist.topology.vm_specs import VmDevice, serial_socket, vm_socket
+from iovirt_dist.transport.halt_poll import HaltPoll
 from iovirt_dist.transport.port import ONLY_PEER
 from iovirt_dist.transport.pump import Pump, attach
 from iovirt_dist.wire.codec import Buffer
@@ -110,7 +112,8 @@ class _Sockets:
         self._port = dial_as(topology, spec.name, spec.hypervisor)
         self._pump: Pump | None = None
         self._reactor: Reactor[Event, Action] = Reactor(core, self._perform, gc.TimerFired(), self._settle)
-        self._front_ends = FrontEnds(core, self._happen)
+        self._halt_poll = HaltPoll()
+        self._front_ends = FrontEnds(core, self._happen, self._halt_poll)
         self._line = SerialSocket(serial_socket(self._run_dir, spec.name), self._printed)
 
     async def start(self) -> None:
@@ -123,7 +126,8 @@ class _Sockets:
             self._front_ends.listen(SLOTS[device], vm_socket(self._run_dir, self._spec.name, device))
         if self._core.serial is not None:
             await self._line.start()
-        self._pump = attach(asyncio.get_running_loop(), self._port, self._from_hypervisor, self._drained)
+        loop, port = asyncio.get_running_loop(), self._port
+        self._pump = attach(loop, port, self._from_hypervisor, self._drained, halt_poll=self._halt_poll)
         self._happen(gc.Started())
 
     def close(self) -> None:
@@ -149,6 +153,9 @@ class _Sockets:
             log.info("%s", action.text)
 
     def _happen(self, event: Event) -> None:
+        if self._trace.on and isinstance(event, Kicked):  # before the work, as no action of it can be
+            fields: dict[str, int | str] = {"device": event.slot.name.lower(), "queue": event.queue}
+            self._trace.add(TracePoint(self._spec.name, self._core.script.core.number + 1, "kick", fields))
         self._reactor.handle(event)
         self._settle()
 

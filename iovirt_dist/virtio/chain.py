@@ -6,6 +6,7 @@ Everything here is re-exported by `virtio.ring`, which is where users import it 
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -32,7 +33,9 @@ WRITE = 2
 INDIRECT = 4
 """VIRTQ_DESC_F_INDIRECT: the buffer is a table of descriptors."""
 
-U16 = struct.Struct("<H")
+U16 = struct.Struct("@H" if sys.byteorder == "little" else "<H")
+"""An index of a ring, little-endian. In the machine's own order CPython moves it as a whole; in a named order it moves
+byte by byte, and who shares the memory may see, or show, half of an index."""
 
 Segment = tuple[int, int]
 """Guest physical address and length, bytes."""
@@ -120,7 +123,7 @@ class DeviceRing(Protocol):
     completed: int
     """Completions published since the ring was made."""
 
-    def take(self, most: int) -> list[Chain]:
+    def take(self, most: int, *, ask: bool = True) -> list[Chain]:
         """Return what is newly available, in order.
 
         If fewer than `most` come back, the driver notifies for whatever it makes available from now on; otherwise
@@ -128,6 +131,8 @@ class DeviceRing(Protocol):
 
         Args:
             most: Most requests to take, at least 1.
+            ask: False if you will look again by yourself: with RING_EVENT_IDX the driver need not notify then. A later
+                call with True asks for it.
 
         Raises:
             RingError: The driver broke the format. Nothing of this call is taken.

@@ -30,15 +30,21 @@ class DeviceSide(ABC):
         self._ram = KnownRam(memory)
         self._next = 0
         self._free = setup.size
+        self._unasked = False
         self._error: RingError | None = None
 
-    def take(self, most: int) -> list[Chain]:
+    def take(self, most: int, *, ask: bool = True) -> list[Chain]:
         """Return what is newly available; see `DeviceRing.take`."""
         if self._error:
             raise self._error
         try:
             chains = self._take_available(most)
-            if self._event_idx and chains:
+            if not self._event_idx:
+                return chains
+            if not ask:
+                self._unasked = self._unasked or bool(chains)
+            elif chains or self._unasked:
+                self._unasked = False
                 self._ask_for_next()
                 # What the driver made available before it could see that, it did not notify for.
                 while len(chains) < most and (more := self._take_available(most - len(chains))):

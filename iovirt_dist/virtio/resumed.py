@@ -99,11 +99,16 @@ class ResumedSplitDevice(SplitDevice):
         return chains
 
     def publish(self) -> bool:
-        """Write the used ring between the two steps of the log; see `DeviceRing.publish`."""
+        """Write the used ring between the two steps of the log; see `DeviceRing.publish`.
+
+        The driver runs at the same time: it says what it wants, then looks at the index, as we write the index and then
+        look at what it wants. A CPU may let a read overtake a write, and then both see what was before. So we look once
+        more when the log has been written, by when the index has left the CPU: it queues some hundred writes at most.
+        """
         heads = self._done[::2]
         if not heads:
             return False
         self._log.batch(heads)
         due = super().publish()
         self._log.published(self.completed & 0xFFFF, heads)
-        return due
+        return due or self._interrupt_due(len(heads))

@@ -281,11 +281,14 @@ class SplitDevice(DeviceSide):
         if until_end < len(elements):
             write(used + USED_RING_OFFSET, elements[until_end:])
         self.completed += count
-        index = self.completed & 0xFFFF
-        write(used + USED_INDEX_OFFSET, U16.pack(index))
+        write(used + USED_INDEX_OFFSET, U16.pack(self.completed & 0xFFFF))
+        return self._interrupt_due(count)
+
+    def _interrupt_due(self, count: int) -> bool:
+        """Whether the driver wants an interrupt for the last so many that were used (sections 2.7.7 and 2.7.10)."""
         if self._event_idx:
             event: int = U16.unpack_from(self._avail, self._used_event_offset)[0]
-            return (index - event - 1) & 0xFFFF < count
+            return (self.completed - event - 1) & 0xFFFF < count
         return not self._avail[0] & NO_INTERRUPT
 
     def interrupt_at(self) -> int:

@@ -20,6 +20,10 @@ CONSOLE: Final = "console=ttyS0"
 RECONNECT_S: Final = 1
 """Seconds between attempts to reach a gateway that is gone."""
 
+_LASTING: Final = ("disk", "net")
+"""Devices that find a gateway that comes back. QEMU connects in the background to what it is to connect to again, and
+``vhost-user-rng`` does not wait for that (hw/virtio/vhost-user-rng.c): QEMU would abort."""
+
 VECTORS: Final = 0
 """MSI-X vectors of the network card. With vhost-user QEMU unmasks them by KVM alone (hw/virtio/virtio-pci.c,
 `virtio_pci_one_vector_unmask`), and crashes where there is none."""
@@ -52,7 +56,8 @@ def qemu_command(spec: VmSpec, run_dir: Path, files: VmmFiles) -> VmmCommand:
 def _devices(spec: VmSpec, run_dir: Path) -> Iterator[str]:
     for device in spec.devices:
         path = _escaped(vm_socket(run_dir, spec.name, device))
-        yield from ("-chardev", f"socket,id={device},path={path},reconnect={RECONNECT_S}")
+        again = f",reconnect={RECONNECT_S}" if device in _LASTING else ""
+        yield from ("-chardev", f"socket,id={device},path={path}{again}")
         if device == "disk":
             yield from ("-device", f"vhost-user-blk-pci,chardev=disk,num-queues={spec.queues}")
         elif device == "net":

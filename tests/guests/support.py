@@ -25,6 +25,9 @@ UBOOT_RISCV_M = Path("/usr/lib/u-boot/qemu-riscv64/u-boot.bin")
 UBOOT_RISCV_S = Path("/usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin")
 OPENSBI = Path("/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_jump.bin")
 MKFS_EXT4 = Path("/usr/sbin/mkfs.ext4")
+MKE2FS, E2FSCK, DEBUGFS = (Path("/usr/sbin") / name for name in ("mke2fs", "e2fsck", "debugfs"))
+FIO = Path("/usr/bin/fio")
+BLKDISCARD = Path("/usr/sbin/blkdiscard")
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 _PROGRAMS = Path(os.environ.get("IOVIRT_PROGRAMS") or _CACHE / "iovirt" / "programs")
 BUSYBOX = {name: _PROGRAMS / name / "busybox" for name in ("amd64", "i386", "riscv64")}
@@ -34,7 +37,9 @@ _PACKAGES = {
     UBOOT_RISCV_M: "u-boot-qemu",
     UBOOT_RISCV_S: "u-boot-qemu",
     OPENSBI: "opensbi",
-    MKFS_EXT4: "e2fsprogs",
+    **dict.fromkeys((MKFS_EXT4, MKE2FS, E2FSCK, DEBUGFS), "e2fsprogs"),
+    FIO: "fio",
+    BLKDISCARD: "util-linux",
 }
 _INSTALL = {file: f"install the Debian package {package}" for file, package in _PACKAGES.items()}
 _INSTALL |= dict.fromkeys(BUSYBOX.values(), "run .ci/fetch-programs (Debian package busybox-static)")

@@ -9,6 +9,10 @@ from iovirt_dist.virtio.features import mask
 from iovirt_dist.wire.codec import MAX_PAYLOAD_BYTES
 
 QUEUE_SIZE = 256
+SEG_MAX = 126
+"""Most segments of a request's data. A VMM may give its guest a shorter ring than ours (QEMU's has 128 entries), and we
+are not told first; Linux makes chains of as many segments as we say, whether its ring takes them or not. A request has
+two descriptors more, and no chain may be longer than the ring (section 2.7.5.3.1)."""
 MAX_REQUEST_BYTES = MAX_PAYLOAD_BYTES
 """Most data of one request: it must fit one message. No feature tells a driver; larger ones end in IOERR."""
 MAX_QUEUES = 8
@@ -30,7 +34,7 @@ def offered_features(read_only: bool, queues: int = 1) -> int:
 
 
 def configuration(disk: DiskBackend, queues: int = 1) -> bytes:
-    """The configuration space (section 5.2.4). A request has two descriptors besides its data's.
+    """The configuration space (section 5.2.4).
 
     Raises:
         ConfigError: The disk's blocks do neither divide 512 bytes nor consist of as many.
@@ -40,7 +44,7 @@ def configuration(disk: DiskBackend, queues: int = 1) -> bytes:
         raise ConfigError(f"a virtio disk needs blocks that fit 512 bytes, not {disk.block_bytes}", disk.serial)
     config = BlockConfig(
         capacity=disk.size_bytes // SECTOR_BYTES,
-        seg_max=QUEUE_SIZE - 2,
+        seg_max=SEG_MAX,
         blk_size=block_bytes,
         min_io_size=1,
         num_queues=queues,

@@ -85,3 +85,22 @@ def test_table_fits_and_shows_every_verdict(capsys: pytest.CaptureFixture[str]) 
     assert "trap : echo 120 us 100 us 1.20 <= 1.25 met" in text
     assert "read 3.50 s - - <= 3.00 s missed" in text
     assert "package u-boot-qemu is missing" in text
+
+
+def test_figures_without_a_target_have_no_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both sides and their ratio are told."""
+    result = Result("copy", "copy", "MiB/s", None, Figures(2.0, 2.0, 2.0), Figures(4.0, 4.0, 4.0), "other")
+
+    print_report({"part": [result]})
+
+    assert (result.ratio, result.met, result.as_object()["target"]) == (0.5, None, None)
+    assert capsys.readouterr().out.splitlines()[-1].split() == [
+        "copy",
+        "2.00",
+        "MiB/s",
+        "4.00",
+        "MiB/s",
+        "0.50",
+        "-",
+        "-",
+    ]

@@ -1,11 +1,11 @@
-"""Kicks of a gateway's queues on the loop, and a front end whose end is found in the midst of other actions."""
+"""Kicks of a queue that runs, as the gateway's loop and its halt polling hear them; front ends that come and go."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +16,75 @@ from iovirt_dist.gateway.vhost_user.device import DeviceFacts
 from iovirt_dist.gateway.vhost_user.mapping import FileMapper
 from iovirt_dist.gateway.vm_core import Event, FrontEndCame, FrontEndWent, Kicked, VmCore
 from iovirt_dist.platform.slots import VirtioSlot
-from iovirt_dist.runtime.front_ends import FrontEnds
+from iovirt_dist.runtime.front_ends import FrontEnds, Kick
+from iovirt_dist.transport.halt_poll import HaltPoll
 from iovirt_dist.wire.messages import Role
 from iovirt_dist.wire.session import SessionConfig
 
 DISK = VirtioSlot.DISK
 PATIENCE_S = 10.0
+
+
+class Told:
+    """A queue's kicks at one end of an eventfd.
+
+    Attributes:
+        events: What was told.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.events: list[str] = []
+        self.kick = Kick(fd, HaltPoll(), lambda: self.events.append("kicked"), lambda: self.events.append("gone"))
+
+
+@pytest.fixture
+def told() -> Iterator[Told]:
+    """An eventfd that nobody has kicked."""
+    fd = os.eventfd(0, os.EFD_NONBLOCK)
+    yield Told(fd)
+    os.close(fd)
+
+
+def test_kicks_since_the_last_look_are_one(told: Told) -> None:
+    """The ring is looked at as a whole."""
+    os.eventfd_write(told.fd, 1)
+    os.eventfd_write(told.fd, 1)
+
+    looks = [told.kick.drain_pending() for _ in range(2)]
+
+    assert (looks, told.events) == ([True, False], ["kicked"])
+
+
+def test_kick_that_wakes_the_loop_is_told(told: Told) -> None:
+    """Polling begins behind it."""
+    os.eventfd_write(told.fd, 1)
+
+    told.kick.woken()
+
+    assert told.events == ["kicked"]
+
+
+def test_kicks_of_a_queue_at_rest_are_left_alone(told: Told) -> None:
+    """Its descriptor may be another's by now."""
+    os.eventfd_write(told.fd, 1)
+    told.kick.closed = True
+
+    assert not told.kick.drain_pending()
+    assert told.events == []
+    assert os.eventfd_read(told.fd) == 1
+
+
+def test_end_of_what_kicks_is_told() -> None:
+    """It would be readable for ever."""
+    reading, writing = os.pipe()
+    os.close(writing)
+    told = Told(reading)
+
+    assert not told.kick.drain_pending()
+
+    os.close(reading)
+    assert told.events == ["gone"]
 
 
 class Bench:
@@ -32,7 +95,7 @@ class Bench:
         self.events: list[Event] = []
         self.core = VmCore(SessionConfig(Role.GUEST, "vm", 1), "hv0", {DISK: Backend(FileMapper())}, serial=False)
         self.core.devices[DISK].backend.describe(DeviceFacts(0, (64,), b""))
-        self.front_ends = FrontEnds(self.core, self.happen)
+        self.front_ends = FrontEnds(self.core, self.happen, HaltPoll())
         self.front_ends.listen(DISK, path)
         self.kick = os.eventfd(0, os.EFD_NONBLOCK)
         self.core.devices[DISK].backend.queues[0].kick = self.kick

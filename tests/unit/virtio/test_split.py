@@ -370,3 +370,18 @@ def test_split_chain_that_goes_back_or_far_is_walked_every_time() -> None:
     assert [(chain.head, chain.readable, chain.writable) for chain in taken] == [
         (head, [(BUFFER, 16)], [(BUFFER + 16, 512)]) for head in (12, 0, 12, 0)
     ]
+
+
+def test_split_driver_is_asked_to_notify_only_by_who_does_not_look_again() -> None:
+    """The event index stays where it was until somebody asks, even if nothing is new then."""
+    driver = _Driver(features=EVENTS)
+    for head in (0, 1):
+        driver.descriptor(head, BUFFER, 16)
+    driver.avail(2, 0, 1)
+    event = USED + 4 + 8 * driver.size
+
+    taken = len(driver.device.take(64, ask=False))
+    before = driver.memory.read(event, 2)
+    asked = len(driver.device.take(64))
+
+    assert (taken, before, asked, driver.memory.read(event, 2)) == (2, b"\0\0", 0, b"\2\0")

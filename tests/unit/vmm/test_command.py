@@ -81,7 +81,7 @@ def test_qemu_with_everything() -> None:
         *("-chardev", "socket,id=net,path=/r,,n/vm/a.net.vu,reconnect=1"),
         *("-netdev", "vhost-user,id=nic,chardev=net,queues=1"),
         *("-device", "virtio-net-pci,netdev=nic,mac=02:00:00:00:00:07,vectors=0"),
-        *("-chardev", "socket,id=rng,path=/r,,n/vm/a.rng.vu,reconnect=1"),
+        *("-chardev", "socket,id=rng,path=/r,,n/vm/a.rng.vu"),
         *("-device", "vhost-user-rng-pci,chardev=rng"),
         *("-kernel", "/boot/k", "-initrd", "/i.cpio", "-append", "console=ttyS0 quiet x=y", "-s"),
     ]

@@ -42,9 +42,16 @@ def test_blk_configuration_tells_capacity_and_limits() -> None:
     """In sectors of 512 bytes, whatever the block size is."""
     config = BlockConfig.unpack(VirtioBlk(Disk(3 * MIB, 4096)).config)
 
-    assert (config.capacity, config.blk_size, config.seg_max) == (6144, 4096, 254)
+    assert (config.capacity, config.blk_size, config.seg_max) == (6144, 4096, 126)
     assert (config.max_discard_seg, config.discard_sector_alignment) == (MAX_RANGES, 8)
     assert (config.max_write_zeroes_seg, config.max_write_zeroes_sectors) == (MAX_RANGES, MAX_ZEROES_SECTORS)
+
+
+def test_blk_request_of_all_segments_fits_a_ring_of_128() -> None:
+    """A VMM chooses its ring's size after it has read this, and QEMU chooses 128; status and header are two more."""
+    config = BlockConfig.unpack(VirtioBlk(Disk()).config)
+
+    assert config.seg_max + 2 <= 128
 
 
 def test_blk_capacity_is_readable_through_the_transport() -> None:

@@ -36,7 +36,7 @@ PACKED = mask(Feature.VERSION_1, Feature.RING_PACKED)
         (Register.MAGIC_VALUE, 0x74726976),
         (Register.VERSION, 2),
         (Register.DEVICE_ID, 3),
-        (Register.QUEUE_NUM_MAX, 64),
+        (Register.QUEUE_NUM_MAX, 256),
         (Register.QUEUE_READY, 0),
         (Register.INTERRUPT_STATUS, 0),
         (Register.STATUS, 0),
