@@ -14,7 +14,7 @@ from typing import Final
 from iovirt_dist.cli.launch import start_detached
 from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED, fail
 from iovirt_dist.cli.tail import last_words
-from iovirt_dist.cli.terminal import exit_on_signals
+from iovirt_dist.cli.terminal import exit_on_signals, signals_noted
 from iovirt_dist.errors import ConfigError, ImageError, LocalError
 from iovirt_dist.runtime.nbd_listener import check_address
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
@@ -128,20 +128,28 @@ def _serve(file: Path) -> int:
     topology = load_topology(file)
     run_dir = RunDir(topology.run_dir)
     start_detached(topology, die_with_parent=True)
-    told = False
     try:
-        while not (trouble := _trouble(run_dir, started=told)):
-            status = read_status(run_dir).get(GATEWAY)
-            if not told and status is not None and status.alive and status.content.get("nbd", {}).get("ready"):
-                print(status.content["nbd"]["uri"], flush=True)
-                told = True
-            time.sleep(_LOOK_EVERY_S)
-        if not told:
-            raise LocalError(trouble)
-        fail(trouble)
-        return EXIT_FAILED
+        with signals_noted() as noted:
+            return _watch(run_dir, noted)
     finally:
         take_down(run_dir)
+
+
+def _watch(run_dir: RunDir, noted: list[int]) -> int:
+    """Tell the address once clients can use it, and wait for a signal or for trouble."""
+    told = False
+    while not noted:
+        if trouble := _trouble(run_dir, started=told):
+            if not told:
+                raise LocalError(trouble)
+            fail(trouble)
+            return EXIT_FAILED
+        status = read_status(run_dir).get(GATEWAY)
+        if not told and status is not None and status.alive and status.content.get("nbd", {}).get("ready"):
+            print(status.content["nbd"]["uri"], flush=True)
+            told = True
+        time.sleep(_LOOK_EVERY_S)
+    return EXIT_DONE
 
 
 def _trouble(run_dir: RunDir, *, started: bool) -> str:

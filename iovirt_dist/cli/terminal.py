@@ -270,6 +270,22 @@ def exit_on_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def signals_noted() -> Iterator[list[int]]:
+    """Note SIGINT, SIGTERM and SIGHUP in a list, for who looks at it again and again.
+
+    An exception from a handler could be raised where it is lost, such as in a destructor.
+    """
+    noted: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = {number: signal.signal(number, lambda got, _: noted.append(got)) for number in numbers}
+    try:
+        yield noted
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 def _exit_on_signal(number: int, _frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
