@@ -50,6 +50,8 @@ class NbdClient:
         Raises:
             OSError: The answer is an error, which is its number, or the connection is gone.
         """
+        if self.ended.done():
+            raise ConnectionResetError("closed")
         cookie = next(self._cookies)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[cookie] = (length if command == nbd.Command.READ else 0, answer)
@@ -88,11 +90,13 @@ class NbdClient:
             while True:
                 magic, error, cookie = nbd.SIMPLE_REPLY.unpack(await reader.readexactly(nbd.SIMPLE_REPLY.size))
                 assert magic == nbd.SIMPLE_MAGIC
-                length, answer = self._waiting.pop(cookie)
+                length, answer = self._waiting[cookie]
+                data = b"" if error else await reader.readexactly(length)  # whoever waits hears of a cut in its midst
+                del self._waiting[cookie]
                 if error:
                     answer.set_exception(OSError(error, "NBD"))
                 else:
-                    answer.set_result(await reader.readexactly(length))
+                    answer.set_result(data)
         except (asyncio.IncompleteReadError, ConnectionError):
             for _, answer in self._waiting.values():
                 answer.set_exception(ConnectionResetError("closed"))
