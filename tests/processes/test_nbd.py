@@ -21,7 +21,7 @@ from tests.processes.nbd_client import NbdClient
 
 MIB = 1 << 20
 SIZE = 8 * MIB
-STOP_S = 5.0
+STOP_S = 20.0
 PAUSE_S = 60.0
 """What a request may take while a process is replaced."""
 
