@@ -57,7 +57,10 @@ class NbdClient:
         self._waiting[cookie] = (length if command == nbd.Command.READ else 0, answer)
         head = nbd.REQUEST.pack(nbd.REQUEST_MAGIC, flags, command, cookie, offset, length or len(data))
         self._writer.write(head + data)
-        await self._writer.drain()
+        try:
+            await self._writer.drain()
+        except ConnectionError:  # a broken pipe, or a reset: it depends on who was first
+            raise ConnectionResetError("closed") from None
         return await answer
 
     async def read(self, offset: int, length: int) -> bytes:
@@ -99,5 +102,6 @@ class NbdClient:
                     answer.set_result(data)
         except (asyncio.IncompleteReadError, ConnectionError):
             for _, answer in self._waiting.values():
-                answer.set_exception(ConnectionResetError("closed"))
+                if not answer.done():  # its request was given up
+                    answer.set_exception(ConnectionResetError("closed"))
             self._waiting.clear()
