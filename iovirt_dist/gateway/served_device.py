@@ -45,7 +45,6 @@ DEVICE_IDS = {
 MAX_HELD = 64
 """Messages of a front end that wait while the device is looked at."""
 
-_WORD = 0xFFFF_FFFF
 _CONFIG_BYTES = {DeviceId.BLOCK: 72, DeviceId.CONSOLE: 12, DeviceId.ENTROPY: 0, DeviceId.NETWORK: 12}
 
 
@@ -303,15 +302,8 @@ class ServedDevice:
         """Give the device a queue (VIRTIO 1.2, section 4.2.3.2)."""
         vring = self.backend.queues[queue]
         device.write(Register.QUEUE_SEL, queue)
-        device.write(Register.QUEUE_NUM, vring.size)
-        for register, address in (
-            (Register.QUEUE_DESC_LOW, vring.descriptors),
-            (Register.QUEUE_DRIVER_LOW, vring.driver_area),
-            (Register.QUEUE_DEVICE_LOW, vring.device_area),
-        ):
-            device.write(register, address & _WORD)
-            device.write(Register(register + 4), address >> 32)
-        device.write(Register.QUEUE_READY, 1)
+        areas = (vring.descriptors, vring.driver_area, vring.device_area)
+        device.enable_queue(RingSetup(vring.size, *areas, self.backend.features))
         self._armed.add(queue)
 
     async def _stop(self, device: VirtioDevice, queue: int) -> None:

@@ -154,16 +154,20 @@ class VirtioDevice:
         guest = self.guest
         setup = ring_setup(guest.allocate(ring_bytes(size)), size, self.features)
         ring = make(guest.memory, setup)
-        self.write(Register.QUEUE_NUM, size)
+        self.enable_queue(setup)
+        return DriverQueue(self, index, setup, ring)
+
+    def enable_queue(self, setup: RingSetup) -> None:
+        """Tell the device where the selected queue lies, and enable it (section 4.2.3.2)."""
+        self.write(Register.QUEUE_NUM, setup.size)
         for register, address in (
             (Register.QUEUE_DESC_LOW, setup.descriptors),
             (Register.QUEUE_DRIVER_LOW, setup.driver_area),
             (Register.QUEUE_DEVICE_LOW, setup.device_area),
         ):
-            guest.store(self._base + register, 4, address & _WORD)
-            guest.store(self._base + register + 4, 4, address >> 32)
+            self.guest.store(self._base + register, 4, address & _WORD)
+            self.guest.store(self._base + register + 4, 4, address >> 32)
         self.write(Register.QUEUE_READY, 1)
-        return DriverQueue(self, index, setup, ring)
 
     def go(self) -> None:
         """Set DRIVER_OK: the device may use its queues. Its interrupts are served from here on."""
