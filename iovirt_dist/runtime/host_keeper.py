@@ -62,9 +62,8 @@ class HostKeeper:
             await self._supervisor.remove(old - new)
             for name in old - new:
                 self._forget(name)
-        added = [process for process in after.processes() if process.name in new - old]
-        if added:
-            await self._followed(after)
+        await self._followed(after)
+        if added := [process for process in after.processes() if process.name in new - old]:
             self._supervisor.add(added)
 
     def _forget(self, name: str) -> None:
@@ -74,7 +73,7 @@ class HostKeeper:
         self._run_dir.socket(f"{name}.lock").unlink(missing_ok=True)
 
     async def _followed(self, topology: Topology) -> None:
-        """Wait until the host's controllers and hypervisors serve the new guests."""
+        """Wait until the host's controllers and hypervisors serve the new guests and have let go of the others."""
         await _until(lambda: not lagging(topology, self._run_dir), FOLLOW_S)
         for name in lagging(topology, self._run_dir):
             self._report(name, f"has not followed the topology to revision {topology.revision} yet")

@@ -112,6 +112,24 @@ async def test_new_guests_start_once_the_hypervisor_serves_them(bench: Bench, mo
     assert bench.supervisor.told["digest"] == bench.topology.digest
 
 
+async def test_less_is_told_once_the_hypervisor_has_let_go(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for the revision finds nothing left of a guest, at the hypervisors and controllers neither."""
+    looks: list[tuple[list[str], object]] = []
+
+    def look(topology: Topology, run_dir: RunDir) -> list[str]:
+        looks.append((lagging(topology, run_dir), bench.supervisor.told.get("revision")))
+        return looks[-1][0]
+
+    monkeypatch.setattr(host_keeper, "lagging", look)
+    bench.scale(0)
+    await bench.until(lambda: len(looks) >= 3)
+    bench.hypervisor_follows(1)
+    await bench.until(lambda: bench.supervisor.told.get("revision") == 1)
+
+    assert looks[:3] == [(["hv0"], 0)] * 3
+    assert bench.supervisor.done == [("remove", ["guest"])]
+
+
 async def test_hypervisor_that_does_not_follow_is_not_waited_for_without_end(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +148,8 @@ async def test_guest_that_is_gone_leaves_nothing(bench: Bench) -> None:
     lock = bench.run_dir.socket("guest.lock")
     lock.touch()
     bench.scale(0)
+    await bench.until(lambda: not lock.exists())
+    bench.hypervisor_follows(1)
     await bench.until(lambda: bench.supervisor.told.get("revision") == 1)
     bench.hypervisor_follows(2)
     bench.scale(1)
