@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from iovirt_dist.cli.compare_plot import check_plot, draw_plot
-from iovirt_dist.cli.compare_run import Run, run_together
+from iovirt_dist.cli.compare_run import Run, together
 from iovirt_dist.cli.compare_table import print_comparison
 from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED, fail, note, print_json
 from iovirt_dist.cli.progress import Say, progress
@@ -114,11 +114,13 @@ def _count_idle(job: Job, measured: dict[str, _Measured], base: Path, say: Say) 
     idle = replace(job, kib=0)
     say(f"counting what {len(measured)} guests do without a job")
 
-    def count(run: Run) -> None:
-        run.finish()
-        measured[run.row.name].idle = run.settled() - run.before
-
-    run_together([Run(item.row, idle, base / f"i{n}") for n, item in enumerate(measured.values())], count)
+    runs = [Run(item.row, idle, base / f"i{n}") for n, item in enumerate(measured.values())]
+    with together(runs):
+        for run in runs:  # one after another, as the clock's ticks count, too
+            run.release()
+            run.finish()
+        for run in runs:
+            measured[run.row.name].idle = run.settled() - run.before
 
 
 def _trace(job: Job, measured: dict[str, _Measured], base: Path, say: Say) -> None:
@@ -128,12 +130,13 @@ def _trace(job: Job, measured: dict[str, _Measured], base: Path, say: Say) -> No
     runs = [Run(item.row, jobs[name], base / f"t{n}", traced=True) for n, (name, item) in enumerate(measured.items())]
     disks: dict[str, Any] = {}
 
-    def look(run: Run) -> None:
-        run.finish()
-        run.settled()
-        disks[run.row.name] = _disk_status(run)["traced_as"]
-
-    run_together(runs, look, at_once=True)
+    with together(runs):
+        for run in runs:
+            run.release()
+        for run in runs:
+            run.finish()
+            run.settled()
+            disks[run.row.name] = _disk_status(run)["traced_as"]
     for run in runs:
         name, row = run.row.name, run.row
         points = list(run.points(HYPERVISOR))
@@ -148,21 +151,22 @@ def _measure(job: Job, measured: dict[str, _Measured], base: Path, say: Say) -> 
     content = disk_content(job)
     expected = sha256_of(content)
 
-    def measure(run: Run) -> None:
-        item = measured[run.row.name]
-        say(f"{run.row.name}: {job.kib} KiB in requests of {job.block_bytes} bytes")
-        times = run.finish()
-        item.seconds = times.hashed - times.begun
-        item.total = run.settled()
-        item.job = item.total - run.before
-        item.sha256 = run.sha256()
-        item.drivers, item.calls = _drivers(run), _calls(run)
-        if item.sha256 != expected:
-            item.problems.append(f"the guest's sha256 is {item.sha256 or 'missing'}, the host's {expected}")
-        if run.image() != content:
-            item.problems.append("the disk's image is not what it was")
-
-    run_together([Run(item.row, job, base / f"m{n}") for n, item in enumerate(measured.values())], measure)
+    runs = [Run(item.row, job, base / f"m{n}") for n, item in enumerate(measured.values())]
+    with together(runs):
+        for run in runs:
+            item = measured[run.row.name]
+            say(f"{run.row.name}: {job.kib} KiB in requests of {job.block_bytes} bytes")
+            run.release()
+            times = run.finish()
+            item.seconds = times.hashed - times.begun
+            item.total = run.settled()
+            item.job = item.total - run.before
+            item.sha256 = run.sha256()
+            item.drivers, item.calls = _drivers(run), _calls(run)
+            if item.sha256 != expected:
+                item.problems.append(f"the guest's sha256 is {item.sha256 or 'missing'}, the host's {expected}")
+            if run.image() != content:
+                item.problems.append("the disk's image is not what it was")
 
 
 def _guest_status(run: Run) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -204,16 +205,15 @@ class Run:
         return f"it printed: {' / '.join(line.strip() for line in lines if line.strip()) or 'nothing'}"
 
 
-def run_together(runs: Sequence[Run], each: Callable[[Run], None], *, at_once: bool = False) -> None:
-    """Start runs at once, wait until all their guests are ready and rest, call `each` in their order, and end them.
+@contextmanager
+def together(runs: Sequence[Run]) -> Iterator[None]:
+    """Start runs at once and wait until all their guests are ready and rest; end them behind the block.
 
     Args:
         runs: Different ones; processes of all of them exist at the same time.
-        each: Does with a run what it is for, from `Run.finish` on.
-        at_once: Whether the guests may all work at the same time.
 
     Raises:
-        LocalError: A run does not get ready, or `each` says so.
+        LocalError: A run does not get ready.
     """
     try:
         for run in runs:
@@ -222,13 +222,7 @@ def run_together(runs: Sequence[Run], each: Callable[[Run], None], *, at_once: b
             run.wait_ready()
         for run in runs:
             run.before = run.settled()
-        if at_once:
-            for run in runs:
-                run.release()
-        for run in runs:
-            if not at_once:
-                run.release()
-            each(run)
+        yield
     finally:
         with ThreadPoolExecutor(max_workers=len(runs)) as pool:
             list(pool.map(lambda run: take_down(run.run_dir), runs))

@@ -18,7 +18,7 @@ TERMINAL: Final = "tty0"
 KNOWLEDGE_RUNS: Final = 2
 """The program runs twice where knowledge is measured: who cannot tell the two processes apart does not know them."""
 KNOWLEDGE_BLOCKS: Final = 2
-SINGLE_WORD_BLOCK_BYTES: Final = 4096
+SINGLE_WORD_BLOCK_BYTES: Final = 1024
 """Blocks of that pass where each word is a trap, so that it stays short."""
 
 

@@ -15,7 +15,7 @@ from iovirt_dist.testing.live import TopologyFactory
 
 PATIENCE_S = 200
 IOVIRT = (sys.executable, "-m", "iovirt_dist.cli.main")
-CONTENT = random.Random(2026).randbytes(16 << 10)
+CONTENT = random.Random(2026).randbytes(8 << 10)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 pytestmark = pytest.mark.timeout(PATIENCE_S + 40)  # whichever test comes first waits for the comparison
@@ -32,7 +32,7 @@ def run(*arguments: str) -> Any:
 @pytest.fixture(scope="module")
 def comparison() -> Any:
     """A small job with writes at each level."""
-    return run("compare", "--size", "16", "--block-size", "4KiB", "--write", "50")
+    return run("compare", "--size", "8", "--block-size", "2KiB", "--write", "50")
 
 
 @pytest.mark.parametrize("level", ["operation", "operation_string", "driver", "syscall"])
@@ -65,7 +65,7 @@ def test_compare_tells_what_each_level_knows(comparison: Any) -> None:
 def test_compare_counts_what_each_level_costs(comparison: Any) -> None:
     """Concept C14: one trap a word, one a sector, one a request and its completion, one a call."""
     levels = comparison["levels"]
-    words, sectors, requests = (24 << 10) // 2, (24 << 10) // 512, 6
+    words, sectors, requests = (12 << 10) // 2, (12 << 10) // 512, 6
 
     traps = {name: row["traps"] for name, row in levels.items()}
     assert words < traps["operation"] < 1.1 * words
@@ -79,7 +79,7 @@ def test_compare_counts_every_byte_on_both_ways(comparison: Any) -> None:
     """Data crosses twice at each level, guest - hypervisor and hypervisor - controller."""
     moved = comparison["job"]["moved_bytes"]
 
-    assert moved == 24 << 10
+    assert moved == 12 << 10
     assert all(row["guest_wire_bytes"] > moved for row in comparison["levels"].values())
     assert all(row["disk_wire_bytes"] > moved for row in comparison["levels"].values())
 

@@ -34,7 +34,7 @@ def test_row_knowledge_job_is_short_where_each_word_traps() -> None:
     jobs = [row.knowledge_job(job) for row in ROWS]
 
     assert [(short.kib, short.block_bytes, short.write_percent, short.runs) for short in jobs] == [
-        (8, 4096, 10, 2),
+        (2, 1024, 10, 2),
         (128, 65_536, 10, 2),
         (128, 65_536, 10, 2),
         (128, 65_536, 10, 2),
