@@ -159,6 +159,8 @@ def _measure(job: Job, measured: dict[str, _Measured], base: Path, say: Say) -> 
             run.release()
             times = run.finish()
             item.seconds = times.hashed - times.begun
+        for run in runs:
+            item = measured[run.row.name]
             item.total = run.settled()
             item.job = item.total - run.before
             item.sha256 = run.sha256()
