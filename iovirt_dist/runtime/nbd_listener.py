@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
-import os
 import socket
-import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, cast
@@ -16,11 +14,11 @@ from typing import Final, cast
 from iovirt_dist.errors import EndpointError
 from iovirt_dist.gateway.nbd.connection import LEFT, Connection
 from iovirt_dist.gateway.nbd.server import Server
+from iovirt_dist.gateway.unix_socket import listen_at
 from iovirt_dist.wire.codec import Buffer
 
 log = logging.getLogger(__name__)
 
-BACKLOG: Final = 32
 HANDSHAKE_WITHIN_S: Final = 30.0
 """A client that has not chosen the export by then is closed."""
 _BACKLOG_BYTES: Final = 4 << 20
@@ -140,24 +138,22 @@ def listening_socket(path: Path | None, port: int) -> socket.socket:
         port: On 127.0.0.1, if there is no path.
 
     Raises:
-        EndpointError: The address is in use, or cannot be bound.
+        EndpointError: Path or port are in use, or cannot be listened at.
     """
-    listener = socket.socket(socket.AF_UNIX if path is not None else socket.AF_INET, socket.SOCK_STREAM)
+    if path is not None:
+        return listen_at(path)
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setblocking(False)
     try:
-        if path is None:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(("127.0.0.1", port))
-        else:
-            _make_way(path)
-            listener.bind(os.fspath(path))
-        listener.listen(BACKLOG)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
     except OSError as error:
         listener.close()
-        where = os.fspath(path) if path is not None else f"127.0.0.1:{port}"
-        busy = error.errno == errno.EADDRINUSE
-        what = "the address is in use" if busy else f"cannot listen: {error.strerror}"
-        raise EndpointError(what, where, "choose another" if busy else "") from None
+        where = f"127.0.0.1:{port}"
+        if error.errno == errno.EADDRINUSE:
+            raise EndpointError("the port is in use", where, "choose another") from None
+        raise EndpointError(f"cannot listen: {error.strerror}", where) from None
     return listener
 
 
@@ -170,26 +166,3 @@ def check_address(path: Path | None, port: int) -> None:
     listening_socket(path, port).close()
     if path is not None:
         path.unlink(missing_ok=True)
-
-
-def _make_way(path: Path) -> None:
-    """Remove a socket that nobody listens at any more.
-
-    Raises:
-        OSError: EADDRINUSE if somebody does, or it is no socket.
-    """
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(os.fspath(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
-        except BlockingIOError:
-            pass
-    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-from iovirt_dist.errors import EndpointError
+from iovirt_dist.gateway.unix_socket import listen_at
 
 TYPED_BYTES = 4096
 """What was typed and waits for a VMM to come, or to read; what is typed beyond it is lost, as on a serial line."""
@@ -40,14 +40,11 @@ class SerialSocket:
         """Listen.
 
         Raises:
-            EndpointError: The socket cannot be made.
+            EndpointError: Another process listens there, or nobody can.
         """
-        self._path.unlink(missing_ok=True)
-        try:
-            loop = asyncio.get_running_loop()
-            self._server = await loop.create_unix_server(lambda: _Peer(self, self._printed), str(self._path))
-        except OSError as error:
-            raise EndpointError(f"cannot listen: {error.strerror}", str(self._path), "set topology.run_dir") from None
+        loop = asyncio.get_running_loop()
+        listening = listen_at(self._path)
+        self._server = await loop.create_unix_server(lambda: _Peer(self, self._printed), sock=listening)
 
     def type(self, data: bytes) -> None:
         """Send bytes to the VMM, at once or when it takes them."""

@@ -333,7 +333,7 @@ async def test_busy_socket_is_one_line(iovirt: TopologyFactory, tmp_path: Path) 
         code = await gateway.exited()
 
     assert code == 1
-    assert f"iovirt: error: guest: {path}: the address is in use; choose another" in gateway.log
+    assert f"iovirt: error: guest: {path}: the path is in use; stop who listens there" in gateway.log
     assert path.is_socket()
 
 

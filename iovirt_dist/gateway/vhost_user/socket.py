@@ -13,7 +13,6 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import socket
@@ -22,13 +21,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from iovirt_dist.errors import DecodeError, EndpointError
+from iovirt_dist.errors import DecodeError
+from iovirt_dist.gateway.unix_socket import listen_at
 from iovirt_dist.gateway.vhost_user.actions import Action, CloseFds, Disconnect, Note, Send, SendRequest, Signal
 from iovirt_dist.gateway.vhost_user.backend import BackendCounts
 from iovirt_dist.gateway.vhost_user.decoding import payload_bytes
 from iovirt_dist.gateway.vhost_user.events import signal_eventfd, write_request
 from iovirt_dist.gateway.vhost_user.messages import HEADER, MAX_REGIONS
-from iovirt_dist.topology.endpoint import check_socket_path
 
 MAX_UNSENT: Final = 64
 """Replies that wait; a front end that does not read them is cut off."""
@@ -88,7 +87,7 @@ class FrontEndListener:
         Raises:
             EndpointError: Another process listens there, or nobody can.
         """
-        self._listening = bind(self._path)
+        self._listening = listen_at(self._path)
         self.listen()
 
     def stop(self) -> None:
@@ -286,50 +285,3 @@ def close_all(fds: Iterable[int]) -> None:
     for fd in fds:
         with contextlib.suppress(OSError):
             os.close(fd)
-
-
-def bind(path: Path) -> socket.socket:
-    """Make a listening socket that only this user may connect to.
-
-    Raises:
-        EndpointError: The path is too long or in use, or cannot be made.
-    """
-    check_socket_path(path)
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        _bind(listening, path)
-        path.chmod(0o600)
-        listening.listen()
-    except OSError as error:
-        listening.close()
-        raise EndpointError(f"cannot listen: {error.strerror}", str(path)) from error
-    except EndpointError:
-        listening.close()
-        raise
-    return listening
-
-
-def _bind(listening: socket.socket, path: Path) -> None:
-    try:
-        listening.bind(os.fspath(path))
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-    else:
-        return
-    if not path.is_socket() or _is_alive(path):
-        raise EndpointError("the path is in use", str(path), "stop who listens there, or choose another path")
-    path.unlink(missing_ok=True)
-    listening.bind(os.fspath(path))
-
-
-def _is_alive(path: Path) -> bool:
-    """Whether a process listens at a socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        try:
-            probe.connect(os.fspath(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            return False
-        except OSError:
-            return True
-        return True

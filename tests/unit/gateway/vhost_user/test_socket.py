@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from iovirt_dist.errors import EndpointError
 from iovirt_dist.gateway.vhost_user.actions import (
     MemoryChanged,
     QueueStarted,
@@ -27,7 +26,7 @@ from iovirt_dist.gateway.vhost_user.events import read_eventfd, signal_eventfd
 from iovirt_dist.gateway.vhost_user.inflight import queue_bytes
 from iovirt_dist.gateway.vhost_user.mapping import FileMapper
 from iovirt_dist.gateway.vhost_user.messages import NEED_REPLY, Region, Request
-from iovirt_dist.gateway.vhost_user.socket import MAX_UNSENT, bind
+from iovirt_dist.gateway.vhost_user.socket import MAX_UNSENT
 from iovirt_dist.virtio.ring import RingSetup, device_ring
 from tests.unit.gateway.vhost_user.front_end import (
     ALL_PROTOCOL,
@@ -314,37 +313,3 @@ async def test_listener_that_stops_closes_its_connection(path: Path) -> None:
     client.socket.close()
     for fd in (memory, kick, call):
         os.close(fd)
-
-
-def test_bind_replaces_the_file_of_an_owner_that_is_gone(path: Path) -> None:
-    """Nobody else may connect to the new one."""
-    with socket.socket(socket.AF_UNIX) as gone:
-        gone.bind(os.fspath(path))
-
-    with bind(path):
-        assert path.is_socket()
-        assert path.stat().st_mode & 0o777 == 0o600
-
-
-def test_bind_where_somebody_listens_is_refused(path: Path) -> None:
-    """The other one keeps its socket."""
-    with bind(path):
-        with pytest.raises(EndpointError, match="in use"):
-            bind(path)
-        assert path.is_socket()
-
-
-def test_bind_where_there_is_another_file_is_refused(path: Path) -> None:
-    """It is not ours to remove."""
-    path.write_text("precious")
-    with pytest.raises(EndpointError, match="in use"):
-        bind(path)
-    assert path.read_text() == "precious"
-
-
-def test_bind_where_nobody_can_is_refused(tmp_path: Path) -> None:
-    """No such folder, and a path that is too long."""
-    with pytest.raises(EndpointError, match="cannot listen"):
-        bind(tmp_path / "none" / "disk.sock")
-    with pytest.raises(EndpointError, match="bytes"):
-        bind(tmp_path / ("x" * 120))
