@@ -63,9 +63,9 @@ class SerialSocket:
         """Close and remove the socket."""
         if self._peer is not None:
             self._peer.close()
-        if self._server is not None:
+        if self._server is not None:  # else the file is somebody else's
             self._server.close()
-        self._path.unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)
 
     def came(self, peer: _Peer) -> None:
         """A VMM's process connected."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from iovirt_dist.controllers.block.core import BlockController
 from iovirt_dist.controllers.block.extents import Durability, Extent, ExtentTable
 from iovirt_dist.controllers.block.runner import BlockRunner
+from iovirt_dist.controllers.console.core import ConsoleController, ConsoleEvent
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.faults.link import Faults
 from iovirt_dist.gateway.vhost_user import actions as vu
@@ -32,6 +33,7 @@ from iovirt_dist.step import TracePoint
 from iovirt_dist.testing.nodes import ControllerNode, HypervisorNode, Node, World
 from iovirt_dist.testing.simulation import Simulation
 from iovirt_dist.testing.storage import MemoryStorage
+from iovirt_dist.testing.terminal import MemoryTerminals
 from iovirt_dist.virtio.block import HEADER as BLOCK_HEADER
 from iovirt_dist.virtio.block import HEADER_BYTES, BlockRequest
 from iovirt_dist.virtio.features import Feature, mask
@@ -51,7 +53,7 @@ from tests.unit.gateway.vhost_user.front_end import (
     table,
 )
 
-HYPERVISOR, BLOCK, GATEWAY = "hypervisor", "block", "vm"
+HYPERVISOR, BLOCK, CONSOLE, GATEWAY = "hypervisor", "block", "console", "vm"
 SECTOR_BYTES = 512
 FEATURES = mask(Feature.VERSION_1, Feature.RING_EVENT_IDX, Feature.RING_INDIRECT_DESC, 9)
 GUEST_BASE = 0x8000_0000
@@ -221,13 +223,15 @@ class GatewayNode(Node):
         name: The guest's.
         world: What it shares with the others.
         vmm: Whose it is.
+        serial: Whether the VMM has a serial line.
     """
 
     core: VmCore
 
-    def __init__(self, name: str, world: World, vmm: Vmm) -> None:
+    def __init__(self, name: str, world: World, vmm: Vmm, *, serial: bool = False) -> None:
         super().__init__(name, world)
         self.vmm = vmm
+        self.serial = serial
         vmm.node = self
 
     def happen(self, event: Event) -> None:
@@ -269,7 +273,7 @@ class GatewayNode(Node):
 
     def _begin(self) -> None:
         config = SessionConfig(Role.GUEST, self.name, self.lives, lease_ms=self.world.lease_ms)
-        self.core = VmCore(config, HYPERVISOR, {self.vmm.slot: Backend(self.vmm.mapper)}, serial=False)
+        self.core = VmCore(config, HYPERVISOR, {self.vmm.slot: Backend(self.vmm.mapper)}, serial=self.serial)
         self._port = self.world.network.dial(HYPERVISOR, self.name)
         self.happen(gc.Started())
 
@@ -290,10 +294,12 @@ class VmRig(Simulation):
         seed: Of the network's luck.
         storage_ns: Virtual time of each access to the medium.
         lease_ms: Silence after which a peer counts as lost.
+        serial: Whether the VMM has a serial line, and the ring a console controller.
 
     Attributes:
         vmm: The VMM.
         storage: The medium.
+        terminals: Those of the console controller.
     """
 
     def __init__(
@@ -304,20 +310,28 @@ class VmRig(Simulation):
         seed: int = 0,
         storage_ns: int = 0,
         lease_ms: int = 500,
+        serial: bool = False,
     ) -> None:
         super().__init__(faults or Faults(delay_ns=(50_000, 50_000)), seed, lease_ms, 1000)
         self.storage = MemoryStorage(len(content), content)
         self.vmm = Vmm(FakeMapper())
         runner = BlockRunner(self.storage, _never)
-        self.gateway = GatewayNode(GATEWAY, self.world, self.vmm)
-        self.hypervisor = HypervisorNode(HYPERVISOR, self.world, _plans, (BLOCK,), (BLOCK,), 0)
+        self.gateway = GatewayNode(GATEWAY, self.world, self.vmm, serial=serial)
+        controllers = (BLOCK, CONSOLE) if serial else (BLOCK,)
+        self.hypervisor = HypervisorNode(HYPERVISOR, self.world, _plans, controllers, (BLOCK,), 0)
         nodes: list[Node] = [
             ControllerNode(BLOCK, self.world, self._controller(len(content)), runner.perform, HYPERVISOR, storage_ns),
             self.hypervisor,
             self.gateway,
         ]
+        self.terminals = MemoryTerminals(self._typed)
+        self._console = ControllerNode(
+            CONSOLE, self.world, lambda: ConsoleController((GATEWAY,)), self.terminals.perform, HYPERVISOR
+        )
+        if serial:
+            nodes.append(self._console)
         self.nodes = {node.name: node for node in nodes}
-        self.start(BLOCK, HYPERVISOR, GATEWAY)
+        self.start(*controllers, HYPERVISOR, GATEWAY)
 
     def connect(self) -> None:
         """Connect the VMM, and wait until its queue runs."""
@@ -329,6 +343,9 @@ class VmRig(Simulation):
         self.restart(GATEWAY)
         self.vmm.connect()
 
+    def _typed(self, event: ConsoleEvent) -> None:
+        self._console.deliver(event)
+
     def _controller(self, size: int) -> Callable[[], BlockController]:
         table_ = ExtentTable([Extent("all", 0, size)], size)
         return lambda: BlockController(table_, Durability.WRITE_THROUGH)
@@ -336,7 +353,8 @@ class VmRig(Simulation):
 
 def _plans(pairs: Mapping[str, QueuePair]) -> dict[str, GuestPlan]:
     disk = Attachment(pairs[BLOCK], "all")
-    return {GATEWAY: GuestPlan(GATEWAY, "vm", MEMORY_BYTES, disk, None, level=Level.DRIVER)}
+    console = Attachment(pairs[CONSOLE], GATEWAY) if CONSOLE in pairs else None
+    return {GATEWAY: GuestPlan(GATEWAY, "vm", MEMORY_BYTES, disk, console, level=Level.DRIVER)}
 
 
 def _never(event: object) -> None:
