@@ -12,7 +12,8 @@ import msgpack
 import pytest
 
 from iovirt_dist.hypervisor.vdev.device import Device, StringDevice
-from tests.contract.devices import CASES, Block, DeviceCase, Lines, Rig
+from tests.contract.bench import Block, Lines, Rig
+from tests.contract.devices import CASES, DeviceCase
 
 MILLISECOND_NS = 1_000_000
 YEAR_NS = 365 * 24 * 3600 * 1_000_000_000

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.contract.devices import CASES, DeviceCase, Lines, Rig
+from tests.contract.bench import Lines, Rig
+from tests.contract.devices import CASES, DeviceCase
 
 
 class Step(NamedTuple):

@@ -17,7 +17,9 @@ from iovirt_dist.hypervisor.vdev.virtio_mmio import VirtioMmio
 from iovirt_dist.virtio.mmio import Register, Status
 from iovirt_dist.wire.codec import decode, encode
 from iovirt_dist.wire.queue_messages import ArmQueue, Completions, DisarmQueue, Doorbell
-from tests.contract.devices import CASES, DeviceCase, Lines, Rig, start_virtio, virtio_message
+from tests.contract.bench import Lines, Rig
+from tests.contract.devices import CASES, DeviceCase
+from tests.contract.virtio_devices import start_virtio, virtio_message
 from tests.properties.amount import PER_EXAMPLE, examples
 
 EXAMPLES = examples(4000)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from iovirt_dist.drivers.queue_pair import QueuePair
 from iovirt_dist.drivers.request import DeviceQueue, Request
+from iovirt_dist.ids import RequestId
+from iovirt_dist.mux.multiqueue import MultiQueue
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import (
     WITH_DATA_OUT,
@@ -112,3 +114,17 @@ class Controller:
             self.complete(command, Status.OK, self.units[name].pack(), list(self.units).index(name))
         else:
             self.complete(command, Status.UNKNOWN_UNIT)
+
+
+def opened(credits: int = 8, bound: int = 4096) -> tuple[QueuePair, Controller, Outcomes]:  # noqa: A002 - the protocol's word
+    """A queue pair with a unit that is identified."""
+    pair = QueuePair("disk0", MultiQueue(bound=bound))
+    pair.use("root")
+    controller = Controller(pair, {"root": DISK}, credits)
+    controller.open()
+    return pair, controller, Outcomes()
+
+
+def sequence(command: Command) -> int:
+    """A command's place in its queue."""
+    return RequestId.unpack(command.id).sequence

@@ -394,8 +394,4 @@ def test_grown_image_has_its_extent_grow_and_hypervisors_told() -> None:
     assert isinstance(after[0], AccessStorage)
     assert isinstance(identified, CompleteCommands)
     assert UnitIdentity.unpack(bytes(identified.payload[0])).size_bytes == (2 << 20) - 4096
-
-
-def test_image_that_grows_behind_all_extents_is_no_news() -> None:
-    """Nobody is told."""
-    assert _core().handle(ImageGrown(2 << 20), 0) == []
+    assert _core().handle(ImageGrown(2 << 20), 0) == []  # behind all extents: no news
