@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from iovirt_dist.errors import ConfigError, ImageError, IovirtError
 from iovirt_dist.runtime.allocator import keep_memory
+from iovirt_dist.runtime.log_limit import LogLimit
 from iovirt_dist.topology.selection import UnusedServiceError
 
 log = logging.getLogger(__name__)
@@ -36,8 +37,10 @@ def run_service(name: str, main: Main) -> int:
     Returns:
         The exit status: 0 stopped as asked, 1 failed, 2 wrong configuration.
     """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(LogLimit())
     logging.basicConfig(
-        level=os.environ.get("IOVIRT_LOG", "INFO").upper(), format=f"{name}: %(message)s", stream=sys.stderr
+        level=os.environ.get("IOVIRT_LOG", "INFO").upper(), format=f"{name}: %(message)s", handlers=[handler]
     )
     die_with_parent()
     keep_memory()
