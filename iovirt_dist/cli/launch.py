@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -101,13 +102,20 @@ async def _foreground(topology: Topology, run_dir: RunDir) -> int:
     stop, hurry, interrupted = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     def show(line: LogLine) -> None:
-        print(printer.format(line), flush=True)
+        try:
+            print(printer.format(line), flush=True)
+        except OSError:  # whoever read it is gone, as behind a pipe or with its terminal
+            _drop_output()
+            stop.set()
 
     def report(name: str, text: str) -> None:
         tail.add(name, run_dir.log(name))
         show(LogLine(SUPERVISOR, f"{name} {text}"))
 
     def on_signal(number: signal.Signals) -> None:
+        if number is signal.SIGHUP:  # comes from the shell and from the kernel: twice is no hurry
+            stop.set()
+            return
         if number is signal.SIGINT:
             interrupted.set()
         (hurry if stop.is_set() else stop).set()
@@ -133,6 +141,13 @@ async def _foreground(topology: Topology, run_dir: RunDir) -> int:
         note("every process ended by itself")
         return EXIT_FAILED
     return EXIT_INTERRUPTED if interrupted.is_set() else EXIT_DONE
+
+
+def _drop_output() -> None:
+    """Have no standard output any more; what could not be written would raise again at the end of the process."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def start_detached(topology: Topology, *, die_with_parent: bool = False) -> int:
@@ -214,7 +229,8 @@ async def _detached(topology: Topology, run_dir: RunDir, answer: int) -> int:
         loop.add_signal_handler(number, on_signal)
 
     def report(name: str, text: str) -> None:
-        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {name} {text}", flush=True)
+        with contextlib.suppress(OSError):  # a full file system may have room the next time
+            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {name} {text}", flush=True)
 
     def started() -> None:
         os.write(answer, b"ok")

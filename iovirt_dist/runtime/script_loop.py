@@ -8,6 +8,7 @@ import logging
 from iovirt_dist.guest import core as gc
 from iovirt_dist.guest.script.core import Action, Drained, Event, ScriptCore
 from iovirt_dist.runtime.links import dial_as
+from iovirt_dist.runtime.log_limit import UNLIMITED
 from iovirt_dist.runtime.reactor import Reactor
 from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.runtime.trace_log import TraceLog
@@ -59,7 +60,7 @@ class ScriptLoop:
         elif isinstance(action, TracePoint):
             self.trace.add(action)
         else:
-            self._log.info("%s", action.text)
+            self._log.info("%s", action.text, extra=UNLIMITED)
 
     def _settle(self) -> None:
         """Sending may have consumed the socket's edge: look again."""

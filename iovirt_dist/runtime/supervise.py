@@ -27,13 +27,16 @@ from iovirt_dist.runtime.restart import Backoff, describe_exit
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
 from iovirt_dist.runtime.status import StatusWriter, read_status, read_status_file, start_ticks
 from iovirt_dist.topology import ENVIRONMENT_KEY
-from iovirt_dist.topology.specs import KINDS, ProcessSpec
+from iovirt_dist.topology.specs import STOPPING_ORDER, ProcessSpec
 
 EXIT_FAILED: Final = 1
 """Stands for the exit status of a process that could not be started."""
 
 GRACE_S: Final = 5.0
-"""How long processes of one kind may take to end after SIGTERM before SIGKILL."""
+"""How long processes that are stopped together may take to end after SIGTERM before SIGKILL."""
+
+WRITE_AGAIN_S: Final = 1.0
+"""When the status file is written if the file system does not take it now."""
 
 Report = Callable[[str, str], None]
 """Told of every change: process name, what happened."""
@@ -81,7 +84,7 @@ class Supervisor:
         environ: The processes' environment.
         cwd: The processes' current folder.
         report: Told of every change.
-        grace_s: Time to end in order, per kind.
+        grace_s: Time to end in order, for those that are stopped together.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class Supervisor:
         self._told: dict[str, Any] = {}
         self._stopping = False
         self._changed = asyncio.Event()
+        self._write_later: asyncio.TimerHandle | None = None
         self._status = StatusWriter(run_dir, SUPERVISOR, "supervisor", epoch=time.time_ns(), started_ns=time.time_ns())
 
     async def run(self, stop: asyncio.Event, hurry: asyncio.Event | None = None) -> bool:
@@ -129,9 +133,11 @@ class Supervisor:
             self._stopping = True
             for managed in self._managed:
                 managed.stop.set()
-            for kind in reversed(KINDS):
-                await self._stop([m for m in self._managed if m.spec.kind == kind], hurry or asyncio.Event())
-            await asyncio.gather(*self._running())
+            for kinds in STOPPING_ORDER:
+                await self._stop([m for m in self._managed if m.spec.kind in kinds], hurry or asyncio.Event())
+            await asyncio.gather(*self._running(), return_exceptions=True)
+            if self._write_later is not None:
+                self._write_later.cancel()
             self._status.remove()
         return stop.is_set()
 
@@ -171,10 +177,17 @@ class Supervisor:
         self._report(managed.spec.name, text)
 
     def _write(self) -> None:
+        """Write the status file; later, if the file system has no room now."""
+        if self._write_later is not None:
+            self._write_later.cancel()
+            self._write_later = None
         rows = {entry.spec.name: entry.to_json() for entry in self._managed}
         source = self._environ.get(ENVIRONMENT_KEY, "")
         now_ns = time.time_ns()
-        self._status.update(now_ns, force=True, state="running", processes=rows, topology=source, **self._told)
+        try:
+            self._status.update(now_ns, force=True, state="running", processes=rows, topology=source, **self._told)
+        except OSError:
+            self._write_later = asyncio.get_running_loop().call_later(WRITE_AGAIN_S, self._write)
 
     async def _keep(self, managed: Managed) -> None:
         """Start one process, and again as its policy says."""
@@ -241,7 +254,7 @@ class Supervisor:
             return
         for managed in running:
             _signal_group(managed.pid, signal.SIGTERM)
-        ended = asyncio.gather(*tasks)
+        ended = asyncio.gather(*tasks, return_exceptions=True)
         hurried = asyncio.create_task(hurry.wait())
         await asyncio.wait((ended, hurried), timeout=self._grace_s, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()

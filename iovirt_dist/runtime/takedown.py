@@ -11,8 +11,8 @@ from iovirt_dist.errors import LocalError
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
 from iovirt_dist.runtime.status import ProcessStatus, read_status, read_status_file, start_ticks
 
-SUPERVISOR_GRACE_S: Final = 20.0
-"""Longer than a supervisor needs for three kinds of process that all ignore SIGTERM."""
+SUPERVISOR_GRACE_S: Final = 25.0
+"""Longer than a supervisor needs if in each step of its stopping order a process ignores SIGTERM."""
 
 ORPHAN_GRACE_S: Final = 5.0
 

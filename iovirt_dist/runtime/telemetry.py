@@ -74,7 +74,8 @@ class Telemetry:
         await self._task  # which may be writing
         if self._trace is not None:
             self._trace.poll()
-        self._writer.remove()
+        with contextlib.suppress(OSError):
+            self._writer.remove()
 
     async def _keep(self) -> None:
         loop = asyncio.get_running_loop()

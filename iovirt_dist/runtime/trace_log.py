@@ -57,15 +57,19 @@ class TraceLog:
             self._switch(wanted)
 
     def _write(self) -> None:
+        """Write the ring; what the file system does not take is dropped."""
         path = self._run_dir.trace_file(self._name)
-        if path.is_file() and path.stat().st_size > FILE_BYTES:
-            path.rename(path.with_name(f"{path.name}.1"))
         ring = [self._ring.popleft() for _ in range(len(self._ring))]  # another thread may be adding
         dropped, self._dropped = self._dropped, 0
-        with path.open("a", encoding="utf-8") as file:
-            if dropped:
-                file.write(self._line(ring[0][0], TracePoint("", 0, "dropped", {"points": dropped})))
-            file.writelines(self._line(at_ns, point) for at_ns, point in ring)
+        try:
+            if path.is_file() and path.stat().st_size > FILE_BYTES:
+                path.rename(path.with_name(f"{path.name}.1"))
+            with path.open("a", encoding="utf-8") as file:
+                if dropped:
+                    file.write(self._line(ring[0][0], TracePoint("", 0, "dropped", {"points": dropped})))
+                file.writelines(self._line(at_ns, point) for at_ns, point in ring)
+        except OSError:
+            self._dropped += dropped + len(ring)
 
     def _line(self, at_ns: int, point: TracePoint) -> str:
         head = {"at_ns": at_ns, "process": self._name, "guest": point.guest, "number": point.number}

@@ -36,6 +36,7 @@ __all__ = [
     "CONTROLLER_KINDS",
     "KINDS",
     "NATIVE",
+    "STOPPING_ORDER",
     "AnySpec",
     "BlockSpec",
     "ConsoleAttachment",
@@ -73,7 +74,15 @@ Kind = Literal["hypervisor", "block", "console", "rng", "net", "driver_domain", 
 CONTROLLER_KINDS: Final[tuple[Kind, ...]] = ("block", "console", "rng", "net")
 
 KINDS: Final[tuple[Kind, ...]] = (*CONTROLLER_KINDS, "driver_domain", "hypervisor", "guest", "vmm")
-"""In starting order; stopping goes the other way, so that no request loses its server."""
+"""In starting order."""
+
+STOPPING_ORDER: Final[tuple[tuple[Kind, ...], ...]] = (
+    ("vmm",),
+    ("guest",),
+    ("hypervisor",),
+    ("driver_domain", *CONTROLLER_KINDS),
+)
+"""Kinds that are stopped together, the other way, so that no request loses its server."""
 
 
 def host_folder(run_dir: Path, host: str) -> Path:

@@ -182,6 +182,49 @@ def test_foreground_stops_in_order_and_leaves_nothing(
     assert RunDir(folder / ".iovirt").leftovers() == []
 
 
+def test_foreground_takes_a_hang_up_for_one_however_often_it_comes(folder: Path, environ: dict[str, str]) -> None:
+    """The shell sends it, and the kernel once more: still nobody is killed, and the order holds."""
+    write_service(folder, "guest", "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.3), sys.exit(0)))")
+    command = [sys.executable, "-u", "-m", "iovirt_dist.cli.main", "up"]
+    with subprocess.Popen(command, cwd=folder, env=environ, stdout=subprocess.PIPE, text=True) as up:
+        assert up.stdout is not None
+        for line in up.stdout:
+            if line.strip() == "alice | ready":
+                break
+        up.send_signal(signal.SIGHUP)
+        for line in up.stdout:
+            if "stopped" in line:
+                break
+            up.send_signal(signal.SIGHUP)
+            time.sleep(0.01)
+        up.send_signal(signal.SIGHUP)
+        rest = [line, *up.stdout]
+    assert [line.split()[2:] for line in rest if "stopped" in line] == [
+        [name, "stopped", "(exit", "status", "0)"] for name in ("alice", "hv0", "tty0")
+    ]
+    assert up.returncode == 0
+    assert RunDir(folder / ".iovirt").leftovers() == []
+
+
+def test_foreground_whose_reader_is_gone_stops_in_order(folder: Path, environ: dict[str, str]) -> None:
+    """As behind a pipe to a pager that was left: at the next line that it cannot write."""
+    command = [sys.executable, "-u", "-m", "iovirt_dist.cli.main", "up"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=folder, env=environ, stdout=pipe, stderr=pipe, text=True) as up:
+        assert up.stdout is not None
+        assert up.stderr is not None
+        for line in up.stdout:
+            if line.strip() == "hv0   | ready":
+                break
+        rows = json.loads(RunDir(folder / ".iovirt").status("_up").read_text())["processes"]
+        up.stdout.close()
+        os.kill(rows["hv0"]["pid"], signal.SIGKILL)
+        errors = up.stderr.read()
+    assert (up.returncode, errors) == (0, "")
+    assert [start_ticks(row["pid"]) for row in rows.values()] == [None] * 3
+    assert RunDir(folder / ".iovirt").leftovers() == []
+
+
 def test_foreground_without_any_process_left_fails(folder: Path, iovirt: Iovirt) -> None:
     """Everything ended for good: there is nothing to wait for."""
     for kind in ("hypervisor", "console", "guest"):

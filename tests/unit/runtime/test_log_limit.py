@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
-from iovirt_dist.runtime.log_limit import BURST, INTERVAL_S, MAX_TEXTS, LogLimit
+from iovirt_dist.runtime.log_limit import BURST, INTERVAL_S, MAX_TEXTS, UNLIMITED, LogLimit
 
 
 class Log:
@@ -14,9 +15,9 @@ class Log:
         self.now = 100.0
         self.limit = LogLimit(lambda: self.now)
 
-    def say(self, text: str, *args: object) -> list[str]:
+    def say(self, text: str, *args: object, level: int = logging.INFO, extra: Mapping[str, object] = {}) -> list[str]:
         """Log a line; returns what is written."""
-        record = logging.LogRecord("x", logging.INFO, "x.py", 1, text, args, None)
+        record = logging.getLogger("x").makeRecord("x", level, "x.py", 1, text, args, None, None, extra)
         return [record.getMessage()] if self.limit.filter(record) else []
 
 
@@ -51,14 +52,31 @@ def test_lines_that_come_rarely_are_never_left_out() -> None:
         log.now += INTERVAL_S / BURST * 2
 
 
+def test_warnings_are_equal_whatever_their_numbers() -> None:
+    """A peer that is refused with ever other numbers fills no log; guests that are told apart by theirs are told."""
+    log = Log()
+    warned = [line for n in range(BURST + 5) for line in log.say(f"flags 0x{n:x} of {n}", level=logging.WARNING)]
+    told = [line for number in range(BURST + 5) for line in log.say("guest-%d connected", number)]
+
+    assert len(warned) == BURST
+    assert len(told) == BURST + 5
+
+
+def test_what_a_script_says_is_never_left_out() -> None:
+    """Nor changed."""
+    log = Log()
+    assert [log.say("ok", extra=UNLIMITED) for _ in range(2 * BURST)] == [["ok"]] * (2 * BURST)
+
+
 def test_memory_is_bounded() -> None:
-    """The oldest is counted anew."""
+    """What was not said for longest is counted anew."""
     log = Log()
     for _ in range(BURST + 1):
-        log.say("first")
-    quiet = log.say("first")
-    for number in range(MAX_TEXTS):
+        log.say("often")
+        log.say("once")
+    for number in range(MAX_TEXTS - 1):
         log.say("line %d", number)
+        quiet = log.say("often")
 
     assert quiet == []
-    assert log.say("first") == ["first"]
+    assert log.say("once") == ["once"]

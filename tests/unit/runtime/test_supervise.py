@@ -15,7 +15,7 @@ import pytest
 
 from iovirt_dist.errors import LocalError
 from iovirt_dist.ids import ProcessName
-from iovirt_dist.runtime import child
+from iovirt_dist.runtime import child, supervise
 from iovirt_dist.runtime.rundir import SUPERVISOR, RunDir
 from iovirt_dist.runtime.status import StatusWriter, read_status_file, start_ticks
 from iovirt_dist.runtime.supervise import Supervisor, refuse_orphans
@@ -179,6 +179,33 @@ async def test_start_that_the_system_refuses_is_tried_again(harness: Harness, mo
     assert harness.seen[0] == ("hv0", refused)
     harness.stop.set()
     assert await running
+
+
+async def test_full_file_system_ends_nobodys_supervision(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What crashes is started again, and the status file is written once there is room."""
+    update, full = StatusWriter.update, [True]
+
+    def refuse(writer: StatusWriter, *arguments: Any, **content: Any) -> bool:
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return update(writer, *arguments, **content)
+
+    monkeypatch.setattr(StatusWriter, "update", refuse)
+    monkeypatch.setattr(supervise, "WRITE_AGAIN_S", 0.01)
+    running = harness.run(process("hv0", "hypervisor", IDLE))
+    first = pid_of(await harness.until(lambda _, text: text.startswith("started")))
+    os.killpg(first, signal.SIGKILL)
+    second = pid_of(await harness.until(lambda _, text: text.startswith("started")))
+    before = read_status_file(harness.run_dir.status(SUPERVISOR))
+    full.clear()
+    while (told := read_status_file(harness.run_dir.status(SUPERVISOR))) is None:
+        await asyncio.sleep(0.005)
+    harness.stop.set()
+
+    assert await running
+    assert before is None
+    assert told.content["processes"]["hv0"]["pid"] == second
+    assert harness.run_dir.leftovers() == []
 
 
 async def test_grandchild_dies_with_its_crashed_parent(harness: Harness) -> None:
