@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Final, cast
 
 from iovirt_dist.errors import EndpointError
-from iovirt_dist.gateway.nbd.connection import LEFT, Connection
+from iovirt_dist.gateway.nbd.connection import LEFT, LOST, Connection
 from iovirt_dist.gateway.nbd.server import Server
 from iovirt_dist.gateway.unix_socket import listen_at
 from iovirt_dist.wire.codec import Buffer
 
 log = logging.getLogger(__name__)
 
+MAX_CLIENTS: Final = 32
 HANDSHAKE_WITHIN_S: Final = 30.0
 """A client that has not chosen the export by then is closed."""
+LINGER_S: Final = 30.0
+"""A client that is to be closed, or sends no more, has so long to take its answers."""
 _BACKLOG_BYTES: Final = 4 << 20
 """Answers that a client has not read above which nothing more is taken from it."""
 _SOCKET_BUFFER_BYTES: Final = 4 << 20
@@ -45,12 +48,13 @@ class NbdProtocol(asyncio.BufferedProtocol):
         self._connection: Connection | None = None
         self._transport: asyncio.Transport | None = None
         self._paused = False
+        self._shut = False
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet the client; one too many is closed."""
         self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
-        if self._server.busy:
+        if len(self._living) >= MAX_CLIENTS:
             self._server.closed["busy"] += 1
             transport.abort()
             return
@@ -59,7 +63,7 @@ class NbdProtocol(asyncio.BufferedProtocol):
         client: socket.socket = transport.get_extra_info("socket")
         with contextlib.suppress(OSError):
             client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
-        self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE_WITHIN_S, self._late)
+        self._within(HANDSHAKE_WITHIN_S, self._late)
         self._connection = self._server.connect(self._send, self._close)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the protocol fixes the signature
@@ -81,12 +85,26 @@ class NbdProtocol(asyncio.BufferedProtocol):
     def look(self) -> None:
         """After a turn: read on, or no more, as there is room."""
         connection, transport = self._connection, self._transport
-        if connection is None or transport is None or connection.closed:
+        if connection is None or transport is None or connection.closed or self._shut:
             return
         full = connection.inbox.full
         if full != self._paused:
             self._paused = full
             (transport.pause_reading if full else transport.resume_reading)()
+
+    def eof_received(self) -> bool:
+        """The client sends no more, which is no reason to keep its answers back."""
+        connection = self._connection
+        if connection is None or connection.closed:
+            return False
+        self._shut = True
+        connection.shut()
+        if connection.closed:
+            return False
+        assert self._transport is not None
+        self._within(LINGER_S, self._transport.abort)
+        self._wake()
+        return True
 
     def pause_writing(self) -> None:
         """The client does not read its answers."""
@@ -105,7 +123,7 @@ class NbdProtocol(asyncio.BufferedProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
         if self._connection is not None:
-            self._connection.close("lost")
+            self._connection.close(LOST)
 
     def shut(self) -> None:
         """The gateway ends."""
@@ -123,7 +141,14 @@ class NbdProtocol(asyncio.BufferedProtocol):
             return
         if reason != LEFT:
             log.info("client closed: %s", reason)
+        self._within(LINGER_S, self._transport.abort)
         self._transport.close()
+
+    def _within(self, limit_s: float, otherwise: Callable[[], object]) -> None:
+        """Set the client a time limit, in place of the one that it had."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = asyncio.get_running_loop().call_later(limit_s, otherwise)
 
     def _late(self) -> None:
         if self._connection is not None and self._connection.transmission is None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from iovirt_dist.errors import LocalError
 from iovirt_dist.gateway.nbd.server import FEATURES, Server
 from iovirt_dist.guest.script.core import ScriptCore, ScriptPlan
-from iovirt_dist.guest.script.disk import open_disk
+from iovirt_dist.guest.script.disk import Disk, open_disk
 from iovirt_dist.guest.script.failure import failure_line
 from iovirt_dist.guest.script.guest import ScriptGuest
 from iovirt_dist.platform.slots import VirtioSlot
@@ -131,6 +131,7 @@ class NbdProcess:
             features=FEATURES,
         )
         self.server.attach(disk)
+        guest.spawn(self._follow(disk))
         self._ready.set()
         try:
             while True:
@@ -140,6 +141,12 @@ class NbdProcess:
                 await disk.queue.wait()
         finally:
             self.server.detach()
+
+    async def _follow(self, disk: Disk) -> None:
+        """Have clients told of the disk's size when it changes."""
+        while True:
+            await disk.device.configured
+            self.server.resized(await disk.measure())
 
     def _wake(self) -> None:
         """Let the script have a turn when all sockets of this turn of the loop have been read."""

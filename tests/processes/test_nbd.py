@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from iovirt_dist.cli.main import main
 from iovirt_dist.gateway.nbd import protocol as nbd
-from iovirt_dist.gateway.nbd.server import MAX_CONNECTIONS
+from iovirt_dist.runtime.nbd_listener import MAX_CLIENTS
 from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.testing.live import LiveTopology, TopologyFactory
 from tests.processes.nbd_client import NbdClient
@@ -288,7 +289,7 @@ async def test_hostile_client_is_closed_with_a_reason_and_others_go_on(
 async def test_client_too_many_is_closed_and_the_others_stay(iovirt: TopologyFactory, connect: Connect) -> None:
     """There is room again when one has left."""
     topology = await up(iovirt)
-    clients = [await connect(socket_of(topology)) for _ in range(MAX_CONNECTIONS)]
+    clients = [await connect(socket_of(topology)) for _ in range(MAX_CLIENTS)]
 
     reader, writer = await asyncio.open_unix_connection(socket_of(topology))
     told = await reader.read()
@@ -299,6 +300,44 @@ async def test_client_too_many_is_closed_and_the_others_stay(iovirt: TopologyFac
     assert told == b""
     assert await again.read(0, 512) == bytes(512)
     assert await clients[-1].read(0, 512) == bytes(512)
+
+
+async def test_client_that_leaves_and_sends_no_more_gets_all_its_answers(iovirt: TopologyFactory) -> None:
+    """As libnbd does it: requests, DISC, and the sending half of the connection is shut."""
+    topology = await up(iovirt)
+    choose = nbd.CLIENT_FLAGS.pack(3) + nbd.OPTION.pack(nbd.OPTION_MAGIC, nbd.Option.EXPORT_NAME, 0)
+    reader, writer = await asyncio.open_unix_connection(socket_of(topology))
+    reads = b"".join(nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, nbd.Command.READ, at, 0, MIB // 4) for at in range(40))
+    writer.write(choose + reads + nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, nbd.Command.DISC, 0, 0, 0))
+    writer.write_eof()
+
+    answers = await reader.read()
+    await closed(writer)
+
+    assert len(answers) == nbd.GREETING.size + nbd.EXPORT.size + 40 * (nbd.SIMPLE_REPLY.size + MIB // 4)
+    status = await topology.guest().wait_status(lambda told: bool(told.content["nbd"]["closed"]))
+    assert (status.content["nbd"]["clients"], status.content["nbd"]["closed"]) == (0, {"left": 1})
+
+
+async def test_client_that_comes_behind_a_resize_is_told_the_new_size(
+    iovirt: TopologyFactory, connect: Connect
+) -> None:
+    """The one that was there goes on, also past the hypervisor's next life."""
+    topology = await up(iovirt)
+    first = await connect(socket_of(topology))
+
+    resized = main(["disk", "resize", "disk0", "16MiB", "--file", str(topology.topology.source)])
+    second = await connect(socket_of(topology))
+    while second.size != 2 * SIZE:
+        await second.close()
+        second = await connect(socket_of(topology))
+    topology.hypervisor().kill()
+    await topology.hypervisor().restart()
+    await second.write(2 * SIZE - 512, b"x" * 512)
+
+    assert resized == 0
+    assert (first.size, await first.read(0, 512)) == (SIZE, bytes(512))
+    assert await second.read(2 * SIZE - 512, 512) == b"x" * 512
 
 
 async def test_client_that_reads_no_answers_holds_up_nobody(iovirt: TopologyFactory, connect: Connect) -> None:

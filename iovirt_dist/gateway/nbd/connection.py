@@ -20,6 +20,8 @@ Send = Callable[[Sequence[Buffer]], None]
 
 LEFT: Final = "left"
 """Reason of a client that took its leave."""
+LOST: Final = "lost"
+"""Reason of one that did not."""
 
 
 class Connection:
@@ -69,6 +71,14 @@ class Connection:
                     piece_bytes=self._piece_bytes,
                 )
 
+    def shut(self) -> None:
+        """The client sends no more; it gets the answers of what it has sent, if it is so far ("NBD_CMD_DISC")."""
+        if self.transmission is None:
+            self.close(LOST)
+            return
+        self.transmission.shut()
+        self.flush()
+
     def take(self, pieces: list[Piece], most: int) -> None:
         """Take requests, as `Transmission.take`; a client that breaks the protocol is closed."""
         if self.transmission is None or self.closed:
@@ -88,7 +98,7 @@ class Connection:
             self._send(transmission.out)
             transmission.out.clear()
         if transmission.over:
-            self.close(LEFT)
+            self.close(LEFT if transmission.left else LOST)
 
     def close(self, reason: str) -> None:
         """End it; outcomes of what the disk still does are for nobody."""

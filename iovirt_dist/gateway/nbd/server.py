@@ -28,7 +28,6 @@ FEATURES: Final = mask(
     BlockFeature.RO, BlockFeature.BLK_SIZE, BlockFeature.FLUSH, BlockFeature.DISCARD, BlockFeature.WRITE_ZEROES
 )
 """What the disk's driver takes if it is offered."""
-MAX_CONNECTIONS: Final = 32
 MAX_BATCHES: Final = 2
 """Doorbells at once whose last request is not done: while so many are, requests gather for the next, because a message
 costs as much as some ten requests in it. Two, so that the disk works while answers are sent."""
@@ -79,11 +78,6 @@ class Server:
         """Whether a turn could give the disk something; if not, the next one comes with what the disk has done."""
         return self._disk is not None and len(self._ends) < MAX_BATCHES and self._disk.free > 0
 
-    @property
-    def busy(self) -> bool:
-        """Whether there are as many clients as there may be."""
-        return len(self.connections) >= MAX_CONNECTIONS
-
     def connect(self, send: Send, close: Callable[[str], None]) -> Connection:
         """Greet a client; arguments as of `Connection`. There must have been a disk."""
         assert self.export is not None
@@ -109,15 +103,20 @@ class Server:
     # --- the disk
 
     def attach(self, disk: Disk) -> None:
-        """Serve a disk; if it is another than before, no client can go on."""
-        export = Export(self._name, disk.capacity * SECTOR_BYTES, _flags(disk), self._description)
-        if self.export not in (None, export):
+        """Serve a disk; if it is another than before, no client can go on. One that has grown is the same."""
+        before, export = self.export, Export(self._name, disk.capacity * SECTOR_BYTES, _flags(disk), self._description)
+        if before is not None and (export.flags != before.flags or export.size_bytes < before.size_bytes):
             self._again.clear()
             for connection in tuple(self.connections):
                 connection.close("disk-changed")
         self.export = export
         self._disk = disk
         self._piece_bytes = disk.io_sectors * SECTOR_BYTES
+
+    def resized(self, sectors: int) -> None:
+        """The disk has so many sectors now: clients that come are told, those that are there go on with theirs."""
+        assert self.export is not None
+        self.export = self.export._replace(size_bytes=sectors * SECTOR_BYTES)
 
     def detach(self) -> None:
         """The disk goes: keep what is in flight, in its order, for the next."""

@@ -47,7 +47,7 @@ MAX_REQUESTS: Final = 256
 MAX_HELD_BYTES: Final = MAX_BLOCK_BYTES
 """Data of a connection's unanswered READs, together; one alone may always come."""
 ZEROES_PIECE_BYTES: Final = 4 << 20
-"""Most bytes that one request of the virtio disk clears (`max_write_zeroes_sectors`)."""
+"""What a piece clears: less than the disk would at once (64 MiB), so that others have their turn."""
 TRIM_PIECE_BYTES: Final = 1 << 32
 """More than a request can ask for: a TRIM is never divided."""
 
@@ -109,7 +109,7 @@ class Transmission:
         out: What is to be sent. It is void when more pieces are given to the disk: the data of a READ is where the
             disk has put it.
         outstanding: Requests that are not answered.
-        ending: Whether the client has taken its leave: nothing more is taken, and with the last answer it is over.
+        left: Whether the client has taken its leave: nothing more is taken, and with the last answer it is over.
         blocked: Whether the client does not read its answers: nothing more is taken until it does.
         gone: Whether the connection is closed: nobody waits for answers.
         refused: Requests that were answered with an error without the disk.
@@ -119,7 +119,7 @@ class Transmission:
     def __init__(self, export: Export, inbox: Inbox, *, structured: bool, piece_bytes: int) -> None:
         self.out: list[Buffer] = []
         self.outstanding = 0
-        self.ending = False
+        self.left = False
         self.blocked = False
         self.gone = False
         self.refused = 0
@@ -131,6 +131,8 @@ class Transmission:
         self._inbox = inbox
         self._structured = structured
         self._current: Request | None = None
+        self._shut = False
+        self._drained = False
         self._skip = 0
         self._held = 0
         self._piece_bytes = {
@@ -144,8 +146,14 @@ class Transmission:
 
     @property
     def over(self) -> bool:
-        """Whether the client has left and has all of its answers."""
-        return self.ending and not self.outstanding
+        """Whether nothing more will come of the client, and it has all of its answers."""
+        return (self.left or self._drained) and not self.outstanding
+
+    def shut(self) -> None:
+        """The client sends no more: what has come is still done, and with its last answer it is over."""
+        inbox = self._inbox
+        self._shut = True
+        self._drained = self._current is None and inbox.end - inbox.start < self._skip + REQUEST.size
 
     def take(self, pieces: list[Piece], most: int) -> None:
         """Take what the client wants.
@@ -169,6 +177,8 @@ class Transmission:
             if command == _WRITE:
                 begin = inbox.start
                 if inbox.end - begin < length:
+                    if self._shut:
+                        raise PeerError("truncated", "the data of a WRITE")
                     self._current = request
                     return
                 inbox.start = begin + length
@@ -182,10 +192,11 @@ class Transmission:
     def _next(self) -> Request | None:
         """Take the next request that needs the disk; None if there is none, or it must wait."""
         inbox = self._inbox
-        while not (self.ending or self.blocked):
-            if self._skip and not self._skipped():
+        while not (self.left or self.blocked):
+            if (self._skip and not self._skipped()) or inbox.end - inbox.start < REQUEST.size:
+                self._drained = self._shut
                 return None
-            if inbox.end - inbox.start < REQUEST.size or self.outstanding >= MAX_REQUESTS:
+            if self.outstanding >= MAX_REQUESTS:
                 return None
             magic, flags, command, cookie, offset, length = _unpack_request(inbox.view, inbox.start)
             if magic != REQUEST_MAGIC:
@@ -195,7 +206,7 @@ class Transmission:
                 return None
             inbox.start += REQUEST.size
             if command == _DISC:
-                self.ending = True
+                self.left = True
                 return None
             request = Request(self, command, cookie, offset, length)
             self.outstanding += 1

@@ -151,6 +151,12 @@ class Disk:
         self._free = list(reversed(self._slots))
         return request_ring(memory, setup, [slot.shape for slot in self._slots])
 
+    async def measure(self) -> int:
+        """Read the capacity anew: the device interrupts (`VirtioDevice.configured`) when it has grown."""
+        self.config = BlockConfig.unpack(await self.device.config(CONFIG_BYTES))
+        self.capacity = self.config.capacity
+        return self.capacity
+
     @property
     def free(self) -> int:
         """Requests that `submit_many` takes now."""

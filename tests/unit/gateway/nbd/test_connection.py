@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from iovirt_dist.gateway.nbd import protocol as nbd
 from iovirt_dist.gateway.nbd.connection import Connection
 from iovirt_dist.gateway.nbd.transmission import Piece
@@ -84,6 +86,28 @@ def test_client_that_leaves_is_closed_behind_its_last_answer() -> None:
     owner.owner.finished(owner, 0, True, memoryview(b""))
     client.connection.flush()
     assert (before, client.sent, client.reasons) == ([], simple(), ["left"])
+
+
+def test_client_that_sends_no_more_is_closed_behind_its_last_answer() -> None:
+    """It has not taken its leave, so it counts as lost."""
+    client = Client()
+    client.say(CHOOSE + request(nbd.Command.FLUSH))
+    client.connection.shut()
+    ((owner, *_),) = client.take()
+    client.connection.flush()
+    before = client.reasons.copy()
+    owner.owner.finished(owner, 0, True, memoryview(b""))
+    client.connection.flush()
+    assert (before, client.reasons) == ([], ["lost"])
+
+
+@pytest.mark.parametrize("said", [b"", HELLO, CHOOSE])
+def test_client_that_sends_no_more_and_waits_for_nothing_is_lost(said: bytes) -> None:
+    """At once, with or without a disk."""
+    client = Client()
+    client.say(said)
+    client.connection.shut()
+    assert client.reasons == ["lost"]
 
 
 def test_connection_is_closed_once() -> None:

@@ -8,17 +8,13 @@ import pytest
 
 from iovirt_dist.gateway.nbd import protocol as nbd
 from iovirt_dist.gateway.nbd.connection import Connection
-from iovirt_dist.gateway.nbd.server import FEATURES, MAX_CONNECTIONS, Server
-from iovirt_dist.guest.script import ScriptGuest, open_disk
-from iovirt_dist.platform.slots import VirtioSlot
+from iovirt_dist.gateway.nbd.server import Server
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import Status
 from tests.unit.gateway.nbd.client import CHOOSE, MIB, request, simple
-from tests.unit.guest.script.board import Board
+from tests.unit.gateway.nbd.gateway import CONTENT, Gateway
 
 Command, Flag = nbd.Command, nbd.CommandFlag
-CONTENT = b"".join(number.to_bytes(4, "little") * 128 for number in range(2048))
-"""1 MiB; each sector is its own number, again and again."""
 
 
 class Client:
@@ -41,37 +37,6 @@ class Client:
         """Send."""
         self.connection.inbox.room()[: len(data)] = data
         self.connection.received(len(data))
-
-
-class Gateway:
-    """A server with a disk."""
-
-    def __init__(self, content: bytes = CONTENT, *, read_only: bool = False, depth: int = 8) -> None:
-        self.server = Server("disk")
-        self.depth = depth
-        self.boot(content, read_only=read_only)
-
-    def boot(self, content: bytes, *, read_only: bool = False) -> None:
-        """Begin a life of the guest, with a disk of this content."""
-        self.board = Board(content, read_only=read_only)
-
-        async def script(guest: ScriptGuest) -> None:
-            slot = guest.virtio(VirtioSlot.DISK)
-            self.server.attach(await open_disk(slot, depth=self.depth, io_bytes=65536, features=FEATURES))
-
-        self.board.run(script)
-
-    def serve(self) -> None:
-        """Let the disk do all that it is asked for."""
-        self.server.turn()
-        while self.board.serve():
-            self.server.turn()
-
-    @property
-    def disk(self) -> bytes:
-        """What is on the disk."""
-        assert self.board.disk is not None
-        return bytes(self.board.disk.content)
 
 
 def test_server_reads_what_is_on_the_disk() -> None:
@@ -197,7 +162,20 @@ def test_client_that_goes_with_requests_in_flight_disturbs_nobody() -> None:
 
 
 def test_other_disk_in_the_next_life_closes_all_clients() -> None:
-    """They know another size, and what they have written is not for it."""
+    """They know a larger size, and what they have written is not for it."""
+    gateway = Gateway()
+    client = Client(gateway.server)
+    client.say(request(Command.WRITE, 0, data=b"x" * 512))
+    gateway.server.turn()
+    gateway.server.detach()
+    gateway.boot(bytes(MIB // 2))
+    gateway.serve()
+    assert (client.reason, gateway.server.connections) == ("disk-changed", [])
+    assert gateway.disk == bytes(MIB // 2)
+
+
+def test_disk_that_has_grown_is_the_same_for_those_who_are_there() -> None:
+    """Whoever comes is told its size, whether it grew in this life or before the next."""
     gateway = Gateway()
     client = Client(gateway.server)
     client.say(request(Command.WRITE, 0, data=b"x" * 512))
@@ -205,13 +183,8 @@ def test_other_disk_in_the_next_life_closes_all_clients() -> None:
     gateway.server.detach()
     gateway.boot(bytes(2 * MIB))
     gateway.serve()
-    assert (client.reason, gateway.server.connections) == ("disk-changed", [])
-    assert gateway.disk == bytes(2 * MIB)
-
-
-def test_clients_have_a_bound() -> None:
-    """Whoever accepts them asks."""
-    gateway = Gateway()
-    for _ in range(MAX_CONNECTIONS):
-        Client(gateway.server)
-    assert gateway.server.busy
+    gateway.server.resized(3 * MIB // 512)
+    assert (client.sent, client.reason) == (simple(), "")
+    assert gateway.disk[:512] == b"x" * 512
+    assert gateway.server.export is not None
+    assert gateway.server.export.size_bytes == 3 * MIB

@@ -227,6 +227,40 @@ def test_client_that_leaves_is_over_with_its_last_answer() -> None:
     assert (len(taken), before, client.core.over) == (1, False, True)
 
 
+def test_client_that_sends_no_more_is_over_with_the_last_answer_of_what_it_sent() -> None:
+    """However much of that the disk has room for at once."""
+    client = Client(request(Command.READ, 0, 512, cookie=1), request(Command.READ, 512, 512, cookie=2))
+    client.core.shut()
+    client.take(1)
+    client.finish()
+    before = client.core.over
+    client.take()
+    client.take()
+    waits = client.core.over
+    client.finish()
+    assert (before, waits, client.core.over) == (False, False, True)
+    assert client.answer == simple(cookie=1) + b"d" * 512 + simple(cookie=2) + b"d" * 512
+
+
+@pytest.mark.parametrize("rest", [b"", request(Command.READ)[:-1], request(Command.WRITE, 1, data=b"x" * 9)[:-3]])
+def test_client_that_sends_no_more_and_waits_for_nothing_is_over(rest: bytes) -> None:
+    """Also within a header, or in the data of a WRITE that is refused."""
+    client = Client(rest)
+    before = client.take(), client.core.over
+    client.core.shut()
+    assert (before, client.core.over) == (([], False), True)
+
+
+def test_client_that_sends_no_more_in_a_write_breaks_the_protocol() -> None:
+    """What is missing never comes."""
+    client = Client(request(Command.WRITE, 0, data=b"x" * 512)[:-1])
+    client.take()
+    client.core.shut()
+    with pytest.raises(PeerError) as caught:
+        client.take()
+    assert caught.value.reason == "truncated"
+
+
 def test_unanswered_requests_have_a_bound() -> None:
     """The others wait in the inbox."""
     client = Client(request(Command.READ, 0, 512) * (MAX_REQUESTS + 1))
