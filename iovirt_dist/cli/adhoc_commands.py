@@ -56,7 +56,7 @@ def script(guest: AdHocGuest, folder: Path) -> str:
         words = ["iovirt", "initramfs", str(initrd), "--for", guest.vmm]
         lines += [shlex.join([*words, "--kernel", absolute(guest.kernel)] if guest.kernel else words)]
     up, down = ("iovirt", "up", "-d", "-f", str(file)), ("iovirt", "down", "-f", str(file))
-    return "\n".join([*lines, shlex.join(up), str(command), shlex.join(down)])
+    return "\n".join([*lines, f"{shlex.join(up)} && {{", str(command), shlex.join(down), "}"])
 
 
 def _command(guest: AdHocGuest, folder: Path, initrd: Path) -> tuple[VmmCommand, Topology]:

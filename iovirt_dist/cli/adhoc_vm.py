@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from iovirt_dist.cli.adhoc_guest import AdHocGuest
+from iovirt_dist.errors import LocalError
 from iovirt_dist.topology.vm_specs import VMM_SUFFIX
 from iovirt_dist.vmm.initramfs import InitramfsPlan, kernel_modules, write_initramfs
 
@@ -41,13 +42,17 @@ def with_initrd(guest: AdHocGuest, folder: Path) -> AdHocGuest:
 
     Raises:
         ImageError: Something that belongs into it is missing.
+        LocalError: There is no room for it.
     """
     if guest.initrd:
         return guest
     path = folder / "initrd"
     modules = kernel_modules(guest.vmm, Path(absolute(guest.kernel)) if guest.kernel else None)
-    with path.open("wb") as file:
-        write_initramfs(file, InitramfsPlan(vmm=guest.vmm, modules=modules))
+    try:
+        with path.open("wb") as file:
+            write_initramfs(file, InitramfsPlan(vmm=guest.vmm, modules=modules))
+    except OSError as error:
+        raise LocalError(f"cannot be written: {error.strerror}", str(path), "set TMPDIR") from None
     return replace(guest, initrd=str(path), append=guest.append or QUIET)
 
 

@@ -50,6 +50,8 @@ def initramfs(
         write_initramfs,
     )
 
+    if not out.name or out.is_dir():
+        raise ConfigError("is a folder", str(out), "name a file")
     try:
         text = script.read_text("utf-8") if script is not None else None
         plan = InitramfsPlan(vmm=vmm, modules=kernel_modules(vmm, kernel), files=dict(map(_placed, add)), script=text)
@@ -72,7 +74,7 @@ def _placed(text: str) -> tuple[str, Path]:
     """Path there and here of one --add."""
     here, colon, there = text.rpartition(":")
     if not colon:
-        return f"/bin/{Path(text).name}", Path(text)
+        return f"/bin/{Path(text).name}", Path(text).absolute()
     if not here or not there.startswith("/"):
         raise ConfigError(f'expected FILE or HERE:THERE, got "{text}"', "--add", "THERE begins with '/'")
-    return there, Path(here)
+    return there, Path(here).absolute()

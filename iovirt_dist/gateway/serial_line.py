@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from iovirt_dist.guest.script.access import GuestAccess
-from iovirt_dist.guest.script.console import Console, open_console
+from iovirt_dist.guest.script.console import BUFFER_BYTES, Console, open_console
 from iovirt_dist.guest.script.transport import VirtioDevice
 from iovirt_dist.platform import vm
 from iovirt_dist.platform.slots import VirtioSlot
@@ -48,7 +48,7 @@ class SerialLine:
         guest.spawn(self._read(console))
         while True:
             while self.waiting:
-                data = bytes(self.waiting)
+                data = bytes(self.waiting[:BUFFER_BYTES])  # what the terminal gets twice if the hypervisor dies now
                 await console.write(data)
                 del self.waiting[: len(data)]
             await printed

@@ -79,6 +79,7 @@ class ServedDevice:
         self._broken: set[int] = set()
         self._armed: set[int] = set()
         self._live_features = 0
+        self._generation = 0
         self._reset = False
         self._changed = False
         self._connecting = False
@@ -275,6 +276,7 @@ class ServedDevice:
     async def _describe(self, device: VirtioDevice, sizes: tuple[int, ...]) -> None:
         """Look at the device, and tell the front end what it is."""
         offered = await device.offered()
+        self._generation = await device.read(Register.CONFIG_GENERATION)
         config = await device.config(_CONFIG_BYTES[DEVICE_IDS[self.slot]])
         self._take(self.backend.describe(DeviceFacts(offered, sizes, config)))
 
@@ -297,6 +299,8 @@ class ServedDevice:
         if agreed != features:
             self._perform(vu.Note(f"the driver's features {features:#x} are taken as {agreed:#x}"))
         device.go()
+        if await device.read(Register.CONFIG_GENERATION) != self._generation:
+            self._changed = True  # before the driver was there, it was told to nobody
 
     def _arm(self, device: VirtioDevice, queue: int) -> None:
         """Give the device a queue (VIRTIO 1.2, section 4.2.3.2)."""
@@ -322,7 +326,8 @@ class ServedDevice:
         self._armed.discard(queue)
         ring, vring = self._rings.pop(queue, None), self.backend.queues[queue]
         base = vring.base if ring is None else ring.completed & 0xFFFF
-        vring.log.clear(base)
+        if ring is not None:  # else it broke, and what was in flight is still due
+            vring.log.clear(base)
         self._stopping.popleft()
         self._take(self.backend.queue_stopped(queue, base))
 

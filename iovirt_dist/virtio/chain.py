@@ -83,7 +83,8 @@ class RingError(PeerError):
     every loop), ``chain-partial`` (packed: goes on in a descriptor that is not available), ``chain-bytes`` (4 GiB or
     more), ``chain-order`` (readable behind writable), ``buffer-memory`` (outside RAM), ``indirect-feature`` (not
     negotiated), ``indirect-next`` (table and next at once), ``indirect-nested``, ``indirect-length``,
-    ``indirect-memory`` and ``used-length``; of the driver's side ``used-jump`` and ``head-unknown``.
+    ``indirect-memory``, ``used-length`` and ``request-size`` (more data than a message
+    takes); of the driver's side ``used-jump`` and ``head-unknown``.
     """
 
 

@@ -44,7 +44,7 @@ class CallChanged(NamedTuple):
 
 
 class MemoryChanged(NamedTuple):
-    """Queues that run must look up their areas again, which `Vring` has."""
+    """Queues that run must look up their areas again, by the guest addresses that they were started with."""
 
 
 class StatusChanged(NamedTuple):

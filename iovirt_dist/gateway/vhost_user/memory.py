@@ -4,8 +4,8 @@ A region has two addresses: the guest's, which descriptors contain, and the fron
 rings are given in. The table comes from outside: regions that overlap in either, wrap round, or are not in the file
 that they claim are refused, and then the table stays as it was. Nothing outside the regions can be reached.
 
-What a region maps stays mapped as long as somebody has a view of it; so a ring may finish what it has begun in memory
-that has left the table. Adjacent regions are separate pieces of memory: a buffer in both is refused.
+What a region maps stays mapped as long as somebody has a view of it; but a ring goes by addresses, so one whose memory
+leaves the table breaks. Adjacent regions are separate pieces of memory: a buffer in both is refused.
 """
 
 from __future__ import annotations

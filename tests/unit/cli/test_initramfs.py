@@ -35,7 +35,7 @@ def test_options_make_a_plan(plans: list[InitramfsPlan], tmp_path: Path) -> None
 
     assert main(["initramfs", str(tmp_path / "out"), *argv, str(tmp_path / "job")]) == 0
 
-    files = {"/bin/fio": Path("/usr/bin/fio"), "/etc/c": Path("a:b")}
+    files = {"/bin/fio": Path("/usr/bin/fio"), "/etc/c": Path("a:b").absolute()}
     assert plans == [InitramfsPlan(vmm="uml", modules=Path("/uml/k"), files=files, script="echo\n")]
     assert (tmp_path / "out").read_bytes() == b"070701"
 
@@ -56,6 +56,7 @@ def test_failure_leaves_nothing_and_takes_nothing(plans: list[InitramfsPlan], tm
     [
         (["out", "--add", "a:b"], 2, '--add: expected FILE or HERE:THERE, got "a:b"; THERE begins with'),
         (["no/out"], 1, "No such file or directory"),
+        (["."], 2, ".: is a folder; name a file"),
         (["out", "--script", "none"], 1, "none: No such file or directory"),
         (["out", "--script", "binary"], 2, "binary: the script is no text"),
     ],

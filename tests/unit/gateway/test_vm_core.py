@@ -6,11 +6,13 @@ import struct
 
 import pytest
 
+from iovirt_dist.controllers.block.core import ImageGrown
 from iovirt_dist.gateway.vhost_user.messages import Request
-from iovirt_dist.virtio.block import HEADER_BYTES, BlockRequest
+from iovirt_dist.testing.nodes import ControllerNode
+from iovirt_dist.virtio.block import CONFIG_BYTES, HEADER_BYTES, BlockConfig, BlockRequest
 from iovirt_dist.virtio.features import Feature, mask
 from iovirt_dist.virtio.split import AVAIL_RING_OFFSET
-from tests.unit.gateway.vhost_user.front_end import message
+from tests.unit.gateway.vhost_user.front_end import config, message
 from tests.unit.gateway.vm_rig import BLOCK, DISK, GATEWAY, HEADERS, HYPERVISOR, SECTOR_BYTES, VmRig
 
 CONTENT = bytes(at % 251 for at in range(256 * SECTOR_BYTES))
@@ -260,3 +262,22 @@ def test_queue_of_a_driver_without_version_1_is_not_served() -> None:
 
     assert list(rig.gateway.core.devices[DISK].faults) == ["queue 0: the driver does not know VERSION_1"]
     assert rig.vmm.errors == 1
+
+
+def test_disk_that_grows_before_its_driver_is_there_is_told() -> None:
+    """No interrupt says so: the device has no driver yet, and the front end has asked already."""
+    rig = VmRig(CONTENT)
+    backend = rig.gateway.core.devices[DISK].backend
+    rig.vmm.connect()
+    rig.run_until(lambda: any(vring.started for vring in backend.queues), what="the front end's word")
+
+    block = rig.nodes[BLOCK]
+    assert isinstance(block, ControllerNode)
+    block.deliver(ImageGrown(2 * len(CONTENT)))
+    finish(rig, offer_writes(rig, 1))
+    rig.settle()
+
+    rig.vmm.send(config(Request.GET_CONFIG, 0, bytes(CONFIG_BYTES)))
+    told = BlockConfig.unpack(rig.vmm.replies[Request.GET_CONFIG][-CONFIG_BYTES:])
+
+    assert told.capacity == 2 * len(CONTENT) // SECTOR_BYTES

@@ -347,7 +347,7 @@ class VmRig(Simulation):
         self._console.deliver(event)
 
     def _controller(self, size: int) -> Callable[[], BlockController]:
-        table_ = ExtentTable([Extent("all", 0, size)], size)
+        table_ = ExtentTable([Extent("all", 0)], size)
         return lambda: BlockController(table_, Durability.WRITE_THROUGH)
 
 
