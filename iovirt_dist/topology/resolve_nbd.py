@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final, TypedDict
 
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.topology import schema
+from iovirt_dist.topology.endpoint import MAX_SOCKET_PATH_BYTES
 from iovirt_dist.topology.replicas import Replica
 from iovirt_dist.topology.scope import Scope
 from iovirt_dist.topology.specs import host_folder
@@ -35,8 +37,9 @@ def resolve_listening(scope: Scope, replica: Replica, table: schema.NbdTable, ho
         host: Where its hypervisor is; empty if the topology names no hosts.
 
     Raises:
-        ConfigError: Socket and port are both given, or taken, or the export's name is too long or unprintable.
-        EndpointError: The socket's path is too long.
+        ConfigError: Socket and port are both given, or taken, the socket's path is too long, or the export's name is
+            too long or unprintable.
+        EndpointError: The path of the run directory is too long for a socket in it.
     """
     group, name = replica.group, replica.name
     export = replica.fill(table.export) or name
@@ -53,5 +56,8 @@ def resolve_listening(scope: Scope, replica: Replica, table: schema.NbdTable, ho
         return Listening(socket=None, port=port, export=export)
     own = host_folder(scope.run_dir, host) / f"{name}.nbd"
     socket = scope.path(replica.fill(table.socket)) if table.socket else own
+    if table.socket and (length := len(os.fsencode(socket))) > MAX_SOCKET_PATH_BYTES:
+        what = f"the socket's path has {length} bytes, the limit is {MAX_SOCKET_PATH_BYTES}"
+        raise ConfigError(what, scope.where("guest", group, "socket"), "choose a shorter one")
     scope.address(f"ipc://{socket}", name, "guest", group, "socket", host=host)
     return Listening(socket=socket, port=0, export=export)

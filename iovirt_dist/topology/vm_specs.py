@@ -83,7 +83,8 @@ class VmSpec(GuestBase):
         if self.vmm == "external":
             return
         where = f"guest {self.name}"
-        if vmm_program(self.vmm) is None:
+        own = self.vmm == "uml" and self.kernel is not None  # which is the program
+        if not own and vmm_program(self.vmm) is None:
             package = PACKAGES[self.vmm].program
             yield ImageError(f"no {self.vmm} on this machine", where, f"install {package}, or choose another VMM")
         for key, path in (("kernel", self.kernel), ("initrd", self.initrd)):

@@ -56,10 +56,9 @@ def find_files(spec: VmSpec) -> VmmFiles:
     assert spec.vmm != "external", "which we do not start"
     for error in spec.missing_files():
         raise error
-    program = vmm_program(spec.vmm)
+    program = spec.kernel if spec.vmm == "uml" and spec.kernel is not None else vmm_program(spec.vmm)
     assert program is not None, "else it is missing"
     if spec.vmm == "uml":
-        program = spec.kernel or program
         return VmmFiles(program, program, spec.initrd)
     kernel = spec.kernel or newest_kernel()
     if kernel is None:  # removed since

@@ -172,6 +172,14 @@ def test_missing_vmm_is_named_with_its_package(text: str, expected: str, monkeyp
     assert expected in [str(error) for error in vm(text).missing_files()]
 
 
+def test_uml_with_a_kernel_of_ones_own_needs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the program."""
+    monkeypatch.setenv("PATH", "")
+    (tmp_path / "linux").touch()
+
+    assert vm(UML + f'kernel = "{tmp_path}/linux"\n').missing_files() == []
+
+
 def test_external_vm_misses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its VMM is not ours to find."""
     monkeypatch.setenv("PATH", "")
