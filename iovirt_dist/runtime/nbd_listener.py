@@ -120,10 +120,10 @@ class NbdProtocol(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol fixes the signature
         """The client is gone."""
         self._living.discard(self)
-        if self._deadline is not None:
-            self._deadline.cancel()
         if self._connection is not None:
             self._connection.close(LOST)
+        if self._deadline is not None:
+            self._deadline.cancel()
 
     def shut(self) -> None:
         """The gateway ends."""
