@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NoReturn
 
-from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, note
+from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, drop_stdout, note
 from iovirt_dist.cli.tail import LinePrinter, LineTail, LogLine, last_words
 from iovirt_dist.errors import IovirtError, LocalError
 from iovirt_dist.runtime.child import PR_SET_PDEATHSIG
@@ -105,7 +105,7 @@ async def _foreground(topology: Topology, run_dir: RunDir) -> int:
         try:
             print(printer.format(line), flush=True)
         except OSError:  # whoever read it is gone, as behind a pipe or with its terminal
-            _drop_output()
+            drop_stdout()
             stop.set()
 
     def report(name: str, text: str) -> None:
@@ -141,13 +141,6 @@ async def _foreground(topology: Topology, run_dir: RunDir) -> int:
         note("every process ended by itself")
         return EXIT_FAILED
     return EXIT_INTERRUPTED if interrupted.is_set() else EXIT_DONE
-
-
-def _drop_output() -> None:
-    """Have no standard output any more; what could not be written would raise again at the end of the process."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
 
 
 def start_detached(topology: Topology, *, die_with_parent: bool = False) -> int:

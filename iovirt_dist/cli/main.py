@@ -5,7 +5,6 @@ Exit status: 0 done, 1 the work failed, 2 usage or configuration, 130 interrupte
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -31,7 +30,16 @@ from iovirt_dist.cli.app import (
     running_topology,
     starting_topology,
 )
-from iovirt_dist.cli.output import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, note, print_json
+from iovirt_dist.cli.output import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    drop_stdout,
+    fail,
+    note,
+    print_json,
+)
 from iovirt_dist.cli.running import pattern_of
 from iovirt_dist.errors import ConfigError, ImageError, IovirtError
 from iovirt_dist.topology import default_text
@@ -280,8 +288,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE if isinstance(error, (ConfigError, ImageError)) else EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # `iovirt logs | head`: nobody reads the rest, and Python must not try at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # `iovirt logs | head`
+        drop_stdout()
         return EXIT_DONE
     return result if isinstance(result, int) else EXIT_DONE
 

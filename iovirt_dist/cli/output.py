@@ -51,6 +51,13 @@ def fail(text: str) -> None:
     print(f"{ERROR}{' '.join(text.split())}", file=sys.stderr, flush=True)
 
 
+def drop_stdout() -> None:
+    """Have no standard output any more: nobody reads it, and what could not be written would raise again at exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
 def format_age(seconds: float) -> str:
     """Write a time span in at most two units: ``7s``, ``3m12s``, ``5h07m``, ``2d03h``."""
     whole = max(int(seconds), 0)

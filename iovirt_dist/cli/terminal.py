@@ -262,12 +262,8 @@ def raw_terminal(descriptor: int) -> Iterator[None]:
 @contextlib.contextmanager
 def exit_on_signals() -> Iterator[None]:
     """Let SIGTERM and SIGHUP unwind the stack instead of ending the process on the spot."""
-    handlers = {number: signal.signal(number, _exit_on_signal) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
+    with _handled(_exit_on_signal, signal.SIGTERM, signal.SIGHUP):
         yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -277,13 +273,19 @@ def signals_noted() -> Iterator[list[int]]:
     An exception from a handler could be raised where it is lost, such as in a destructor.
     """
     noted: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    handlers = {number: signal.signal(number, lambda got, _: noted.append(got)) for number in numbers}
-    try:
+    with _handled(lambda number, _: noted.append(number), signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         yield noted
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None], *numbers: signal.Signals) -> Iterator[None]:
+    """Handle signals, and as before behind the block."""
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def _exit_on_signal(number: int, _frame: FrameType | None) -> None:

@@ -79,7 +79,6 @@ class ServedDevice:
         self._broken: set[int] = set()
         self._armed: set[int] = set()
         self._live_features = 0
-        self._generation = 0
         self._reset = False
         self._changed = False
         self._connecting = False
@@ -276,7 +275,6 @@ class ServedDevice:
     async def _describe(self, device: VirtioDevice, sizes: tuple[int, ...]) -> None:
         """Look at the device, and tell the front end what it is."""
         offered = await device.offered()
-        self._generation = await device.read(Register.CONFIG_GENERATION)
         config = await device.config(_CONFIG_BYTES[DEVICE_IDS[self.slot]])
         self._take(self.backend.describe(DeviceFacts(offered, sizes, config)))
 
@@ -299,7 +297,7 @@ class ServedDevice:
         if agreed != features:
             self._perform(vu.Note(f"the driver's features {features:#x} are taken as {agreed:#x}"))
         device.go()
-        if await device.read(Register.CONFIG_GENERATION) != self._generation:
+        if await device.read(Register.CONFIG_GENERATION) != device.generation:
             self._changed = True  # before the driver was there, it was told to nobody
 
     def _arm(self, device: VirtioDevice, queue: int) -> None:

@@ -15,7 +15,7 @@ from iovirt_dist.testing.console import ConsoleHandle
 from iovirt_dist.testing.documents import Source, write_topology
 from iovirt_dist.testing.processes import ProcessHandle, eventually
 from iovirt_dist.topology import Topology
-from iovirt_dist.topology.specs import CONTROLLER_KINDS, KINDS
+from iovirt_dist.topology.specs import CONTROLLER_KINDS, STOPPING_ORDER
 from iovirt_dist.topology.vm_specs import VMM_SUFFIX
 
 GRACE_S = 20.0
@@ -112,8 +112,8 @@ class LiveTopology:
             What is wrong: who had to be killed, ended badly or printed a traceback, and what was left behind.
         """
         problems = [f"{p.name} ended by itself ({p.returncode})" for p in self.processes if _failed(p)]
-        for kind in reversed(KINDS):
-            ending = [process for process in self.processes if process.kind == kind and process.running]
+        for kinds in STOPPING_ORDER:
+            ending = [process for process in self.processes if process.kind in kinds and process.running]
             for process in ending:
                 process.terminate()
             problems += [problem for process in ending if (problem := await _end(process))]

@@ -34,7 +34,6 @@ from iovirt_dist.topology.vm_specs import VmmSpec, VmSpec
 
 __all__ = [
     "CONTROLLER_KINDS",
-    "KINDS",
     "NATIVE",
     "STOPPING_ORDER",
     "AnySpec",
@@ -73,16 +72,13 @@ Kind = Literal["hypervisor", "block", "console", "rng", "net", "driver_domain", 
 
 CONTROLLER_KINDS: Final[tuple[Kind, ...]] = ("block", "console", "rng", "net")
 
-KINDS: Final[tuple[Kind, ...]] = (*CONTROLLER_KINDS, "driver_domain", "hypervisor", "guest", "vmm")
-"""In starting order."""
-
 STOPPING_ORDER: Final[tuple[tuple[Kind, ...], ...]] = (
     ("vmm",),
     ("guest",),
     ("hypervisor",),
     ("driver_domain", *CONTROLLER_KINDS),
 )
-"""Kinds that are stopped together, the other way, so that no request loses its server."""
+"""Kinds that are stopped together, clients first, so that no request loses its server; starting goes the other way."""
 
 
 def host_folder(run_dir: Path, host: str) -> Path:

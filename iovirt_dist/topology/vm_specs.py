@@ -79,12 +79,18 @@ class VmSpec(GuestBase):
         """Its devices that are vhost-user sockets, in the order of `VM_DEVICES`."""
         return tuple(device for device in VM_DEVICES if getattr(self, device) is not None)
 
+    @property
+    def program(self) -> Path | None:
+        """The VMM; None if there is none on this machine, or it is not ours to start. Of User-Mode Linux the kernel."""
+        if self.vmm == "external":
+            return None
+        return self.kernel if self.vmm == "uml" and self.kernel is not None else vmm_program(self.vmm)
+
     def _missing_files(self) -> Iterator[ImageError]:
         if self.vmm == "external":
             return
         where = f"guest {self.name}"
-        own = self.vmm == "uml" and self.kernel is not None  # which is the program
-        if not own and vmm_program(self.vmm) is None:
+        if self.program is None:
             package = PACKAGES[self.vmm].program
             yield ImageError(f"no {self.vmm} on this machine", where, f"install {package}, or choose another VMM")
         for key, path in (("kernel", self.kernel), ("initrd", self.initrd)):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from iovirt_dist.errors import ImageError
-from iovirt_dist.topology.vm_files import PACKAGES, newest_kernel, vmm_program
+from iovirt_dist.topology.vm_files import PACKAGES, newest_kernel
 from iovirt_dist.topology.vm_specs import VmSpec
 
 
@@ -56,7 +56,7 @@ def find_files(spec: VmSpec) -> VmmFiles:
     assert spec.vmm != "external", "which we do not start"
     for error in spec.missing_files():
         raise error
-    program = spec.kernel if spec.vmm == "uml" and spec.kernel is not None else vmm_program(spec.vmm)
+    program = spec.program
     assert program is not None, "else it is missing"
     if spec.vmm == "uml":
         return VmmFiles(program, program, spec.initrd)

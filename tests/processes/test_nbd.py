@@ -25,6 +25,8 @@ SIZE = 8 * MIB
 STOP_S = 20.0
 PAUSE_S = 60.0
 """What a request may take while a process is replaced."""
+CHOOSE = nbd.CLIENT_FLAGS.pack(3) + nbd.OPTION.pack(nbd.OPTION_MAGIC, nbd.Option.EXPORT_NAME, 0)
+"""The shortest way to the transmission phase."""
 
 
 def tables(**gateway: Any) -> dict[str, Any]:
@@ -258,19 +260,18 @@ async def test_hostile_client_is_closed_with_a_reason_and_others_go_on(
     """Bad magic, a huge WRITE, bytes without sense, and half a request."""
     topology = await up(iovirt)
     honest = await connect(socket_of(topology))
-    choose = nbd.CLIENT_FLAGS.pack(3) + nbd.OPTION.pack(nbd.OPTION_MAGIC, nbd.Option.EXPORT_NAME, 0)
     for said in (
         b"\xff" * 64,
         nbd.CLIENT_FLAGS.pack(3) + b"GET / HTTP/1.1\r\n\r\n",
-        choose + b"\xff" * 64,
-        choose + nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, nbd.Command.WRITE, 1, 0, 0xFFFF_FE00),
+        CHOOSE + b"\xff" * 64,
+        CHOOSE + nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, nbd.Command.WRITE, 1, 0, 0xFFFF_FE00),
     ):
         reader, writer = await asyncio.open_unix_connection(socket_of(topology))
         writer.write(said)
         await reader.read()
         await closed(writer)
     _, writer = await asyncio.open_unix_connection(socket_of(topology))
-    writer.write(choose + nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, nbd.Command.WRITE, 1, 0, 4096) + bytes(100))
+    writer.write(CHOOSE + nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, nbd.Command.WRITE, 1, 0, 4096) + bytes(100))
     await writer.drain()
     await closed(writer)
 
@@ -305,10 +306,9 @@ async def test_client_too_many_is_closed_and_the_others_stay(iovirt: TopologyFac
 async def test_client_that_leaves_and_sends_no_more_gets_all_its_answers(iovirt: TopologyFactory) -> None:
     """As libnbd does it: requests, DISC, and the sending half of the connection is shut."""
     topology = await up(iovirt)
-    choose = nbd.CLIENT_FLAGS.pack(3) + nbd.OPTION.pack(nbd.OPTION_MAGIC, nbd.Option.EXPORT_NAME, 0)
     reader, writer = await asyncio.open_unix_connection(socket_of(topology))
     reads = b"".join(nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, nbd.Command.READ, at, 0, MIB // 4) for at in range(40))
-    writer.write(choose + reads + nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, nbd.Command.DISC, 0, 0, 0))
+    writer.write(CHOOSE + reads + nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, nbd.Command.DISC, 0, 0, 0))
     writer.write_eof()
 
     answers = await reader.read()
@@ -344,11 +344,10 @@ async def test_client_that_reads_no_answers_holds_up_nobody(iovirt: TopologyFact
     """It has more to come than the socket holds."""
     topology = await up(iovirt)
     honest = await connect(socket_of(topology))
-    choose = nbd.CLIENT_FLAGS.pack(3) + nbd.OPTION.pack(nbd.OPTION_MAGIC, nbd.Option.EXPORT_NAME, 0)
     reader, writer = await asyncio.open_unix_connection(socket_of(topology), limit=4096)
     await reader.readexactly(nbd.GREETING.size)
     reads = b"".join(nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, nbd.Command.READ, at, 0, MIB) for at in range(200))
-    writer.write(choose + reads)
+    writer.write(CHOOSE + reads)
 
     for _ in range(20):
         await honest.write(0, b"x" * 4096)

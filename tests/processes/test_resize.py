@@ -14,14 +14,13 @@ MIB = 1 << 20
 
 SCRIPT = '''
 from iovirt_dist.guest.script import ScriptGuest, VirtioSlot, open_disk
-from iovirt_dist.virtio.block import CONFIG_BYTES, BlockConfig
 
 async def grow(guest: ScriptGuest) -> None:
     """Waits until its disk has as many sectors as a parameter says, and uses the last one."""
     disk = await open_disk(guest.virtio(VirtioSlot.DISK), interrupts=True)
     wanted = guest.parameters["sectors"]
     guest.results["first"] = disk.config.capacity
-    while (capacity := BlockConfig.unpack(await disk.device.config(CONFIG_BYTES)).capacity) < wanted:
+    while (capacity := await disk.measure()) < wanted:
         guest.say(f"has {capacity} sectors")
         await disk.device.configured
     await disk.write(wanted - 1, b"last".ljust(512))

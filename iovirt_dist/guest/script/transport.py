@@ -51,6 +51,7 @@ class VirtioDevice:
         features: What was negotiated, a set as in `virtio.features`.
         polled: Whether its queues are polled; otherwise they interrupt.
         needs_reset: The device has said so: nothing that is in flight will complete.
+        generation: Of the configuration when it was read last.
         used: Happens when the device interrupts because of used buffers.
         configured: Happens when it interrupts because its configuration changed.
     """
@@ -60,6 +61,7 @@ class VirtioDevice:
         self.features = 0
         self.polled = True
         self.needs_reset = False
+        self.generation = 0
         self.used = guest.event()
         self.configured = guest.event()
         self._base = base
@@ -130,9 +132,9 @@ class VirtioDevice:
             length: Bytes; rounded up to words.
         """
         while True:
-            before = await self.read(Register.CONFIG_GENERATION)
+            self.generation = await self.read(Register.CONFIG_GENERATION)
             words = [await self.guest.load(self._base + Register.CONFIG + at) for at in range(0, length, 4)]
-            if await self.read(Register.CONFIG_GENERATION) == before:
+            if await self.read(Register.CONFIG_GENERATION) == self.generation:
                 return b"".join(word.to_bytes(4, "little") for word in words)[:length]
 
     async def queue(self, index: int, size: int, make: Callable[[ByteMemory, RingSetup], R]) -> DriverQueue[R]:
