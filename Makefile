@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+export PYTHONDONTWRITEBYTECODE :=  # compiled modules halve the time in which a process starts, and many start
 
 .PHONY: demo test lint bench clean
 

@@ -45,8 +45,9 @@ class LiveTopology:
         self.run_dir.create()
         environ = {key: value for key, value in os.environ.items() if key not in _NOT_OURS}
         environ |= {**topology.environment(), "IOVIRT_SUPERVISED": "1", "PYTHONUNBUFFERED": "1"}
-        specs = [spec._replace(argv=(*enter, *spec.argv)) for spec in topology.processes()]
-        self._processes = {str(spec.name): ProcessHandle(spec, self.run_dir, environ) for spec in specs}
+        self._processes = {
+            str(spec.name): ProcessHandle(spec, self.run_dir, environ, enter) for spec in topology.processes()
+        }
         self._consoles: dict[str, ConsoleHandle] = {}
 
     # --- parts

@@ -7,10 +7,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from iovirt_dist.runtime.rundir import RunDir
 from iovirt_dist.runtime.status import ProcessStatus, read_status_file
+from iovirt_dist.testing.forked import ForkedService
 from iovirt_dist.topology.specs import ProcessSpec
 
 POLL_S = 0.02
@@ -42,6 +43,7 @@ class ProcessHandle:
         spec: How to start it.
         run_dir: Where its log and status are.
         environ: Its environment.
+        enter: Command in front of its own, which replaces itself with it; without one it is forked, which is faster.
 
     Attributes:
         name: Its name in the topology.
@@ -50,7 +52,7 @@ class ProcessHandle:
         expected_exit: Exit status with which the test lets it end; any other one fails the test.
     """
 
-    def __init__(self, spec: ProcessSpec, run_dir: RunDir, environ: dict[str, str]) -> None:
+    def __init__(self, spec: ProcessSpec, run_dir: RunDir, environ: dict[str, str], enter: Sequence[str] = ()) -> None:
         self.name = str(spec.name)
         self.kind = spec.kind
         self.killed = False
@@ -58,7 +60,8 @@ class ProcessHandle:
         self._spec = spec
         self._run_dir = run_dir
         self._environ = environ
-        self._process: subprocess.Popen[bytes] | None = None
+        self._enter = enter
+        self._process: ForkedService | subprocess.Popen[bytes] | None = None
 
     # --- life
 
@@ -73,17 +76,23 @@ class ProcessHandle:
         self.killed = False
         log = self._run_dir.open_log(self.name)
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - the topology says what to run
-                self._spec.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environ,
-                cwd=self._run_dir.path,
-                start_new_session=True,
-            )
+            self._process = self._executed(log) if self._enter else self._forked()
         finally:
             os.close(log)
+
+    def _forked(self) -> ForkedService:
+        return ForkedService(self._spec, self._run_dir.log(self.name), self._environ, self._run_dir.path)
+
+    def _executed(self, log: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603 - the topology says what to run
+            (*self._enter, *self._spec.argv),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=self._environ,
+            cwd=self._run_dir.path,
+            start_new_session=True,
+        )
 
     @property
     def started(self) -> bool:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from iovirt_dist.testing.processes import eventually
 
 pytest_plugins = ("pytester",)
 
@@ -146,3 +151,25 @@ def test_plugin_process_that_cannot_start_shows_its_last_words(session: pytest.P
     result = session.runpytest_subprocess()
 
     result.stdout.fnmatch_lines(["*hv0 is not running (exit status 1)*", "*iovirt: error: hypervisor: *"])
+
+
+async def test_plugin_processes_end_with_a_runner_that_is_killed(session: pytest.Pytester) -> None:
+    """They are children of the server that forks them, and neither is left to itself."""
+    session.makepyfile(
+        f"""
+        import os, signal
+        from pathlib import Path
+        async def test_it(iovirt):
+            topology = await iovirt.up({SMALL})
+            Path("pid").write_text(str(topology.hypervisor().pid))
+            Path("folder").write_text(str(topology.run_dir.path))
+            os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+
+    result = session.runpytest_subprocess()
+
+    assert result.ret == -signal.SIGKILL
+    process = Path("/proc", (session.path / "pid").read_text())
+    await eventually(lambda: not process.exists(), 10, lambda: "the hypervisor does not end")
+    shutil.rmtree((session.path / "folder").read_text())

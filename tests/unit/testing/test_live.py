@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from iovirt_dist.testing.documents import free_port, write_topology
@@ -47,3 +48,27 @@ async def test_live_excuses_what_a_killed_vmm_has_left_and_nobody_else(tmp_path:
     live.vmm().killed = True
 
     assert await live.stop() == ["sock/hv0.lock was left behind"]
+
+
+async def test_live_process_has_nothing_from_the_server_that_forked_it(tmp_path: Path) -> None:
+    """Session, folder, environment and standard descriptors are its own, and it has a socket less than the server."""
+    live = LiveTopology(write_topology("[hypervisor.hv0]\n", tmp_path, {}))
+    process = live.hypervisor()
+
+    await live.start()
+    folder = Path(f"/proc/{process.pid}")
+    opened = [str((folder / "fd" / number).readlink()) for number in "012"]
+    session, current = os.getsid(process.pid), str((folder / "cwd").readlink())
+    parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    shared = _pipes_and_sockets(folder) & _pipes_and_sockets(Path(f"/proc/{parent}"))
+    problems = await live.stop()
+
+    log = str(live.run_dir.log("hv0"))
+    assert (opened, session, current) == (["/dev/null", log, log], process.pid, str(live.run_dir.path))
+    assert shared == set()
+    assert problems == []
+
+
+def _pipes_and_sockets(process: Path) -> set[str]:
+    links = {str(entry.readlink()) for entry in (process / "fd").iterdir() if entry.is_symlink()}
+    return {link for link in links if link.startswith(("pipe:", "socket:"))}
