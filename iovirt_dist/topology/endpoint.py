@@ -15,19 +15,24 @@ MAX_SOCKET_PATH_BYTES: Final = 107
 _TCP: Final = re.compile(r"tcp://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.*-]+):(?P<port>[0-9]{1,5})")
 
 
-def check_socket_path(path: Path) -> Path:
+def check_socket_path(path: Path, where: str = "") -> Path:
     """Return `path` if a UNIX socket can be bound to it.
 
+    Args:
+        path: The socket's.
+        where: File and key, if the user wrote the path; else it follows from the run directory.
+
     Raises:
-        EndpointError: The path has more than 107 bytes.
+        ConfigError: The path that the user wrote has more than 107 bytes.
+        EndpointError: The path that follows from the run directory has.
     """
     length = len(os.fsencode(path))
     if length > MAX_SOCKET_PATH_BYTES:
-        raise EndpointError(
-            f"socket path has {length} bytes, the limit is {MAX_SOCKET_PATH_BYTES}",
-            str(path),
-            f"set topology.run_dir to a folder whose path is at least {length - MAX_SOCKET_PATH_BYTES} bytes shorter",
-        )
+        what = f"socket path has {length} bytes, the limit is {MAX_SOCKET_PATH_BYTES}"
+        shorter = f"path is at least {length - MAX_SOCKET_PATH_BYTES} bytes shorter"
+        if where:
+            raise ConfigError(what, where, f"choose one whose {shorter}")
+        raise EndpointError(what, str(path), f"set topology.run_dir to a folder whose {shorter}")
     return path
 
 
@@ -44,13 +49,13 @@ def resolve_endpoint(written: str, default_path: Path, base: Path, where: str) -
         ``ipc:///absolute/path`` or ``tcp://host:port``.
 
     Raises:
-        ConfigError: Neither ipc nor tcp, or no such port.
-        EndpointError: The ipc path is too long.
+        ConfigError: Neither ipc nor tcp, no such port, or the path is too long.
+        EndpointError: The default path is too long.
     """
     if not written:
         return f"ipc://{check_socket_path(default_path)}"
     if written.startswith("ipc://") and len(written) > len("ipc://"):
-        return f"ipc://{check_socket_path(base / written.removeprefix('ipc://'))}"
+        return f"ipc://{check_socket_path(base / written.removeprefix('ipc://'), where)}"
     match = _TCP.fullmatch(written)
     if match is None or not 1 <= int(match["port"]) <= 65535:
         raise ConfigError(f'expected "ipc://PATH" or "tcp://HOST:PORT", got "{written}"', where)

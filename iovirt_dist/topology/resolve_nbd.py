@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final, TypedDict
 
 from iovirt_dist.errors import ConfigError
 from iovirt_dist.topology import schema
-from iovirt_dist.topology.endpoint import MAX_SOCKET_PATH_BYTES
+from iovirt_dist.topology.endpoint import check_socket_path
 from iovirt_dist.topology.replicas import Replica
 from iovirt_dist.topology.scope import Scope
 from iovirt_dist.topology.specs import host_folder
@@ -55,9 +54,7 @@ def resolve_listening(scope: Scope, replica: Replica, table: schema.NbdTable, ho
         scope.address(f"tcp://127.0.0.1:{port}", name, "guest", group, "port", host=host)
         return Listening(socket=None, port=port, export=export)
     own = host_folder(scope.run_dir, host) / f"{name}.nbd"
-    socket = scope.path(replica.fill(table.socket)) if table.socket else own
-    if table.socket and (length := len(os.fsencode(socket))) > MAX_SOCKET_PATH_BYTES:
-        what = f"the socket's path has {length} bytes, the limit is {MAX_SOCKET_PATH_BYTES}"
-        raise ConfigError(what, scope.where("guest", group, "socket"), "choose a shorter one")
+    where = scope.where("guest", group, "socket") if table.socket else ""
+    socket = check_socket_path(scope.path(replica.fill(table.socket)) if table.socket else own, where)
     scope.address(f"ipc://{socket}", name, "guest", group, "socket", host=host)
     return Listening(socket=socket, port=0, export=export)

@@ -44,3 +44,10 @@ def test_socket_path_of_108_bytes_raises_with_the_fix() -> None:
     """The error counts bytes, not characters, and says by how much to shorten."""
     with pytest.raises(EndpointError, match=r"108 bytes, the limit is 107; set topology.run_dir .* 1 bytes shorter"):
         check_socket_path(Path("/" + "é" * 53 + "a"))
+
+
+def test_socket_path_that_was_written_too_long_is_told_where_it_was_written() -> None:
+    """Another run directory would not help."""
+    expected = r"^f: k: socket path has 122 bytes, the limit is 107; choose one whose path is at least 15 bytes shorter"
+    with pytest.raises(ConfigError, match=expected):
+        resolve_endpoint("ipc:///" + "a" * 121, Path("/run/sock/hv0"), BASE, "f: k")

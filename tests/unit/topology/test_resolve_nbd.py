@@ -136,5 +136,7 @@ def test_gateway_without_a_disk_is_none() -> None:
 
 def test_socket_with_too_long_a_path_is_refused() -> None:
     """The operating system would not take it."""
-    with pytest.raises(ConfigError, match=r"guest\.nbd\.socket: .* 125 bytes, the limit is 107; choose a shorter one"):
+    with pytest.raises(
+        ConfigError, match=r"guest\.nbd\.socket: .* 125 bytes, the limit is 107; choose one whose path .* shorter"
+    ):
         topology(f'socket = "{"x" * 120}"')
