@@ -1,4 +1,4 @@
-"""Services forked from a server that has their code loaded: up in 20 ms, where a new interpreter needs 250.
+"""Services forked from a server that has their code loaded: up in 25 ms, where a new interpreter needs 250.
 
 The server is `multiprocessing`'s, one for each test runner: it starts with the first process and ends with the runner.
 """
