@@ -79,3 +79,22 @@ def test_dropped_and_changed_flows_count_as_new() -> None:
 
     assert owners(queue.take(10, 3)) == [2, 2, 3, 3]
     assert queue.flow("a") is not None
+
+
+def test_dropped_flow_that_a_limit_held_back_leaves_no_times() -> None:
+    """Its next life's items have times of their own, and everything is served."""
+    queue = queue_of(SchedulerKind.FIFO, a=1, b=1)
+    queue.set_qos("a", Qos(iops=1000, burst_ns=MS), 0)
+    arrive(queue, 1, 10, 0)
+    taken = queue.take(100, 0)
+    assert 0 < len(taken) < 10
+
+    queue.drop(1)
+    queue.enroll(3, "a")
+    arrive(queue, 2, 2, 5 * MS)
+    arrive(queue, 3, 1, 6 * MS)
+
+    flow = queue.flow("a")
+    assert flow is not None
+    assert [[count for *_, count in flow.runs], flow.stamped] == [[1], 1]
+    assert owners(queue.take(100, 9 * MS)) == [2, 2, 3]
