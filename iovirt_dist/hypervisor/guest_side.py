@@ -92,7 +92,7 @@ class GuestSide:
                 vm.drivers.flush(now_ns)
                 self._send_outgoing(guest, now_ns)
                 self._send_lines(guest, now_ns)
-                self._outbox.lower_deadline(vm.drivers.retry_ns)
+                self._outbox.lower_deadline(vm.deadline_ns())  # what arrived may have started a timer
             elif guest.connected and not guest.off:
                 self._try_power_on(guest, now_ns)
 
@@ -195,6 +195,8 @@ class GuestSide:
         self._by_peer[opened.peer] = guest
         if opened.resumed and opened.epoch == guest.epoch:
             self._outbox.note(f"guest {opened.name} is back")
+            if guest.vm.machine is None and not guest.off:  # its units may have been found while it was away
+                self._try_power_on(guest, now_ns)
             self._send_outgoing(guest, now_ns)
             self._send_lines(guest, now_ns)
             return
@@ -207,7 +209,9 @@ class GuestSide:
         self._try_power_on(guest, now_ns)
 
     def _lost(self, lost: Lost) -> None:
-        guest = self.guests[lost.name]
+        guest = self.guests.get(lost.name)
+        if guest is None:  # it was removed, and its process ends now
+            return
         guest.connected = False
         self._outbox.note(f"guest {lost.name} lost: {lost.reason}")
 

@@ -303,13 +303,15 @@ class GuestChannel:
                 self._lock.release()
 
     def _on_timer(self) -> None:
-        if self._lock.acquire(blocking=False):
-            try:
-                self._tick()
-                self._drain(safe=False)
-            finally:
-                self._lock.release()
-        self._arm()
+        try:
+            if self._lock.acquire(blocking=False):
+                try:
+                    self._tick()
+                    self._drain(safe=False)
+                finally:
+                    self._lock.release()
+        finally:
+            self._arm()
 
     def _arm(self) -> None:
         assert self._loop is not None

@@ -83,5 +83,7 @@ class Reactor(Generic[E, A]):
 
     def _fire(self) -> None:
         self._handle_ = None
-        self.handle(self._timer_event)
-        self._after_timer()
+        try:
+            self.handle(self._timer_event)
+        finally:  # a bug in one event must not stop the clock
+            self._after_timer()

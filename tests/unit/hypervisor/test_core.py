@@ -110,6 +110,40 @@ def test_session_that_resumes_keeps_the_machine() -> None:
     assert guest.inb(0x3FF) == 0x5A
 
 
+def test_session_that_resumes_gets_the_machine_that_its_controllers_came_too_late_for() -> None:
+    """They came while the guest was silent: nobody is left waiting for what is there."""
+    bench = Bench()
+    guest = bench.guest()
+    guest.trap(TrapKind.PORT_IN, 0x3FD)
+    del bench.guests[guest.address]
+    bench.pass_time(5 * SECOND)
+    bench.controller("disk0")
+    bench.controller("tty0")
+    bench.guests[guest.address] = guest
+
+    bench.pass_time(5 * SECOND)
+
+    assert "guest alice is back" in bench.log
+    assert guest.reply(1) is not None
+
+
+def test_timer_that_typed_input_starts_is_kept() -> None:
+    """The character time-out of the 16550 (data sheet, "FIFO Interrupt Mode Operation") comes on an idle guest, too."""
+    bench = complete_bench()
+    guest = bench.guest()
+    guest.outb(0x3FA, 0x81)  # FIFO on, trigger level 8
+    guest.outb(0x3F9, 0x01)
+    bench.pass_time(100 * MS)
+    (receive,) = bench.controllers["tty0"].waiting(Opcode.CONSOLE_RECEIVE)
+
+    bench.controllers["tty0"].complete(receive.command, data=b"x")
+
+    machine_ns, core_ns = bench.core.guests["alice"].vm.deadline_ns(), bench.core.deadline_ns()
+    assert machine_ns is not None
+    assert core_ns is not None
+    assert core_ns <= machine_ns < bench.now_ns + 10 * MS
+
+
 def test_new_life_of_a_guest_gets_a_new_machine_and_new_counts() -> None:
     """The old life's registers and counts are gone."""
     bench = complete_bench()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from iovirt_dist.hypervisor.events import GuestAdded, GuestRemoved
 from iovirt_dist.hypervisor.plan import Attachment, GuestPlan
 from iovirt_dist.wire.commands import Opcode
+from iovirt_dist.wire.session import SendFrames
 from tests.unit.hypervisor.support import DISK, SECOND, Bench, complete_bench
 from tests.unit.hypervisor.test_core import read_sector
 
@@ -124,3 +125,21 @@ def test_unit_that_no_guest_has_any_more_is_forgotten() -> None:
 
     assert sorted(bench.pairs["disk0"].units) == ["alice"]
     assert sorted(bench.pairs["tty0"].units) == ["alice"]
+
+
+def test_removed_guest_says_bye_or_falls_silent_and_nobody_minds() -> None:
+    """Its process ends later than its name goes."""
+    bench = complete_bench(("alice", "bob", "carol"))
+    alice, bob, carol = bench.guest(), bench.guest("bob"), bench.guest("carol")
+    carol.inb(0x1F7)
+    for guest, name in ((alice, "alice"), (bob, "bob")):
+        guest.inb(0x1F7)
+        bench.handle(GuestRemoved(name))
+
+    for output in alice.opener.close("ended", bench.now_ns):
+        assert isinstance(output, SendFrames)
+        bench.from_guest(alice, output.frames)
+    del bench.guests[bob.address]
+    bench.pass_time(5 * SECOND)
+
+    assert carol.inb(0x1F7) == READY

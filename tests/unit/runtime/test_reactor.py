@@ -109,6 +109,25 @@ async def test_reactor_fires_at_the_deadline_and_not_before() -> None:
     assert bench.core.fired[0] >= due_ns - 2 * MS  # the loop's clock has a resolution of its own
 
 
+async def test_reactor_keeps_its_timer_after_a_deadline_at_which_an_action_failed() -> None:
+    """Others wait for later ones."""
+    loop, errors = asyncio.get_running_loop(), list[str]()
+    loop.set_exception_handler(lambda _, context: errors.append(type(context["exception"]).__name__))
+    core, settled = Core(), asyncio.Event()
+
+    def fail(action: str) -> None:
+        raise ZeroDivisionError(action)
+
+    reactor: Reactor[str, str] = Reactor(core, fail, "timer", settled.set)
+    core.due_ns = time.monotonic_ns()
+    reactor.settle()
+
+    await asyncio.wait_for(settled.wait(), PATIENCE_S)
+    await asyncio.sleep(0)
+
+    assert errors == ["ZeroDivisionError"]
+
+
 async def test_reactor_takes_a_deadline_that_was_brought_forward() -> None:
     """The first one would come too late."""
     bench = Bench()
