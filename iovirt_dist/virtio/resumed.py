@@ -64,6 +64,7 @@ class ResumedSplitDevice(SplitDevice):
         self.completed = U16.unpack_from(used, USED_INDEX_OFFSET)[0]
         self._again = log.resume(self.completed, setup.size)
         self._next = (self.completed + len(self._again)) & 0xFFFF
+        self._unasked = True  # who served it before may have asked for no notification while requests were in flight
 
     def remap(self) -> None:
         """Look the areas up again: guest memory is mapped otherwise now.

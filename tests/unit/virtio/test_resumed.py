@@ -149,3 +149,19 @@ def test_resumed_remap_keeps_what_is_in_flight() -> None:
         bench.device.put(head, 0)
     bench.device.publish()
     assert len(bench.driver.take_used()) == 3
+
+
+def test_resumed_asks_for_notifications_though_there_is_nothing_to_take() -> None:
+    """The one before it had asked for none while it was busy; the driver would never notify again."""
+    bench = _Bench()
+    bench.add(4)
+    bench.driver.notify_needed()
+    for chain in bench.device.take(64, ask=False):
+        bench.device.put(chain.head, 0)
+    bench.device.publish()
+    bench.device = bench.serve()
+
+    assert bench.taken() == []
+    bench.add(1)
+
+    assert bench.driver.notify_needed()
