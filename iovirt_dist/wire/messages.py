@@ -29,6 +29,10 @@ from iovirt_dist.wire.syscall_messages import InterceptCalls, ProgramStarted, Sy
 PROTOCOL_VERSION = 1
 """Version that HELLO offers; a peer with another one is refused with both numbers named."""
 
+MAX_TRAP_ELEMENTS = 4096
+"""Most elements of one string I/O trap: the largest block of an ATA data port (16 sectors, 16 bits at a time). A device
+without a data port takes them one by one, and all other guests wait."""
+
 
 class Role(enum.IntEnum):
     """What kind of process speaks."""
@@ -158,7 +162,7 @@ class Trap(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag
     kind: TrapKind
     address: U64
     width: U8
-    count: Annotated[int, Meta(ge=1, le=65536)]
+    count: Annotated[int, Meta(ge=1, le=MAX_TRAP_ELEMENTS)]
     value: U64
     privilege: Annotated[int, Meta(ge=0, le=3)]
     iopl: Annotated[int, Meta(ge=0, le=3)] = 0

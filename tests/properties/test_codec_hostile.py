@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from iovirt_dist.errors import DecodeError
 from iovirt_dist.wire.codec import MAX_ENVELOPE_BYTES, decode, encode
 from iovirt_dist.wire.messages import (
+    MAX_TRAP_ELEMENTS,
     Bye,
     Complete,
     Envelope,
@@ -77,7 +78,16 @@ MESSAGES: dict[type[Message], st.SearchStrategy[Message]] = {
     Pong: st.builds(Pong, U63),
     Bye: st.builds(Bye, TEXT),
     Trap: st.builds(
-        Trap, U63, st.sampled_from(TrapKind), U64, U8, st.integers(1, 65536), U64, PRIVILEGE, PRIVILEGE, st.booleans()
+        Trap,
+        U63,
+        st.sampled_from(TrapKind),
+        U64,
+        U8,
+        st.integers(1, MAX_TRAP_ELEMENTS),
+        U64,
+        PRIVILEGE,
+        PRIVILEGE,
+        st.booleans(),
     ),
     TrapReply: st.builds(TrapReply, U63, U64, st.integers(-1, 63), U64, st.lists(U63, max_size=16).map(tuple)),
     Interrupt: st.builds(Interrupt, U8, U63),

@@ -27,8 +27,8 @@ from iovirt_dist.guest.x86.state import (
     SS,
     CpuState,
 )
+from iovirt_dist.wire.messages import MAX_TRAP_ELEMENTS
 
-MAXIMUM_BYTES: Final = 65536
 MAXIMUM_INSTRUCTION_BYTES: Final = 15
 
 _SEGMENT_PREFIXES: Final = {0x26: ES, 0x2E: CS, 0x36: SS, 0x3E: DS, 0x64: FS, 0x65: GS}
@@ -123,7 +123,7 @@ def plan(mmu: Mmu, memory: Memory, state: CpuState, instruction: StringInstructi
     pointer = state.registers[index] & mask
     wanted = state.registers[ECX] & mask if instruction.repeated else 1
     room = pointer // width + 1 if descending else (mask + 1 - pointer) // width
-    wanted = max(1, min(wanted, MAXIMUM_BYTES // width, room))
+    wanted = max(1, min(wanted, MAX_TRAP_ELEMENTS, room))
     first = state.segments[instruction.segment].base + pointer
     lowest = first - (wanted - 1) * width if descending else first
     pieces = _accessible(mmu, memory, state, lowest, wanted * width, descending, write=not instruction.output)

@@ -13,7 +13,15 @@ from iovirt_dist.platform.slots import VirtioSlot
 from iovirt_dist.platform.virt import VIRTIO_BASE, VIRTIO_STRIDE
 from iovirt_dist.virtio.mmio import Register
 from iovirt_dist.wire.commands import MAX_FRAME_BYTES, Opcode, UnitIdentity
-from iovirt_dist.wire.messages import GuestState, Power, PowerAction, Trap, TrapKind, TrapReply
+from iovirt_dist.wire.messages import (
+    MAX_TRAP_ELEMENTS,
+    GuestState,
+    Power,
+    PowerAction,
+    Trap,
+    TrapKind,
+    TrapReply,
+)
 from tests.unit.drivers.support import Controller
 from tests.unit.hypervisor.support import DISK, SECOND, TERMINAL, report, trap
 
@@ -92,7 +100,7 @@ def test_vm_that_is_refused_counts_and_does_not_touch_the_device() -> None:
 @pytest.mark.parametrize(
     ("malformed", "payload"),
     [
-        (trap(IN, 0x3F8, 255, count=65536), ()),
+        (trap(IN, 0x3F8, 255, count=MAX_TRAP_ELEMENTS), ()),
         (trap(OUT, 0x3F8, 1), (b"x",)),
         (trap(OUT, 0x3F8, 1, count=2), (b"x", b"y")),
         (trap(TrapKind.MMIO_LOAD, 0, 8, count=2), ()),

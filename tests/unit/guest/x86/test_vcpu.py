@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from iovirt_dist.guest.bus import IoPrivilege
+from iovirt_dist.wire.messages import MAX_TRAP_ELEMENTS
 from tests.unit.guest.x86.support import (
     HALTED,
     KERNEL_CODE,
@@ -137,6 +138,18 @@ def test_rep_outsb_with_segment_and_address_prefix_in_real_mode_reads_that_segme
     assert cpu.run() == HALTED
     assert bus.log == [("out", RESET_EDX, 1, b"WXYZ")]
     assert cpu.state().registers[6] == 0x14
+
+
+def test_rep_insb_of_more_than_a_trap_takes_goes_on_with_the_next() -> None:
+    """One trap keeps the hypervisor from all other guests, so it is bounded; REP may be interrupted."""
+    bus = RecordingBus()
+    cpu = protected_cpu("b928230000 bf00000600 f36c f4 ; mov ecx, 9000; mov edi, 60000h; rep insb", bus)
+
+    assert cpu.run() == HALTED
+
+    counts = [entry[3] for entry in bus.log]
+    assert counts == [MAX_TRAP_ELEMENTS, MAX_TRAP_ELEMENTS, 9000 - 2 * MAX_TRAP_ELEMENTS]
+    assert (cpu.state().registers[1], cpu.state().registers[7]) == (0, 0x60000 + 9000)
 
 
 def test_rep_insb_into_absent_page_faults_after_what_fits() -> None:
