@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
-from iovirt_dist.drivers.request import DeviceQueue, Request
+from iovirt_dist.drivers.request import NOBODY, DeviceQueue, Request
 from iovirt_dist.ids import RequestId, merged_queue
 from iovirt_dist.mux.merge import DEFAULT_LIMITS, Limits, Merged, merge
 from iovirt_dist.mux.multiqueue import MultiQueue
@@ -139,10 +139,11 @@ class Merging:
             _end(part, Status.OK, whole[at : at + part.length] if reading else b"", now_ns)
 
     def _retry(self, command: MergedRequest, status: Status, now_ns: int) -> None:
-        """Submit the parts again that may succeed alone and harm nobody."""
+        """Submit the parts again that may succeed alone and harm nobody; what its guest has left behind stays ended."""
         again: list[Request] = []
         for part in command.parts:
-            if command.opcode is Opcode.READ or not self._overtaken(part):
+            gone = part.queue.requester is NOBODY
+            if not gone and (command.opcode is Opcode.READ or not self._overtaken(part)):
                 again.append(part)
             else:
                 _end(part, status, b"", now_ns)

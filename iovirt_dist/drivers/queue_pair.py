@@ -292,6 +292,8 @@ class QueuePair:
         known.holders -= 1
         if known.holders <= 0:
             del self.units[unit]
+            # What is in flight may be submitted to another life of the controller, where the number may be another's.
+            known.number, known.problem = None, f"unit '{unit}' has no guest any more"
             self._to_identify = [name for name in self._to_identify if name != unit]
 
     def ask_again(self, unit: str) -> None:

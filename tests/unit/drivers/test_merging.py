@@ -183,6 +183,19 @@ def test_requests_of_a_guest_that_is_gone_end_into_nothing() -> None:
     assert entry.in_flight == 0
 
 
+def test_failed_write_of_a_guest_that_is_gone_is_not_tried_again() -> None:
+    """The guest's next life may have read what was there, or have written since."""
+    bench = Bench()
+    bench.ask((WRITE, 0, 1), (WRITE, 1, 1))
+    merged = bench.only()
+
+    bench.pair.forget(5)
+    bench.controller.complete(merged, Status.MEDIUM_ERROR)
+
+    assert bench.controller.take() == []
+    assert bench.queue.entry.in_flight == 0
+
+
 def test_unit_that_is_not_identified_parks_requests_one_by_one() -> None:
     """They are merged once it has a number."""
     bench = Bench()

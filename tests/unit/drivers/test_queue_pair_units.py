@@ -187,3 +187,23 @@ def test_units_that_changed_are_identified_again_while_requests_go_on() -> None:
     assert pair.units["root"].identity == controller.units["root"]
     assert [command.opcode for command in controller.commands] == [Opcode.READ]
     assert len(pair.notes) == 1
+
+
+def test_request_to_a_unit_that_went_with_its_guest_is_not_submitted_to_the_next_life_of_the_controller() -> None:
+    """There its old number may be another guest's unit."""
+    pair, controller, outcomes = opened()
+    pair.hold("root")
+    pair.hold("other")
+    outcomes.offer(pair, 1)
+    controller.take()
+    pair.forget(5)
+    pair.let_go("root")
+
+    again = Controller(pair, {"other": DISK})
+    pair.use("other")
+    again.open()
+    again.take()
+    pair.settle(0)
+
+    assert again.commands == []
+    assert pair.in_flight == 0
