@@ -45,9 +45,12 @@ class Guest:
     backlog: Backlog = field(default_factory=Backlog)
     ask_ns: int = 0
 
-    def is_old(self, stream: Stream | None) -> bool:
-        """Whether the message that came last left before the guest knew of its reset: it is none to the new machine."""
-        if stream is not None and stream.acknowledged < self.reset_by:
+    def is_old(self, acknowledged: int) -> bool:
+        """Whether a message left before the guest knew of its reset, by what it acknowledges: the machine ignores it.
+
+        What the guest has acknowledged since says nothing of a message that had to be sent again.
+        """
+        if acknowledged < self.reset_by:
             return True
         self.reset_by = 0
         return False

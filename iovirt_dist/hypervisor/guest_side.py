@@ -174,7 +174,11 @@ class GuestSide:
         for output in outputs:
             if isinstance(output, Delivered):
                 guest = self._by_peer.get(output.peer)
-                if guest is not None:
+                if guest is None:
+                    continue
+                if guest.reset_by and guest.is_old(output.acknowledged) and not isinstance(output.body, Report):
+                    guest.vm.count_raised(output.body)
+                else:
                     self._message(guest, output.body, output.payload, now_ns)
             elif isinstance(output, SendFrames):
                 self._outbox.append(output)
@@ -248,9 +252,7 @@ class GuestSide:
 
     def _message(self, guest: Guest, body: Message, payload: Sequence[Buffer], now_ns: int) -> None:
         vm = guest.vm
-        if guest.reset_by and guest.is_old(self.acceptor.stream(vm.plan.name)) and not isinstance(body, Report):
-            vm.count_raised(body)
-        elif vm.machine is None and not guest.off:
+        if vm.machine is None and not guest.off:
             if not guest.backlog.add(body, payload):
                 vm.counts.malformed += 1
                 vm.count_raised(body)

@@ -114,11 +114,12 @@ class Opened(NamedTuple):
 
 
 class Delivered(Record, frozen=True):
-    """The next message of `peer`, in order and once."""
+    """The next message of `peer`, in order and once; `acknowledged`: what of ours it had when this left it first."""
 
     peer: bytes
     body: Message
     payload: Sequence[Buffer]
+    acknowledged: int = 0
 
 
 class Lost(NamedTuple):

@@ -172,7 +172,7 @@ class Stream:
             return self._out_of_order(sequence, now_ns, out)
         self.last_in = sequence
         self.last_received_ns = now_ns
-        out.append(Delivered(self.peer, body, payload))
+        out.append(Delivered(self.peer, body, payload, acknowledged))
         if payload:
             self._owed_bytes += sum(map(len, payload))
         self._owed = owed = self._owed + 1
