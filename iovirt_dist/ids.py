@@ -22,7 +22,7 @@ class RequestId(NamedTuple):
     """Identity of one device request from the guest's register write to the controller's completion.
 
     Attributes:
-        guest: Instance number that the hypervisor gave the guest, 0..2**32-1; new for every guest epoch.
+        guest: Instance number that the hypervisor gave the guest, 0..2**32-1; new for every life of its machine.
         queue: Virtual queue of the guest's device, 0..2**32-1.
         sequence: Count within the queue, 0..2**64-1.
     """

@@ -63,14 +63,12 @@ class Merging:
 
     Attributes:
         merged: Requests that left as a part of another's command.
-        retried: Requests that were submitted again, alone.
     """
 
     def __init__(
         self, queue: MultiQueue[Request], in_flight: Mapping[bytes, Request], limits: Limits = DEFAULT_LIMITS
     ) -> None:
         self.merged = 0
-        self.retried = 0
         self._queue = queue
         self._in_flight = in_flight
         self._limits = limits
@@ -147,7 +145,6 @@ class Merging:
                 again.append(part)
             else:
                 _end(part, status, b"", now_ns)
-        self.retried += len(again)
         self._apart.update(part.id for part in again)
         self._queue.push_front(again)
 

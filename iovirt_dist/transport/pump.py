@@ -57,10 +57,6 @@ class Pump:
         if self._scheduled is None and not self._closed and self._port.pending():
             self._reschedule()
 
-    def kick_threadsafe(self) -> None:
-        """Look again; from any thread, after it used the port."""
-        self._loop.call_soon_threadsafe(self._reschedule)
-
     def drain_pending(self) -> bool:
         """Hand over a batch in the loop's thread if there is anything; False if there is not."""
         if self._closed or not self._port.pending():

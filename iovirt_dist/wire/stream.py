@@ -256,6 +256,8 @@ class Stream:
         self.acknowledged = acknowledged
         self._repeat_ns = self._retry_ns
         self._repeat_due_ns = now_ns + self._retry_ns
+        if kept:
+            self.alarm_ns = min(self.alarm_ns, self._repeat_due_ns)
         if self.holding and kept and acknowledged >= self._burst_end:
             self._repeat(now_ns, out)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -104,27 +103,6 @@ async def test_other_callbacks_get_their_turn_between_batches(ports: tuple[Zerom
     assert max(later - earlier for earlier, later in zip([0, *batches], batches, strict=False)) <= 8
 
 
-async def test_message_taken_notice_of_by_another_thread_is_handed_over_after_kick(
-    ports: tuple[ZeromqPort, ZeromqPort],
-) -> None:
-    """A vCPU's thread that used the port may have consumed the edge; its kick makes up for it."""
-    listener, dialler = ports
-    loop = asyncio.get_running_loop()
-    done = asyncio.Event()
-    pump = attach(loop, listener, lambda peer, frames: done.set())
-    dialler.send(ONLY_PEER, [b"x"])
-
-    def vcpu() -> None:
-        until(listener.pending)
-        pump.kick_threadsafe()
-
-    thread = threading.Thread(target=vcpu)
-    thread.start()
-    thread.join()
-    await asyncio.wait_for(done.wait(), PATIENCE_S)
-    pump.close()
-
-
 async def test_error_in_the_callback_does_not_lose_the_rest(ports: tuple[ZeromqPort, ZeromqPort]) -> None:
     """The loop reports the error; what came after it is handed over in the next turn."""
     listener, dialler = ports
@@ -164,7 +142,6 @@ async def test_closed_pump_hands_nothing_over(ports: tuple[ZeromqPort, ZeromqPor
     for _ in range(5):
         await asyncio.sleep(0)
     pump.kick()
-    pump.kick_threadsafe()
     await asyncio.sleep(0)
     assert seen == [b"x"]
     pump.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iovirt_dist.wire.codec import decode
+from iovirt_dist.wire.codec import decode, encode
 from iovirt_dist.wire.messages import Complete, Interrupt, Ping, Pong, Role
 from iovirt_dist.wire.session import Delivered, SendFrames, SessionConfig, SessionOutput
 from iovirt_dist.wire.stream import BURST_MESSAGES, Stream
@@ -70,6 +70,22 @@ def test_repetition_by_timer_backs_off_to_two_seconds() -> None:
         sender.tick(now_ns, out)
         times_ms += [now_ns // MS] if len(out) > 1 else []
     assert times_ms == [200, 400, 800, 1600, 3200, 5200]
+
+
+def test_acknowledgement_after_backing_off_brings_the_next_repetition_forward() -> None:
+    """The peer is there again, so what it still lacks is not left for the interval that silence had made long."""
+    sender = Stream(SessionConfig(Role.GUEST, "alice", 1), b"", 2, 60_000, 0)
+    sender.resume(0, 0, [])
+    for count in (1, 2):
+        sender.send(Interrupt(0, count), (), 0)
+    while sender.alarm_ns <= 3200 * MS:
+        sender.tick(sender.alarm_ns, [])
+
+    envelope, _ = decode(encode(2, 1, 0, 1, Pong(0)))
+    assert sender.control(envelope, 3300 * MS, []) == ""
+
+    assert sender.unacknowledged() == 1
+    assert sender.alarm_ns <= 3500 * MS
 
 
 def test_large_payload_is_acknowledged_at_once() -> None:
