@@ -218,6 +218,7 @@ class GuestCore:
             if queue is not None:
                 self._doorbell(queue, now_ns)
                 return
+            self.queues.stored(address, event.value)
         self.number = number = self.number + 1
         self._changed = True
         counts = self.counts

@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from iovirt_dist.guest.armed_queue import ArmedQueue, Outgoing, QueueCounts, broken
 from iovirt_dist.guest.queue_home import MachineHome, QueueHome
 from iovirt_dist.virtio.memory import GuestMemory, MemoryRangeError
+from iovirt_dist.virtio.mmio import Register
 from iovirt_dist.virtio.ring import RingError
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.queue_messages import ArmQueue, Completions, DisarmQueue
 
 MAX_QUEUES = 256
 """Queues that may be armed at a time; more than any machine has."""
+
+_STATUS = Register.STATUS - Register.QUEUE_NOTIFY
+"""Where a device's Status register lies behind the register that notifies its queues."""
 
 
 class ArmedQueues:
@@ -71,6 +75,15 @@ class ArmedQueues:
     def drop(self, device: int, queue: int) -> None:
         """Forget a queue before the hypervisor says so; what it still says of it is stale."""
         self._remove((device, queue))
+
+    def stored(self, address: int, value: int) -> None:
+        """Look at a store that is no doorbell: a 0 in a device's Status register resets it (VIRTIO 1.2, section 4.2.2).
+
+        Its driver may use the queues' buffers for something else from here on, and the hypervisor has not heard of it.
+        """
+        if value == 0:
+            for key in [key for key, queue in self._queues.items() if address - queue.arm.notify == _STATUS]:
+                self._remove(key)
 
     def clear(self) -> None:
         """Forget all queues: the machine's devices are new."""

@@ -264,6 +264,23 @@ def test_disarmed_queue_is_a_register_again() -> None:
     assert [type(body) for body, _ in armed.bench.messages] == [Doorbell, Trap]
 
 
+def test_driver_that_resets_its_device_has_its_buffers_back_at_once() -> None:
+    """A completion that left before the hypervisor saw the reset is stale; stores to other registers mean nothing."""
+    armed = Armed()
+    head = armed.guest.add_read(0)
+    armed.store()
+    armed.store(NOTIFY + 0x10, 0)
+    armed.store(NOTIFY + 0x20, 1)
+    before = armed.bench.core.queues.in_flight
+
+    armed.store(NOTIFY + 0x20, 0)
+    armed.complete(head, b"late")
+
+    assert (before, armed.bench.core.queues.in_flight) == (1, 0)
+    assert armed.guest.data(0, 4) == bytes(4)
+    assert armed.bench.core.queues.counts.stale == 1
+
+
 def test_reset_and_a_new_hypervisor_disarm_all() -> None:
     """The machine's devices are new."""
     armed = Armed()
