@@ -150,6 +150,21 @@ def test_queue_that_starts_again_goes_on_where_it_stopped() -> None:
     finish(rig, offer_writes(rig, 5))
 
 
+def test_queue_that_was_stopped_while_busy_hears_of_the_next_request() -> None:
+    """While it was busy it had not asked the driver to notify; started again with an empty ring it must."""
+    rig = connected(storage_ns=20 * MS)
+    numbers = offer_writes(rig, 6)
+    rig.run_for(MS)
+    rig.vmm.stop_queue()
+    rig.run_until(lambda: Request.GET_VRING_BASE in rig.vmm.replies, what="answer")
+    rig.vmm.start_queue(6)
+    rig.run_until(lambda: rig.vmm.started, what="start of the queue")
+    finish(rig, numbers)
+    rig.run_for(50 * MS)
+
+    finish(rig, offer_writes(rig, 1))
+
+
 def test_device_that_is_reset_has_finished_and_serves_the_next_driver() -> None:
     """RESET_DEVICE stops the queue first, as drained as GET_VRING_BASE would."""
     rig = connected(storage_ns=20 * MS)
