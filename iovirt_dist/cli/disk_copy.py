@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -10,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from iovirt_dist.cli.disk_list import data_ranges
 from iovirt_dist.cli.progress import copying
 from iovirt_dist.controllers.block.cluster_map import CLUSTER_BYTES
 from iovirt_dist.controllers.block.storage import Storage, scratch_path, sweep_scratch, take_place
@@ -19,6 +19,9 @@ from iovirt_dist.errors import LocalError
 STEP_BYTES: Final = 1 << 20
 
 _ZEROES: Final = bytes(STEP_BYTES)
+
+_NO_HOLES: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP})
+"""lseek(2) of what cannot tell holes from data: block devices, and some file systems."""
 
 Write = Callable[[int, memoryview], object]
 Discard = Callable[[int, int], object]
@@ -115,6 +118,27 @@ def copy_around(source: int, target: int, hole: tuple[int, int], size_bytes: int
                     advance(min(start + STEP_BYTES, end) - done)
                     done = min(start + STEP_BYTES, end)
             advance(stop - done)
+
+
+def data_ranges(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Give the parts of a range of a file that are no holes, as first byte and byte behind the last.
+
+    Raises:
+        OSError: The file cannot tell because it is broken; one that never can is all data.
+    """
+    while start < end:
+        try:
+            first = os.lseek(fd, start, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno in _NO_HOLES:
+                yield start, end
+            elif error.errno != errno.ENXIO:  # ENXIO: nothing but a hole is left
+                raise
+            return
+        if first >= end:
+            return
+        start = min(os.lseek(fd, first, os.SEEK_HOLE), end)
+        yield first, start
 
 
 def read_fully(fd: int, offset: int, length: int) -> bytes:

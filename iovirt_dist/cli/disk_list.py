@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from iovirt_dist.cli.disk_copy import data_ranges
 from iovirt_dist.cli.disk_names import Disk, extents_of, holder_of
 from iovirt_dist.cli.output import EXIT_DONE, print_json, print_table
 from iovirt_dist.controllers.block.overlay_files import OverlayFolder
-from iovirt_dist.errors import ImageError
+from iovirt_dist.errors import ImageError, LocalError
 from iovirt_dist.topology import BlockSpec, Topology
 from iovirt_dist.topology.units import format_size
 
@@ -135,25 +136,18 @@ def _problem(disk: Disk) -> str:
 
 
 def _allocated(disk: Disk) -> int:
-    """Return how many bytes of an extent are no holes (lseek(2), SEEK_DATA)."""
+    """Return how many bytes of an extent are no holes (lseek(2), SEEK_DATA); 0 if this user may not read it.
+
+    Raises:
+        LocalError: It cannot be read for another reason.
+    """
     try:
         fd = os.open(disk.file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return 0
     try:
         return sum(end - start for start, end in data_ranges(fd, disk.extent.offset_bytes, disk.extent.end_bytes))
+    except OSError as error:
+        raise LocalError(f"cannot be read ({error.strerror or error})", str(disk.file)) from None
     finally:
         os.close(fd)
-
-
-def data_ranges(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Give the parts of a range of a file that are no holes, as first byte and byte behind the last."""
-    while start < end:
-        try:
-            first = os.lseek(fd, start, os.SEEK_DATA)
-        except OSError:  # ENXIO: nothing but a hole is left
-            return
-        if first >= end:
-            return
-        start = min(os.lseek(fd, first, os.SEEK_HOLE), end)
-        yield first, start

@@ -1,0 +1,107 @@
+"""What ``iovirt disk`` copies: media that fail, or know less than a file does."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from iovirt_dist.cli.main import main
+
+KIB = 1024
+TOPOLOGY = """
+[hypervisor.hv0]
+[controller.disk0]
+kind = "block"
+image = "d.img"
+size = "128KiB"
+[controller.disk0.extents]
+os = { offset = 0, size = "64KiB" }
+data = { offset = "64KiB", size = "64KiB" }
+[guest.g]
+kind = "script"
+hypervisor = "hv0"
+script = "x.py:main"
+devices = { disk = "disk0/os", overlay = true }
+"""
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A topology that is not up, with a base and no overlay, and an image to import."""
+    (tmp_path / "t.toml").write_text(TOPOLOGY)
+    (tmp_path / "d.img").write_bytes(b"o" * 64 * KIB + b"d" * 64 * KIB)
+    (tmp_path / "in.img").write_bytes(b"n" * 64 * KIB)
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder: Path) -> Run:
+    """Run ``iovirt disk`` in that folder."""
+
+    def call(*words: object) -> int:
+        return main(["disk", *map(str, words), "--file", str(folder / "t.toml")])
+
+    return call
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _fail_seek_data(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    """Let no file tell where its data is."""
+    real = os.lseek
+
+    def lseek(fd: int, position: int, whence: int) -> int:
+        if whence == os.SEEK_DATA:
+            raise OSError(error, os.strerror(error))
+        return real(fd, position, whence)
+
+    monkeypatch.setattr(os, "lseek", lseek)
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.EOPNOTSUPP])
+def test_import_of_what_knows_no_holes_copies_all_of_it(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """A block device says EINVAL; the image's other extent stays as well."""
+    _fail_seek_data(monkeypatch, error)
+
+    status = run("import", folder / "in.img", "disk0/data")
+
+    assert status == 0
+    assert (folder / "d.img").read_bytes() == b"o" * 64 * KIB + b"n" * 64 * KIB
+
+
+def test_import_of_what_cannot_say_where_its_data_is_fails(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a line, and the disk is as it was."""
+    _fail_seek_data(monkeypatch, errno.EIO)
+
+    status = run("import", folder / "in.img", "disk0/data")
+
+    said = capsys.readouterr().err
+    assert (status, said.count("\n")) == (1, 1)
+    assert "Input/output error" in said
+    assert (folder / "d.img").read_bytes() == b"o" * 64 * KIB + b"d" * 64 * KIB
+    assert _names(folder) == ["d.img", "in.img", "t.toml"]
+
+
+def test_ls_of_an_image_that_cannot_be_read_fails_with_a_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which names it."""
+    _fail_seek_data(monkeypatch, errno.EIO)
+
+    status = run("ls")
+
+    said = capsys.readouterr().err
+    assert (status, said.count("\n")) == (1, 1)
+    assert "d.img: cannot be read (Input/output error)" in said
