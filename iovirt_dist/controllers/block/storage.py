@@ -103,6 +103,7 @@ class FileStorage:
 
     def __init__(self, path: Path, size_bytes: int | None = None, *, read_only: bool = False) -> None:
         self.path = path
+        self._read_only = read_only
         self._no_waiting = os.RWF_NOWAIT
         self._fd = _open_locked(path, size_bytes, read_only)
         try:
@@ -181,10 +182,11 @@ class FileStorage:
             self.write_at(start, memoryview(_ZEROES)[: offset + length - start])
 
     def sync(self) -> None:
-        """fdatasync(2): data, and the metadata that finding it needs."""
+        """fdatasync(2): data, and the metadata that finding it needs. Read-only file systems refuse it (EINVAL)."""
         if self._fd < 0:
             raise OSError(errno.EBADF, "image is closed", str(self.path))
-        os.fdatasync(self._fd)
+        if not self._read_only:
+            os.fdatasync(self._fd)
 
     def close(self) -> None:
         """Sync, close and unlock; an error of the last sync is raised after closing."""
@@ -192,7 +194,8 @@ class FileStorage:
         if fd < 0:
             return
         try:
-            os.fdatasync(fd)
+            if not self._read_only:
+                os.fdatasync(fd)
         finally:
             os.close(fd)
 

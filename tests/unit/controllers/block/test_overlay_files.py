@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from iovirt_dist.controllers.block.extents import SLOT_BITS
 from iovirt_dist.controllers.block.overlay_files import Base, OverlayFolder, overlay_path
 from iovirt_dist.controllers.block.storage import FileStorage, scratch_path
+from iovirt_dist.controllers.block.unit_storage import UnitStorage
 from iovirt_dist.errors import ImageError
 from iovirt_dist.testing.storage import MemoryStorage
 
@@ -152,3 +154,29 @@ def test_remove_takes_away_what_is_damaged(folder: OverlayFolder) -> None:
     folder.remove(UNIT)
 
     assert folder.units() == []
+
+
+def test_overlay_over_a_base_that_cannot_be_synced_is_written(
+    folder: OverlayFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base on a read-only file system: one failed sync would end all writing of the controller."""
+    path = tmp_path / "base.img"
+    path.write_bytes(b"b" * SIZE)
+    image = FileStorage(path, read_only=True)
+    base, inode = Base(image, 0, SIZE, str(path)), path.stat().st_ino
+    units = UnitStorage(image, lambda unit, start, length: folder.open(unit, base))
+    real = os.fdatasync
+
+    def fdatasync(fd: int) -> None:
+        if os.fstat(fd).st_ino == inode:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    units.open(UNIT, 1, 0, SIZE)
+    units.write_at(1 << SLOT_BITS, b"w" * 4096)
+
+    units.sync()
+
+    assert not units.overlays[1].unsynced
+    units.close()

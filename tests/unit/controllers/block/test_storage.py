@@ -111,6 +111,23 @@ def test_read_only_images_are_shared_and_refuse_writes(tmp_path: Path) -> None:
     second.close()
 
 
+def test_read_only_image_is_never_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File systems without writing (iso9660, squashfs) refuse that; once it is closed there is nothing to sync."""
+    path = tmp_path / "disk.img"
+    path.write_bytes(bytes(1024))
+    storage = FileStorage(path, read_only=True)
+
+    def refuse(fd: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fdatasync", refuse)
+
+    storage.sync()
+    storage.close()
+    with pytest.raises(OSError, match="image is closed"):
+        storage.sync()
+
+
 def test_absent_image_opened_read_only_is_not_created(tmp_path: Path) -> None:
     """Nothing can be read from an image that is not there."""
     with pytest.raises(ImageError, match="no such image"):
