@@ -48,6 +48,19 @@ def source_bytes(file: BinaryIO) -> int:
     return os.lseek(file.fileno(), 0, os.SEEK_END)
 
 
+@contextlib.contextmanager
+def in_words(what: str, where: str) -> Iterator[None]:
+    """Turn what the operating system says of a file into a line for the user.
+
+    Raises:
+        LocalError: The block has failed with OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise LocalError(f"{what} ({error.strerror or error})", where) from None
+
+
 def _is_image(fd: int) -> bool:
     mode = os.fstat(fd).st_mode
     return stat.S_ISREG(mode) or stat.S_ISBLK(mode)

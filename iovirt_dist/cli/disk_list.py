@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from iovirt_dist.cli.disk_copy import data_ranges
+from iovirt_dist.cli.disk_copy import data_ranges, in_words
 from iovirt_dist.cli.disk_names import Disk, extents_of, holder_of
 from iovirt_dist.cli.output import EXIT_DONE, print_json, print_table
 from iovirt_dist.controllers.block.overlay_files import OverlayFolder
-from iovirt_dist.errors import ImageError, LocalError
+from iovirt_dist.errors import ImageError
 from iovirt_dist.topology import BlockSpec, Topology
 from iovirt_dist.topology.units import format_size
 
@@ -146,8 +146,7 @@ def _allocated(disk: Disk) -> int:
     except OSError:
         return 0
     try:
-        return sum(end - start for start, end in data_ranges(fd, disk.extent.offset_bytes, disk.extent.end_bytes))
-    except OSError as error:
-        raise LocalError(f"cannot be read ({error.strerror or error})", str(disk.file)) from None
+        with in_words("cannot be read", str(disk.file)):
+            return sum(end - start for start, end in data_ranges(fd, disk.extent.offset_bytes, disk.extent.end_bytes))
     finally:
         os.close(fd)

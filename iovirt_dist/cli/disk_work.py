@@ -13,6 +13,7 @@ from iovirt_dist.cli.disk_copy import (
     copy_around,
     copy_file,
     copy_storage,
+    in_words,
     open_source,
     read_fully,
     replacing,
@@ -49,10 +50,11 @@ def create_disk(topology: Topology, name: str, source: Path | None, *, as_json: 
     if source is not None:
         return import_disk(topology, source, name, as_json=as_json)
     if disk.guest:
-        with _base(disk) as base, _in_words(disk), OverlayFolder(disk.spec.overlays).making(disk.unit, base):
+        with _base(disk) as base, _if_made_meanwhile(disk), OverlayFolder(disk.spec.overlays).making(disk.unit, base):
             pass
     else:
-        FileStorage(disk.spec.image, disk.spec.size_bytes).close()
+        with in_words("cannot be made", str(disk.spec.image)):
+            FileStorage(disk.spec.image, disk.spec.size_bytes).close()
     return done("created", disk, disk.extent.size_bytes, as_json=as_json)
 
 
@@ -148,7 +150,8 @@ def _base(disk: Disk) -> Iterator[Base]:
     try:
         yield Base(image, disk.extent.offset_bytes, disk.extent.size_bytes, str(disk.spec.image))
     finally:
-        image.close()
+        with in_words("cannot be closed", str(disk.spec.image)):
+            image.close()
 
 
 def require_free_of_writers(disk: Disk) -> None:
@@ -178,11 +181,18 @@ def _content(disk: Disk) -> Iterator[tuple[Storage, int]]:
         try:
             yield overlay, 0
         finally:
-            overlay.close()
+            with in_words("cannot be synced", str(disk.file)):
+                overlay.close()
+
+
+def _let_go(old: FileStorage) -> None:
+    """Close what was open for its lock; a sync that fails is nothing to us, who have not written to it."""
+    with contextlib.suppress(OSError):
+        old.close()
 
 
 @contextlib.contextmanager
-def _in_words(disk: Disk) -> Iterator[None]:
+def _if_made_meanwhile(disk: Disk) -> Iterator[None]:
     try:
         yield
     except FileExistsError:
@@ -203,7 +213,7 @@ def _import_extent(disk: Disk, source: int, length: int) -> None:
         if image.exists():
             require_free(image, disk.spec.name)
             old = FileStorage(image, disk.spec.size_bytes)
-            stack.callback(old.close)
+            stack.callback(_let_go, old)
         else:
             image.parent.mkdir(parents=True, exist_ok=True)
         size_bytes = disk.spec.size_bytes if old is None else old.size_bytes
@@ -223,8 +233,8 @@ def _import_overlay(disk: Disk, source: int, length: int) -> None:
         if replace:
             require_free(disk.file, disk.label)
             old = FileStorage(disk.file)
-            stack.callback(old.close)
-        stack.enter_context(_in_words(disk))
+            stack.callback(_let_go, old)
+        stack.enter_context(_if_made_meanwhile(disk))
         folder = OverlayFolder(disk.spec.overlays)
         overlay = stack.enter_context(folder.making(disk.unit, base, replace=replace))
         with copying(disk.extent.size_bytes, f"import {disk.label}") as advance:

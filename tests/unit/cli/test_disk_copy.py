@@ -105,3 +105,59 @@ def test_ls_of_an_image_that_cannot_be_read_fails_with_a_line(
     said = capsys.readouterr().err
     assert (status, said.count("\n")) == (1, 1)
     assert "d.img: cannot be read (Input/output error)" in said
+
+
+def _fail_sync(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Let nothing of a file become stable."""
+    real, inode = os.fdatasync, path.stat().st_ino
+
+    def fdatasync(fd: int) -> None:
+        if os.fstat(fd).st_ino == inode:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+
+
+def test_export_of_an_overlay_that_cannot_be_synced_fails_with_a_line(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which names the overlay."""
+    run("create", "disk0/os@g")
+    capsys.readouterr()
+    _fail_sync(monkeypatch, folder / "d.img.overlays" / "os@g.cow")
+
+    status = run("export", "disk0/os@g", folder / "out.img")
+
+    said = capsys.readouterr().err
+    assert (status, said.count("\n")) == (1, 1)
+    assert "os@g.cow: cannot be synced (Input/output error)" in said
+
+
+def test_import_does_not_care_whether_the_old_image_can_be_synced(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has been replaced."""
+    _fail_sync(monkeypatch, folder / "d.img")
+
+    status = run("import", folder / "in.img", "disk0/data")
+
+    assert status == 0
+    assert (folder / "d.img").read_bytes() == b"o" * 64 * KIB + b"n" * 64 * KIB
+
+
+def test_create_on_a_full_file_system_fails_with_a_line(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Making the file's length stable may find that."""
+    (folder / "d.img").unlink()
+
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    status = run("create", "disk0/os")
+
+    said = capsys.readouterr().err
+    assert (status, said.count("\n")) == (1, 1)
+    assert "d.img: cannot be made (No space left on device)" in said
