@@ -82,6 +82,12 @@ class SwitchMachine(RuleBasedStateMachine):
         for number, port in enumerate(self.switch.ports):
             assert list(port.queue) == self.queues[number]
 
+    @rule(number=NUMBERS, tags=st.lists(st.sampled_from([b"\x81\x00\x00\x00", b"\x88\xa8\x00\x01"]), min_size=2))
+    def send_with_tags(self, number: int, tags: list[bytes]) -> None:
+        """More than one tag, whatever the first one says: nobody gets the frame, and nobody is learned from it."""
+        frame = BROADCAST + MACS[number] + b"".join(tags) + b"\x88\xb5\0\0"
+        self.switch.accept(number, frame, self.now_ns)
+
     @invariant()
     def tables_are_bounded(self) -> None:
         """Whatever addresses guests make up."""

@@ -41,7 +41,7 @@ class PortCounts:
     Attributes:
         frames_in: Let in; `bytes_in` are their bytes.
         over_rate: Dropped: the port sent more than its rate.
-        tagged: Dropped: of another VLAN, or cut within the tag.
+        tagged: Dropped: of another VLAN, with a second tag, or cut within the tag.
         spoofed: Dropped: from an address that is another port's, or no station's.
         reserved: Dropped: for the bridge itself.
         storm: Dropped: too many frames to many.
@@ -201,6 +201,9 @@ class Switch:
                 counts.tagged += 1
                 return
             frame = frame[:12] + frame[16:]
+            if frame[12:14] in _TAGS:  # whoever gets the frame would take it for one of that VLAN
+                counts.tagged += 1
+                return
         vlan = self._vlans[port.config.vlan]
         if not self._place(vlan, port, frame[6:12], now_ns):
             counts.spoofed += 1

@@ -71,8 +71,15 @@ def test_switch_keeps_vlans_apart() -> None:
 
 @pytest.mark.parametrize(
     ("behind", "passes"),
-    [(b"\x00\x05\x08\x00", False), (b"\xe0\x00\x08\x00", True), (b"\x00\x00", False)],
-    ids=["other-vlan", "priority-only", "cut"],
+    [
+        (b"\x00\x05\x08\x00", False),
+        (b"\xe0\x00\x08\x00", True),
+        (b"\x00\x00", False),
+        (b"\x00\x00\x81\x00\x00\x05\x08\x00", False),
+        (b"\x00\x00\x88\xa8\x00\x05\x08\x00", False),
+        (b"\x00\x00\x81\x00\x00\x00\x08\x00", False),
+    ],
+    ids=["other-vlan", "priority-only", "cut", "other-vlan-below", "other-s-vlan-below", "priority-twice"],
 )
 def test_switch_takes_no_tag_but_one_for_priority(behind: bytes, passes: bool) -> None:
     """Which is taken off: the port is an access port."""
