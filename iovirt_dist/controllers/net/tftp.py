@@ -24,6 +24,8 @@ SERVER_PORT: Final = 69
 FIRST_PORT: Final = 49152
 """Transfers have ports from here on (RFC 6335, section 6, "Dynamic Ports")."""
 MAX_TRANSFERS: Final = 64
+MAX_STATION_TRANSFERS: Final = 8
+"""Of one MAC address, so that no guest takes all of them from the others."""
 BLOCK_BYTES: Final = 512
 BLOCK_RANGE: Final = (8, 65464)
 """Of option blksize."""
@@ -258,7 +260,7 @@ class TftpServer:
                 self._refuse_request(client, ErrorCode.ILLEGAL, "expected a read request")
         elif words[1].lower() != "octet":
             self._refuse_request(client, ErrorCode.ILLEGAL, "only mode octet")
-        elif len(self._transfers) >= MAX_TRANSFERS:
+        elif len(self._transfers) >= MAX_TRANSFERS or self._has_most(client.mac):
             self._refuse_request(client, ErrorCode.OTHER, "too many transfers")
         else:
             wishes = zip(words[2::2], words[3::2], strict=False)
@@ -278,6 +280,10 @@ class TftpServer:
         self.started += 1
         self._transfers[transfer.port] = self._clients[client] = transfer
         self.accesses.append(OpenFile(transfer.port, name))
+
+    def _has_most(self, mac: bytes) -> bool:
+        """Whether a station has as many transfers as it may have."""
+        return sum(client.mac == mac for client in self._clients) >= MAX_STATION_TRANSFERS
 
     def _free_port(self) -> int:
         """The next port that no transfer has; there are far more of them than transfers."""

@@ -9,6 +9,7 @@ import pytest
 from iovirt_dist.controllers.net.packets import Datagram
 from iovirt_dist.controllers.net.tftp import (
     FIRST_PORT,
+    MAX_STATION_TRANSFERS,
     MAX_TRANSFERS,
     SENDS,
     Client,
@@ -19,7 +20,7 @@ from iovirt_dist.controllers.net.tftp import (
     ReadFile,
     TftpServer,
 )
-from tests.unit.controllers.net.support import CLIENT, SECOND, A
+from tests.unit.controllers.net.support import CLIENT, SECOND, A, B
 
 CONTENT = bytes(range(256)) * 5
 """1280 bytes: two blocks of 512 and a last one of 256."""
@@ -40,9 +41,9 @@ class Bench:
         self.now_ns = 0
         self._content, self._error = content, error
 
-    def say(self, payload: bytes, to: int = 69, source: int = 2000) -> list[tuple[int, bytes]]:
+    def say(self, payload: bytes, to: int = 69, source: int = 2000, mac: bytes = A) -> list[tuple[int, bytes]]:
         """The client sends; returns what it gets: from which port, and what."""
-        client = Client(A, CLIENT, source)
+        client = Client(mac, CLIENT, source)
         self.server.receive(client, Datagram(source, to, payload))
         return self.settle()
 
@@ -229,8 +230,23 @@ def test_tftp_transfers_are_bounded() -> None:
     """One more gets an error."""
     bench = Bench()
     for number in range(MAX_TRANSFERS):
+        bench.say(read(), mac=bytes((2, 0, 0, 0, 1, number)))
+
+    ((port, answer),) = bench.say(read())
+
+    assert (port, answer[:4]) == (69, b"\0\5\0\0")
+
+
+def test_tftp_transfers_of_one_station_are_bounded() -> None:
+    """Another one has its own; one that has ended makes room."""
+    bench = Bench()
+    for number in range(MAX_STATION_TRANSFERS):
         bench.say(read(), source=1000 + number)
 
     ((port, answer),) = bench.say(read(), source=999)
+    ((_, other),) = bench.say(read(), source=999, mac=B)
+    bench.say(b"\0\5\0\0", FIRST_PORT, source=1000)
+    ((_, later),) = bench.say(read(), source=999)
 
     assert (port, answer[:4]) == (69, b"\0\5\0\0")
+    assert (other[:4], later[:4]) == (b"\0\3\0\1", b"\0\3\0\1")
