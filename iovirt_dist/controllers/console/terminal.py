@@ -142,7 +142,8 @@ class PtyTerminal:
 
     def _rotate(self) -> None:
         """Start a new log. A follower has the old one open, reads it to its end and opens the new one."""
-        self.log_path.replace(self.log_path.with_name(f"{self.log_path.name}.1"))
+        with contextlib.suppress(FileNotFoundError):  # removed by somebody, or no new one could be opened last time
+            self.log_path.replace(self.log_path.with_name(f"{self.log_path.name}.1"))
         log = _open_log(self.log_path)
         os.close(self._log)
         self._log, self._log_bytes, self._log_inode = log, 0, os.fstat(log).st_ino

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 from collections.abc import Callable, Iterator
@@ -80,6 +81,36 @@ def test_log_that_would_exceed_its_limit_is_rotated_once(make: Make) -> None:
 
     assert terminal.log_path.read_bytes() == b"dddddddddddd"
     assert terminal.log_path.with_name("alice.log.1").read_bytes() == b"bbbbbbcccc"
+
+
+def test_log_that_somebody_removed_begins_anew_when_it_is_rotated(make: Make) -> None:
+    """There is nothing to keep; output goes on."""
+    terminal = make(log_limit_bytes=10)
+    terminal.write(b"aaaaaa")
+    terminal.log_path.unlink()
+
+    terminal.write(b"bbbbbb")
+    terminal.write(b"cc")
+
+    assert terminal.log_path.read_bytes() == b"bbbbbbcc"
+
+
+def test_log_that_could_not_be_rotated_is_written_later(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old log has its new name already when no descriptor is left for the new one."""
+    terminal = make(log_limit_bytes=10)
+    terminal.write(b"aaaaaa")
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            terminal.write(b"bbbbbb")
+    terminal.write(b"cccccc")
+
+    assert terminal.log_path.read_bytes() == b"cccccc"
+    assert terminal.log_path.with_name("alice.log.1").read_bytes() == b"aaaaaa"
 
 
 def test_follower_of_a_rotated_log_finds_every_byte(make: Make) -> None:
