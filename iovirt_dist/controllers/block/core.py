@@ -347,9 +347,11 @@ class BlockController:
             self._end(command, Status.OK)
 
     def _sync_done(self, event: SyncDone) -> None:
+        """End what the sync covered; an overlay that closed meanwhile may have failed what it had been asked to."""
         covered, self._covered = self._covered or [], None
+        status = Status.MEDIUM_ERROR if event.error or self.failed else Status.OK
         for command in covered:
-            self._end(command, Status.MEDIUM_ERROR if event.error else Status.OK)
+            self._end(command, status)
         if event.error:
             self._fail()
 

@@ -185,6 +185,21 @@ def test_overlay_whose_last_sync_failed_when_closing_ends_all_writing() -> None:
     assert _access(core, 2, Opcode.FLUSH) == [_answer(2, Status.MEDIUM_ERROR)]
 
 
+def test_overlay_whose_last_sync_failed_while_another_ran_fails_what_that_covers() -> None:
+    """The other one finds nothing wrong: the overlay is closed by then."""
+    core = _opened(A, B)
+    _access(core, 2, Opcode.WRITE)
+    core.handle(StorageDone([Outcome(1)]), 0)
+    syncing = _access(core, 3, Opcode.FLUSH)
+    core.handle(OverlaysAllowed(frozenset({B})), 0)
+
+    closed = core.handle(OverlayClosed(A, errno.EIO), 0)
+    synced = core.handle(SyncDone(0), 0)
+
+    assert syncing == [SyncStorage()]
+    assert (closed, synced) == ([], [_answer(3, Status.MEDIUM_ERROR)])
+
+
 def test_flush_after_an_overlay_was_opened_syncs() -> None:
     """A former life of the controller may have written to it."""
     core = _core(A)
