@@ -13,7 +13,7 @@ from typing import BinaryIO, Final
 
 from iovirt_dist.cli.progress import copying
 from iovirt_dist.controllers.block.cluster_map import CLUSTER_BYTES
-from iovirt_dist.controllers.block.storage import Storage, scratch_path, sweep_scratch, take_place
+from iovirt_dist.controllers.block.storage import Storage, scratch_path, sweep_scratch, sync_folder, take_place
 from iovirt_dist.errors import LocalError
 
 STEP_BYTES: Final = 1 << 20
@@ -67,18 +67,20 @@ def _is_image(fd: int) -> bool:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, size_bytes: int) -> Iterator[int]:
+def replacing(path: Path, size_bytes: int, *, absent: bool = False) -> Iterator[int]:
     """Give a new sparse file that takes the place of `path` once the block ends well and all of it is stable.
 
     Args:
         path: The name that counts.
         size_bytes: Length of the new file.
+        absent: There is no such file yet, so nobody has it locked; what comes there meanwhile stays.
 
     Yields:
         Its file descriptor.
 
     Raises:
         LocalError: It cannot be written; `path` is as before.
+        FileExistsError: It has come there meanwhile although it was absent.
     """
     scratch = scratch_path(path)
     fd = -1
@@ -89,7 +91,13 @@ def replacing(path: Path, size_bytes: int) -> Iterator[int]:
         os.ftruncate(fd, size_bytes)
         yield fd
         os.fsync(fd)
-        take_place(scratch, path)
+        if absent:
+            path.hardlink_to(scratch)
+            sync_folder(path.parent)
+        else:
+            take_place(scratch, path)
+    except FileExistsError:
+        raise
     except OSError as error:
         raise LocalError(f"cannot be written ({error.strerror or error})", str(path), "it is as it was") from None
     finally:

@@ -131,7 +131,7 @@ def _require_there(disk: Disk) -> None:
 
 
 def _check_target(topology: Topology, target: Path) -> None:
-    """Refuse to replace what is no plain file, or an image of the topology itself."""
+    """Refuse to replace what is no plain file, an image of the topology itself, or one that a process has open."""
     if str(target) == STDOUT or (target.exists() and not stat.S_ISREG(target.stat().st_mode)):
         raise ConfigError("is no plain file", f"'{target}'", "name a file to be written")
     for spec in topology.controllers.values():
@@ -140,6 +140,7 @@ def _check_target(topology: Topology, target: Path) -> None:
         own = [spec.image, *spec.overlays.glob("*")]
         if any(path.exists() and path.samefile(target) for path in own):
             raise ConfigError(f"is of controller '{spec.name}'", f"'{target}'", "name another file")
+    require_free(target, "file to be written")
 
 
 @contextlib.contextmanager
@@ -215,9 +216,11 @@ def _import_extent(disk: Disk, source: int, length: int) -> None:
             old = FileStorage(image, disk.spec.size_bytes)
             stack.callback(_let_go, old)
         else:
-            image.parent.mkdir(parents=True, exist_ok=True)
+            with in_words("cannot be made", str(image.parent)):
+                image.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_if_made_meanwhile(disk))
         size_bytes = disk.spec.size_bytes if old is None else old.size_bytes
-        fd = stack.enter_context(replacing(image, size_bytes))
+        fd = stack.enter_context(replacing(image, size_bytes, absent=old is None))
         if old is not None:
             with image.open("rb") as before:
                 extent = (disk.extent.offset_bytes, disk.extent.end_bytes)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from iovirt_dist.cli.main import main
+from iovirt_dist.controllers.block.storage import FileStorage
 
 KIB = 1024
 TOPOLOGY = """
@@ -161,3 +162,40 @@ def test_create_on_a_full_file_system_fails_with_a_line(
     said = capsys.readouterr().err
     assert (status, said.count("\n")) == (1, 1)
     assert "d.img: cannot be made (No space left on device)" in said
+
+
+def test_import_keeps_an_image_that_a_controller_made_meanwhile(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its guest would write to a file without a name."""
+    image = folder / "d.img"
+    image.unlink()
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        image.write_bytes(b"c" * 128 * KIB)
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    status = run("import", folder / "in.img", "disk0/data")
+
+    said = capsys.readouterr().err
+    assert (status, said.count("\n")) == (1, 1)
+    assert f"disk0/data ({image}): somebody else has just made it" in said
+    assert image.read_bytes() == b"c" * 128 * KIB
+    assert _names(folder) == ["d.img", "in.img", "t.toml"]
+
+
+def test_export_onto_an_image_that_another_topology_uses_is_refused(
+    folder: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its controller would go on with a file without a name."""
+    held = FileStorage(folder / "in.img")
+
+    status = run("export", "disk0/os", folder / "in.img")
+    held.close()
+
+    said = capsys.readouterr().err
+    assert (status, said.count("\n")) == (1, 1)
+    assert f"({folder / 'in.img'}): is in use by process {os.getpid()}" in said
+    assert (folder / "in.img").read_bytes() == b"n" * 64 * KIB
