@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from iovirt_dist.cli.disk_copy import data_ranges, in_words
-from iovirt_dist.cli.disk_names import Disk, extents_of, holder_of
+from iovirt_dist.cli.disk_names import Disk, extents_of, holder_of, is_there
 from iovirt_dist.cli.output import EXIT_DONE, print_json, print_table
 from iovirt_dist.controllers.block.overlay_files import OverlayFolder
 from iovirt_dist.errors import ImageError
@@ -99,14 +99,14 @@ def _extent_row(topology: Topology, disk: Disk) -> DiskRow:
         allocated_bytes=_allocated(disk),
         base="",
         guests=tuple(guests),
-        state="in use" if pid else "free" if disk.file.exists() else "absent",
+        state="in use" if pid else "free" if is_there(disk.file) else "absent",
         pid=pid or 0,
         file=str(disk.file),
     )
 
 
 def _overlay_row(disk: Disk, *, wanted: bool) -> DiskRow:
-    there = disk.file.exists()
+    there = is_there(disk.file)
     pid = holder_of(disk.file) if there else None
     problem = _problem(disk) if there else ""
     state = "free" if wanted else "unused"

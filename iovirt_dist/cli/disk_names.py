@@ -99,6 +99,18 @@ def check_guest(topology: Topology, disk: Disk) -> None:
         raise ConfigError(what, f"'{disk.label}'", known or "set overlay = true in its devices")
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a file, of whatever kind.
+
+    Raises:
+        LocalError: This user may not look.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise LocalError(f"cannot be looked at ({error.strerror})", str(path)) from None
+
+
 def holder_of(path: Path) -> int | None:
     """Return the process that has a file locked, None for none; nothing is locked to find out."""
     return _ask(path)[0]

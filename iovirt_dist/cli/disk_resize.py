@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 
-from iovirt_dist.cli.disk_names import Disk, find_disk
+from iovirt_dist.cli.disk_names import Disk, find_disk, is_there
 from iovirt_dist.cli.disk_work import done
 from iovirt_dist.controllers.block.extents import BLOCK_BYTES, SLOT_BITS
 from iovirt_dist.errors import ConfigError, LocalError
@@ -64,7 +64,7 @@ def _require_growing(topology: Topology, disk: Disk) -> None:
     if last is None or last.name != disk.extent.name:
         fix = f"of {disk.spec.name} extent '{last.name}' can grow" if last else "change the topology"
         raise LocalError("does not alone reach to the end of its image", disk.label, fix)
-    if not disk.file.exists():
+    if not is_there(disk.file):
         what = "has no image yet, which would be made with the size in the topology"
         raise LocalError(what, f"{disk.label} ({disk.file})", f"iovirt disk create {disk.label}")
 

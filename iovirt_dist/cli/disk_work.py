@@ -21,7 +21,7 @@ from iovirt_dist.cli.disk_copy import (
     source_bytes,
     zero_runs,
 )
-from iovirt_dist.cli.disk_names import Disk, check_guest, find_disk, require_free
+from iovirt_dist.cli.disk_names import Disk, check_guest, find_disk, is_there, require_free
 from iovirt_dist.cli.output import EXIT_DONE, note, print_json
 from iovirt_dist.cli.progress import copying
 from iovirt_dist.controllers.block.overlay import Overlay
@@ -44,7 +44,7 @@ def create_disk(topology: Topology, name: str, source: Path | None, *, as_json: 
     """
     disk = find_disk(topology, name)
     check_guest(topology, disk)
-    if disk.file.exists():
+    if is_there(disk.file):
         fix = f"put something into it with: iovirt disk import FILE {disk.label}"
         raise LocalError("is there already", f"{disk.label} ({disk.file})", fix)
     if source is not None:
@@ -126,21 +126,29 @@ def done(what: str, disk: Disk, length: int, *, as_json: bool, file: Path | None
 
 
 def _require_there(disk: Disk) -> None:
-    if not disk.file.exists():
+    if not is_there(disk.file):
         raise LocalError("there is no such overlay", f"{disk.label} ({disk.file})", "see 'iovirt disk ls'")
 
 
 def _check_target(topology: Topology, target: Path) -> None:
     """Refuse to replace what is no plain file, an image of the topology itself, or one that a process has open."""
-    if str(target) == STDOUT or (target.exists() and not stat.S_ISREG(target.stat().st_mode)):
+    if str(target) == STDOUT or (is_there(target) and not stat.S_ISREG(target.stat().st_mode)):
         raise ConfigError("is no plain file", f"'{target}'", "name a file to be written")
     for spec in topology.controllers.values():
-        if not isinstance(spec, BlockSpec) or not target.exists():
+        if not isinstance(spec, BlockSpec) or not is_there(target):
             continue
         own = [spec.image, *spec.overlays.glob("*")]
-        if any(path.exists() and path.samefile(target) for path in own):
+        if any(_is_same(path, target) for path in own):
             raise ConfigError(f"is of controller '{spec.name}'", f"'{target}'", "name another file")
     require_free(target, "file to be written")
+
+
+def _is_same(path: Path, target: Path) -> bool:
+    """Whether two names are of one file; one that this user may not look at is none that he could replace."""
+    try:
+        return path.samefile(target)
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
@@ -163,7 +171,7 @@ def require_free_of_writers(disk: Disk) -> None:
     """
     if not disk.spec.read_only:
         require_free(disk.spec.image, disk.spec.name)
-    if not disk.spec.image.exists():
+    if not is_there(disk.spec.image):
         what = "has no image yet, so there is no base"
         raise LocalError(what, f"{disk.spec.name} ({disk.spec.image})", f"iovirt disk create {disk.spec.name}")
 
@@ -172,7 +180,7 @@ def require_free_of_writers(disk: Disk) -> None:
 def _content(disk: Disk) -> Iterator[tuple[Storage, int]]:
     """Open what a guest sees: a storage, and where in it the disk begins. An overlay that is not there is its base."""
     with _base(disk) as base:
-        if not disk.guest or not disk.file.exists():
+        if not disk.guest or not is_there(disk.file):
             if disk.guest:
                 note(f"{disk.label} is not there yet: it is as its base")
             yield base.storage, base.offset
@@ -207,11 +215,11 @@ def _import_extent(disk: Disk, source: int, length: int) -> None:
         what = f"overlays lie over it: {', '.join(disk.overlays)}"
         fix = f"export what is to stay, then iovirt disk rm {disk.spec.name}/{disk.overlays[0]}"
         raise LocalError(what, disk.label, fix)
-    if image.exists() and not image.is_file():
+    if is_there(image) and not image.is_file():
         raise LocalError("is a device, which cannot be replaced at once", str(image), "write to it with dd(1)")
     with contextlib.ExitStack() as stack:
         old: FileStorage | None = None
-        if image.exists():
+        if is_there(image):
             require_free(image, disk.spec.name)
             old = FileStorage(image, disk.spec.size_bytes)
             stack.callback(_let_go, old)
@@ -232,7 +240,7 @@ def _import_overlay(disk: Disk, source: int, length: int) -> None:
     """Replace the overlay by one in which only what differs from the base is its own."""
     with contextlib.ExitStack() as stack:
         base = stack.enter_context(_base(disk))
-        replace = disk.file.exists()
+        replace = is_there(disk.file)
         if replace:
             require_free(disk.file, disk.label)
             old = FileStorage(disk.file)

@@ -77,7 +77,9 @@ class OverlayFolder:
         """
         mark = base_mark(base) if mark is None else mark
         path = overlay_path(self.folder, unit)
-        if not path.exists():
+        with _as_image_error(path):
+            there = path.exists()
+        if not there:
             with contextlib.suppress(FileExistsError), self.making(unit, base, mark):
                 pass
         file = FileStorage(path)
@@ -135,11 +137,15 @@ class OverlayFolder:
                 file.close()
 
     def units(self) -> list[str]:
-        """Return the names of the overlays that are there, sorted."""
-        if not self.folder.is_dir():
-            return []
-        names = [path.name.removesuffix(SUFFIX) for path in self.folder.glob(f"*{SUFFIX}")]
-        return sorted(name for name in names if not name.startswith(".") and "@" in name)
+        """Return the names of the overlays that are there, sorted.
+
+        Raises:
+            ImageError: This user may not look.
+        """
+        with _as_image_error(self.folder), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            names = [path.stem for path in self.folder.iterdir() if path.suffix == SUFFIX]
+            return sorted(name for name in names if not name.startswith(".") and "@" in name)
+        return []
 
     def header(self, unit: str) -> OverlayHeader:
         """Read what an overlay says of itself; it may be in use.
@@ -156,6 +162,9 @@ class OverlayFolder:
 
         Args:
             sizes: Bytes by name of the extent.
+
+        Raises:
+            ImageError: This user may not look.
         """
         names: set[str] = set()
         for unit in self.units():

@@ -67,6 +67,18 @@ def _fail_seek_data(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
     monkeypatch.setattr(os, "lseek", lseek)
 
 
+def _hide(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let nobody look at files of a name, as in a folder that may not be searched."""
+    real = os.stat
+
+    def look(path: int | str | Path, *arguments: object, **keys: object) -> os.stat_result:
+        if isinstance(path, str | Path) and Path(path).name == name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, *arguments, **keys)  # type: ignore[arg-type]  # passed on as they are
+
+    monkeypatch.setattr(os, "stat", look)
+
+
 @pytest.mark.parametrize("error", [errno.EINVAL, errno.EOPNOTSUPP])
 def test_import_of_what_knows_no_holes_copies_all_of_it(
     folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, error: int
@@ -199,3 +211,49 @@ def test_export_onto_an_image_that_another_topology_uses_is_refused(
     assert (status, said.count("\n")) == (1, 1)
     assert f"({folder / 'in.img'}): is in use by process {os.getpid()}" in said
     assert (folder / "in.img").read_bytes() == b"n" * 64 * KIB
+
+
+@pytest.mark.parametrize(
+    ("words", "hidden"),
+    [
+        (["create", "disk0/os@g"], "os@g.cow"),
+        (["export", "disk0/os@g", "out.img"], "os@g.cow"),
+        (["import", "in.img", "disk0/os@g"], "os@g.cow"),
+        (["rm", "disk0/os@g"], "os@g.cow"),
+        (["ls"], "os@g.cow"),
+        (["import", "in.img", "disk0/data"], "d.img"),
+        (["resize", "disk0/data", "1MiB"], "d.img"),
+        (["export", "disk0/os", "out.img"], "out.img"),
+    ],
+)
+def test_work_on_what_the_user_may_not_look_at_fails_with_a_line(
+    folder: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    hidden: str,
+) -> None:
+    """It is neither there nor absent; nothing is made in its place."""
+    monkeypatch.chdir(folder)
+    _hide(monkeypatch, hidden)
+
+    status = run(*words)
+
+    said = capsys.readouterr().err
+    assert (status, said.count("\n")) == (1, 1)
+    assert f"{hidden}: cannot be looked at (Permission denied)" in said
+    assert _names(folder) == ["d.img", "in.img", "t.toml"]
+
+
+def test_export_does_not_mind_an_image_that_the_user_may_not_look_at(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another controller, which is not what is written."""
+    (folder / "t.toml").write_text(f'{TOPOLOGY}[controller.o]\nkind = "block"\nimage = "o.img"\nsize = "64KiB"\n')
+    (folder / "out.img").write_bytes(b"old")
+    _hide(monkeypatch, "o.img")
+
+    status = run("export", "disk0/os", folder / "out.img")
+
+    assert (status, (folder / "out.img").read_bytes()) == (0, b"o" * 64 * KIB)

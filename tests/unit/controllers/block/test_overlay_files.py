@@ -156,6 +156,19 @@ def test_remove_takes_away_what_is_damaged(folder: OverlayFolder) -> None:
     assert folder.units() == []
 
 
+def test_folder_that_nobody_may_look_into_is_an_error(folder: OverlayFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Overlays may be there, so that their base must not change."""
+    folder.folder.mkdir()
+
+    def refuse(path: Path) -> list[str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+
+    with pytest.raises(ImageError, match=r"overlays: cannot be used \(Permission denied\)"):
+        folder.units()
+
+
 def test_overlay_over_a_base_that_cannot_be_synced_is_written(
     folder: OverlayFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
