@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
+from iovirt_dist.errors import LocalError
 from iovirt_dist.hypervisor import events as hv
 from iovirt_dist.hypervisor.core import Hypervisor
 from iovirt_dist.platform.qos import Qos
@@ -84,8 +85,15 @@ class HypervisorProcess:
         for name, plan in plans.items():
             share_devices(wanted[name], pairs, time.monotonic_ns())
             self._sockets.take(hv.GuestAdded(plan))
-        if self._qos is not None:
-            self._qos.forget(gone)
+        self._forget_settings(gone)
+
+    def _forget_settings(self, gone: Collection[str]) -> None:
+        """Let nothing be left of what was set for guests that are gone; if that fails they are gone all the same."""
+        try:
+            if self._qos is not None:
+                self._qos.forget(gone)
+        except LocalError as error:
+            log.warning("settings of guests that are gone stay: %s", error)
 
     def status(self) -> dict[str, Any]:
         """What the status file tells: guests with both sides' counts, controllers with their queue pairs.

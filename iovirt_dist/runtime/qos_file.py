@@ -61,7 +61,11 @@ def change_settings(run_dir: RunDir, hypervisor: str, device: str, change: Calla
 
 
 def _replace(path: Path, change: Callable[[dict[str, Qos]], dict[str, Qos]]) -> QosSettings:
-    """Make a new file from the old one while nobody else does; returns its content."""
+    """Make a new file from the old one while nobody else does; returns its content.
+
+    Raises:
+        LocalError: It cannot be written; the old one is as it was.
+    """
     scratch = path.with_name(f"{path.name}.tmp")
     try:
         lock = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -73,6 +77,8 @@ def _replace(path: Path, change: Callable[[dict[str, Qos]], dict[str, Qos]]) -> 
         new = QosSettings(old.revision + 1, change(old.devices))
         scratch.write_bytes(msgspec.json.encode(new))
         scratch.replace(path)
+    except OSError as error:
+        raise LocalError(f"cannot be written: {error.strerror}", str(path)) from None
     finally:
         os.close(lock)
     return new

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -111,6 +113,25 @@ def test_change_without_a_run_directory_is_one_error(tmp_path: Path) -> None:
     """With what to do."""
     with pytest.raises(LocalError, match="cannot change settings"):
         change_settings(RunDir(tmp_path / "absent"), "hv0", "a.disk", lambda old: old or Qos())
+
+
+def test_change_on_a_full_file_system_is_one_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was set before stays; so for the command as for the hypervisor."""
+    bench.set("a.disk", iops=10)
+    bench.file.poll()
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+
+    with pytest.raises(LocalError, match=r"hv0.*: cannot be written: No space left on device"):
+        bench.set("a.disk", iops=20)
+    with pytest.raises(LocalError, match=r"hv0.*: cannot be written: No space left on device"):
+        bench.file.forget(["a"])
+    settings = read_settings(bench.run_dir.qos("hv0"))
+    assert settings is not None
+    assert settings.devices == {"a.disk": Qos(weight=7, iops=10)}
 
 
 def test_settings_go_with_their_guest(bench: Bench) -> None:
