@@ -116,7 +116,9 @@ def trace(  # noqa: PLR0913 - a command's options are its parameters
     number: Annotated[
         int | None, Parameter(show_default=False, help="Of this trap, or this request of a disk or terminal, only.")
     ] = None,
-    lines: Annotated[int, Parameter(name=("--lines", "-n"), help="How many of the last points; 0 for all.")] = 200,
+    lines: Annotated[
+        int, Parameter(name=("--lines", "-n"), help="How many of the last points; 0 for all.", validator=Number(gte=0))
+    ] = 200,
     follow: Annotated[
         bool, Parameter(negative=(), show_default=False, help="Go on with new points; with --json one a line.")
     ] = False,

@@ -137,6 +137,7 @@ def test_trace_json_is_one_object_with_the_last_points(topology: Path, capsys: p
     ("options", "code", "message"),
     [
         (["--on", "--off"], 2, "--on and --off contradict each other"),
+        (["-n", "-1"], 2, 'Invalid value "-1" for -n. Must be >= 0'),
         (["bob"], 2, "no guest 'bob'; guests: alice"),
         (["--on"], 1, "nothing is up"),
         (["--off"], 0, "tracing is off"),
