@@ -48,16 +48,27 @@ def lock_holder(fd: int, locks: Path = Path("/proc/locks")) -> str:
 
 def lock_holder_pid(fd: int, locks: Path = Path("/proc/locks")) -> int | None:
     """Return the number of a process that holds a lock on the file; None for none, or none that the kernel tells."""
-    inode = str(os.fstat(fd).st_ino)
+    status = os.fstat(fd)
     try:
         lines = locks.read_text().splitlines()
     except OSError:
         return None
     for line in lines:
         fields = line.split()
-        if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == inode and fields[4].isdigit():
+        if len(fields) >= 6 and fields[1] == "FLOCK" and fields[4].isdigit() and _is_of(fields[5], status):
             return int(fields[4])
     return None
+
+
+def _is_of(place: str, status: os.stat_result) -> bool:
+    """Whether a place in the kernel's table, ``fe:00:1234``, is that of a file.
+
+    File systems without a device of their own (major number 0: btrfs, overlayfs) may tell stat(2) of another number
+    than the table has: there the inode has to do.
+    """
+    device, _, inode = place.rpartition(":")
+    major, minor = os.major(status.st_dev), os.minor(status.st_dev)
+    return inode == str(status.st_ino) and (not major or device == f"{major:02x}:{minor:02x}")
 
 
 def _describe(pid: int) -> str:

@@ -73,10 +73,27 @@ def test_lock_holder_pid_is_that_of_the_owner(descriptors: tuple[int, int]) -> N
     assert (before, lock_holder_pid(descriptors[1])) == (None, os.getpid())
 
 
+@pytest.mark.parametrize(
+    ("device", "holder"),
+    [(os.makedev(0x103, 5), 22), (os.makedev(0xFE, 0), 11), (os.makedev(0x103, 6), None), (os.makedev(0, 0x2A), 11)],
+    ids=["this-device", "other-device", "no-device", "without-a-device"],
+)
+def test_lock_holder_is_that_of_the_file_on_its_own_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: int, holder: int | None
+) -> None:
+    """Inode numbers are each file system's; one without a device may have another number in the table."""
+    locks = tmp_path / "locks"
+    locks.write_text("1: FLOCK  ADVISORY  WRITE 11 fe:00:77 0 EOF\n2: FLOCK  ADVISORY  WRITE 22 103:05:77 0 EOF\n")
+    monkeypatch.setattr(os, "fstat", lambda _: os.stat_result((0o100644, 77, device, 1, 0, 0, 0, 0, 0, 0)))
+
+    assert lock_holder_pid(3, locks) == holder
+
+
 def test_lock_holder_that_has_ended_is_named_by_number(descriptors: tuple[int, int], tmp_path: Path) -> None:
     """A pid without a process still helps."""
     locks = tmp_path / "locks"
-    inode = os.fstat(descriptors[0]).st_ino
-    locks.write_text(f"1: FLOCK  ADVISORY  WRITE 99999999 fe:00:{inode} 0 EOF\n")
+    status = os.fstat(descriptors[0])
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    locks.write_text(f"1: FLOCK  ADVISORY  WRITE 99999999 {device}:{status.st_ino} 0 EOF\n")
 
     assert lock_holder(descriptors[0], locks) == "process 99999999"
