@@ -8,6 +8,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -61,6 +62,60 @@ def in_words(what: str, where: str) -> Iterator[None]:
         raise LocalError(f"{what} ({error.strerror or error})", where) from None
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file that is copied from: what goes wrong with it is told as an error of it, not of what is written.
+
+    Attributes:
+        fd: Open to read.
+        path: Its name, for messages.
+    """
+
+    fd: int
+    path: Path
+
+    def data_ranges(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Give the parts of a range that are no holes, as first byte and byte behind the last.
+
+        What cannot tell is all data.
+
+        Raises:
+            LocalError: It is broken.
+        """
+        while start < end:
+            with in_words("cannot be read", str(self.path)):
+                first, stop = self._next_data(start, end)
+            if first >= end:
+                return
+            yield first, stop
+            start = stop
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read; what is behind the end of a file that became shorter meanwhile is zeroes.
+
+        Raises:
+            LocalError: It cannot be read.
+        """
+        parts = []
+        with in_words("cannot be read", str(self.path)):
+            while length and (data := os.pread(self.fd, length, offset)):
+                parts.append(data)
+                offset, length = offset + len(data), length - len(data)
+        return b"".join((*parts, bytes(length)))
+
+    def _next_data(self, start: int, end: int) -> tuple[int, int]:
+        """The next part that is no hole; it begins at the end if nothing but a hole is left."""
+        try:
+            first = os.lseek(self.fd, start, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno in _NO_HOLES:
+                return start, end
+            if error.errno == errno.ENXIO:
+                return end, end
+            raise
+        return (end, end) if first >= end else (first, min(os.lseek(self.fd, first, os.SEEK_HOLE), end))
+
+
 def _is_image(fd: int) -> bool:
     mode = os.fstat(fd).st_mode
     return stat.S_ISREG(mode) or stat.S_ISBLK(mode)
@@ -106,69 +161,52 @@ def replacing(path: Path, size_bytes: int, *, absent: bool = False) -> Iterator[
             os.close(fd)
 
 
-def copy_storage(source: Storage, offset: int, length: int, fd: int, what: str) -> None:
-    """Copy part of a storage to the begin of a new file, which stays sparse where there are zeroes."""
+def copy_storage(source: Storage, offset: int, length: int, fd: int, where: str, what: str) -> None:
+    """Copy part of a storage to the begin of a new file, which stays sparse where there are zeroes.
+
+    Args:
+        source: What is read.
+        offset: Where its part begins.
+        length: Bytes of it.
+        fd: The new file.
+        where: What the storage is called, for messages.
+        what: What this is, for the bar.
+
+    Raises:
+        LocalError: The storage cannot be read.
+    """
     with copying(length, what) as advance:
         for start in range(0, length, STEP_BYTES):
-            data = memoryview(source.read_at(offset + start, min(STEP_BYTES, length - start)))
+            with in_words("cannot be read", where):
+                data = memoryview(source.read_at(offset + start, min(STEP_BYTES, length - start)))
             write_sparse(fd, start, data)
             advance(len(data))
 
 
-def copy_file(source: int, length: int, target: int, offset: int, what: str) -> None:
+def copy_file(source: Source, length: int, target: int, offset: int, what: str) -> None:
     """Copy the first `length` bytes of a file into a new file, holes as holes."""
     with copying(length, what) as advance:
         done = 0
-        for first, end in data_ranges(source, 0, length):
+        for first, end in source.data_ranges(0, length):
             for start in range(first, end, STEP_BYTES):
-                data = memoryview(read_fully(source, start, min(STEP_BYTES, end - start)))
+                data = memoryview(source.read(start, min(STEP_BYTES, end - start)))
                 write_sparse(target, offset + start, data)
                 advance(start + len(data) - done)
                 done = start + len(data)
         advance(length - done)
 
 
-def copy_around(source: int, target: int, hole: tuple[int, int], size_bytes: int, what: str) -> None:
+def copy_around(source: Source, target: int, hole: tuple[int, int], size_bytes: int, what: str) -> None:
     """Copy a file to a new one of the same length, all but one range."""
     with copying(size_bytes, what) as advance:
         for begin, stop in ((0, hole[0]), (hole[1], size_bytes)):
             done = begin
-            for first, end in data_ranges(source, begin, stop):
+            for first, end in source.data_ranges(begin, stop):
                 for start in range(first, end, STEP_BYTES):
-                    write_all(target, start, memoryview(read_fully(source, start, min(STEP_BYTES, end - start))))
+                    write_all(target, start, memoryview(source.read(start, min(STEP_BYTES, end - start))))
                     advance(min(start + STEP_BYTES, end) - done)
                     done = min(start + STEP_BYTES, end)
             advance(stop - done)
-
-
-def data_ranges(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Give the parts of a range of a file that are no holes, as first byte and byte behind the last.
-
-    Raises:
-        OSError: The file cannot tell because it is broken; one that never can is all data.
-    """
-    while start < end:
-        try:
-            first = os.lseek(fd, start, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno in _NO_HOLES:
-                yield start, end
-            elif error.errno != errno.ENXIO:  # ENXIO: nothing but a hole is left
-                raise
-            return
-        if first >= end:
-            return
-        start = min(os.lseek(fd, first, os.SEEK_HOLE), end)
-        yield first, start
-
-
-def read_fully(fd: int, offset: int, length: int) -> bytes:
-    """Read; what is behind the end of a file that became shorter meanwhile is zeroes."""
-    parts = []
-    while length and (data := os.pread(fd, length, offset)):
-        parts.append(data)
-        offset, length = offset + len(data), length - len(data)
-    return b"".join((*parts, bytes(length)))
 
 
 def write_all(fd: int, offset: int, data: memoryview) -> None:

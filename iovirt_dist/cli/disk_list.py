@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from iovirt_dist.cli.disk_copy import data_ranges, in_words
+from iovirt_dist.cli.disk_copy import Source
 from iovirt_dist.cli.disk_names import Disk, extents_of, holder_of, is_there
 from iovirt_dist.cli.output import EXIT_DONE, print_json, print_table
 from iovirt_dist.controllers.block.overlay_files import OverlayFolder
@@ -146,7 +146,7 @@ def _allocated(disk: Disk) -> int:
     except OSError:
         return 0
     try:
-        with in_words("cannot be read", str(disk.file)):
-            return sum(end - start for start, end in data_ranges(fd, disk.extent.offset_bytes, disk.extent.end_bytes))
+        ranges = Source(fd, disk.file).data_ranges(disk.extent.offset_bytes, disk.extent.end_bytes)
+        return sum(end - start for start, end in ranges)
     finally:
         os.close(fd)

@@ -10,12 +10,12 @@ from typing import Final
 
 from iovirt_dist.cli.disk_copy import (
     STEP_BYTES,
+    Source,
     copy_around,
     copy_file,
     copy_storage,
     in_words,
     open_source,
-    read_fully,
     replacing,
     runs_of,
     source_bytes,
@@ -69,7 +69,8 @@ def export_disk(topology: Topology, name: str, target: Path, *, as_json: bool) -
     disk = find_disk(topology, name)
     _check_target(topology, target)
     with _content(disk) as (storage, offset), replacing(target.resolve(), disk.extent.size_bytes) as fd:
-        copy_storage(storage, offset, disk.extent.size_bytes, fd, f"export {disk.label}")
+        where = f"{disk.label} ({disk.file})"
+        copy_storage(storage, offset, disk.extent.size_bytes, fd, where, f"export {disk.label}")
     return done("exported", disk, disk.extent.size_bytes, as_json=as_json, file=target)
 
 
@@ -89,10 +90,11 @@ def import_disk(topology: Topology, source: Path, name: str, *, as_json: bool) -
                 f"{format_size(length)} do not fit into {disk.label}, which has {format_size(disk.extent.size_bytes)}"
             )
             raise LocalError(what, str(source), "make the extent larger in the topology")
+        from_file = Source(file.fileno(), source)
         if disk.guest:
-            _import_overlay(disk, file.fileno(), length)
+            _import_overlay(disk, from_file, length)
         else:
-            _import_extent(disk, file.fileno(), length)
+            _import_extent(disk, from_file, length)
     return done("imported", disk, length, as_json=as_json, file=source)
 
 
@@ -208,7 +210,7 @@ def _if_made_meanwhile(disk: Disk) -> Iterator[None]:
         raise LocalError("somebody else has just made it", f"{disk.label} ({disk.file})") from None
 
 
-def _import_extent(disk: Disk, source: int, length: int) -> None:
+def _import_extent(disk: Disk, source: Source, length: int) -> None:
     """Replace the image by one that differs in this extent."""
     image = disk.spec.image.resolve()
     if disk.overlays:
@@ -230,13 +232,13 @@ def _import_extent(disk: Disk, source: int, length: int) -> None:
         size_bytes = disk.spec.size_bytes if old is None else old.size_bytes
         fd = stack.enter_context(replacing(image, size_bytes, absent=old is None))
         if old is not None:
-            with image.open("rb") as before:
+            with contextlib.closing(open_source(image)) as before:
                 extent = (disk.extent.offset_bytes, disk.extent.end_bytes)
-                copy_around(before.fileno(), fd, extent, size_bytes, f"keep the rest of {image.name}")
+                copy_around(Source(before.fileno(), image), fd, extent, size_bytes, f"keep the rest of {image.name}")
         copy_file(source, length, fd, disk.extent.offset_bytes, f"import {disk.label}")
 
 
-def _import_overlay(disk: Disk, source: int, length: int) -> None:
+def _import_overlay(disk: Disk, source: Source, length: int) -> None:
     """Replace the overlay by one in which only what differs from the base is its own."""
     with contextlib.ExitStack() as stack:
         base = stack.enter_context(_base(disk))
@@ -252,10 +254,10 @@ def _import_overlay(disk: Disk, source: int, length: int) -> None:
             for start in range(0, disk.extent.size_bytes, STEP_BYTES):
                 step = min(STEP_BYTES, disk.extent.size_bytes - start)
                 there = min(max(length - start, 0), step)
-                data = read_fully(source, start, there) + bytes(step - there)
-                _put_changes(
-                    overlay, start, memoryview(data), memoryview(base.storage.read_at(base.offset + start, step))
-                )
+                data = source.read(start, there) + bytes(step - there)
+                with in_words("cannot be read", base.path):
+                    below = base.storage.read_at(base.offset + start, step)
+                _put_changes(overlay, start, memoryview(data), memoryview(below))
                 advance(step)
 
 

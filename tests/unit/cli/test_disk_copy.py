@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from iovirt_dist.cli.main import main
+from iovirt_dist.controllers.block.overlay_format import SAMPLES
 from iovirt_dist.controllers.block.storage import FileStorage
 
 KIB = 1024
@@ -65,6 +66,18 @@ def _fail_seek_data(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
         return real(fd, position, whence)
 
     monkeypatch.setattr(os, "lseek", lseek)
+
+
+def _break(monkeypatch: pytest.MonkeyPatch, path: Path, reads: int) -> None:
+    """Let a file fail to be read after so many reads."""
+    real, inode, left = os.pread, path.stat().st_ino, iter(range(reads))
+
+    def pread(fd: int, length: int, offset: int) -> bytes:
+        if os.fstat(fd).st_ino == inode and next(left, None) is None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(fd, length, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
 
 
 def _hide(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -257,3 +270,44 @@ def test_export_does_not_mind_an_image_that_the_user_may_not_look_at(
     status = run("export", "disk0/os", folder / "out.img")
 
     assert (status, (folder / "out.img").read_bytes()) == (0, b"o" * 64 * KIB)
+
+
+@pytest.mark.parametrize(
+    ("words", "broken", "said"),
+    [
+        (["import", "in.img", "disk0/data"], "in.img", "in.img: cannot be read"),
+        (["import", "in.img", "disk0/data"], "d.img", "d.img: cannot be read"),
+        (["import", "in.img", "disk0/os@g"], "in.img", "in.img: cannot be read"),
+        (["export", "disk0/os", "out.img"], "d.img", "d.img): cannot be read"),
+    ],
+)
+def test_file_that_cannot_be_read_is_named(
+    folder: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    broken: str,
+    said: str,
+) -> None:
+    """Not the one that is written; nothing is left of that."""
+    monkeypatch.chdir(folder)
+    _break(monkeypatch, folder / broken, reads=0)
+
+    status = run(*words)
+
+    assert status == 1
+    assert f"{said} (Input/output error)\n" in capsys.readouterr().err
+    assert [name for name in _names(folder) if name != "d.img.overlays"] == ["d.img", "in.img", "t.toml"]
+
+
+def test_base_that_cannot_be_read_during_an_import_is_named(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its fingerprint was made before."""
+    _break(monkeypatch, folder / "d.img", reads=SAMPLES)
+
+    status = run("import", folder / "in.img", "disk0/os@g")
+
+    assert status == 1
+    assert f"{folder / 'd.img'}: cannot be read (Input/output error)\n" in capsys.readouterr().err
