@@ -85,7 +85,11 @@ class PcapFile:
     def _begin(self) -> None:
         self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         self._size = 0
-        self._append(file_header())
+        try:
+            self._append(file_header())
+        except OSError:
+            self.close()
+            raise
 
     def _append(self, data: bytes) -> None:
         view, end = memoryview(data), self._size + len(data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -64,3 +66,20 @@ def test_pcap_file_is_closed_twice_without_harm(tmp_path: Path) -> None:
 
     file.close()
     file.close()
+
+
+def test_pcap_file_whose_header_cannot_be_written_leaks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No descriptor stays open."""
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    def full(fd: int, data: memoryview) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            PcapFile(tmp_path / "x.pcap")
+
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
