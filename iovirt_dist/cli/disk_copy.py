@@ -141,7 +141,8 @@ def replacing(path: Path, size_bytes: int, *, absent: bool = False) -> Iterator[
     fd = -1
     try:
         sweep_scratch(path)
-        fd = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        mode = 0o600 if path.exists() else 0o644  # nobody reads what he may not read under the other name
+        fd = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(fd, size_bytes)
         yield fd

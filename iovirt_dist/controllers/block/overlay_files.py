@@ -120,6 +120,8 @@ class OverlayFolder:
         header = OverlayHeader(base.size_bytes, base_mark(base) if mark is None else mark, base.path)
         sweep_scratch(path)
         with _as_image_error(path):
+            if replace:
+                scratch.touch(0o600)  # nobody reads what he may not read under the other name
             file = FileStorage(scratch, layout.file_bytes)
             try:
                 file.write_at(0, header.pack())

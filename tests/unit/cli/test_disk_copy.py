@@ -311,3 +311,33 @@ def test_base_that_cannot_be_read_during_an_import_is_named(
 
     assert status == 1
     assert f"{folder / 'd.img'}: cannot be read (Input/output error)\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "replaced"),
+    [
+        (["import", "in.img", "disk0/data"], "d.img"),
+        (["import", "in.img", "disk0/os@g"], "d.img.overlays/os@g.cow"),
+        (["export", "disk0/data", "out.img"], "out.img"),
+    ],
+)
+def test_new_file_is_as_private_as_the_one_it_replaces_from_the_start(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, words: list[str], replaced: str
+) -> None:
+    """Whoever had opened it before it has its name could read it later."""
+    monkeypatch.chdir(folder)
+    run("create", "disk0/os@g")
+    Path("out.img").touch()
+    Path(replaced).chmod(0o600)
+    modes: list[int] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        modes.extend(path.stat().st_mode & 0o777 for path in Path(replaced).parent.glob("*.new"))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    run(*words)
+
+    assert set(modes) == {0o600}
+    assert Path(replaced).stat().st_mode & 0o777 == 0o600
