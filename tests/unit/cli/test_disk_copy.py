@@ -84,10 +84,10 @@ def _hide(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Let nobody look at files of a name, as in a folder that may not be searched."""
     real = os.stat
 
-    def look(path: int | str | Path, *arguments: object, **keys: object) -> os.stat_result:
+    def look(path: int | str | Path, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> os.stat_result:
         if isinstance(path, str | Path) and Path(path).name == name:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        return real(path, *arguments, **keys)  # type: ignore[arg-type]  # passed on as they are
+        return real(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
 
     monkeypatch.setattr(os, "stat", look)
 
