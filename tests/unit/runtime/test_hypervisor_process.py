@@ -54,7 +54,7 @@ async def test_reload_goes_on_when_settings_of_guests_that_are_gone_cannot_be_re
     topology = _topology(folder, 3)
     run_dir = RunDir(topology.run_dir)
     run_dir.create()
-    process, stop = HypervisorProcess(topology, topology.hypervisors["hv0"]), asyncio.Event()
+    process, stop = HypervisorProcess(topology, topology.hypervisor("hv0")), asyncio.Event()
     running = asyncio.create_task(process.run(stop))
     await asyncio.sleep(0)
     change_settings(run_dir, "hv0", "w-3.disk", lambda _: Qos(weight=2))
