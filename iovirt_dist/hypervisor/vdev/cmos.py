@@ -142,7 +142,8 @@ class Cmos:
             self._write_b(value)
         elif index not in (REG_C, REG_D):
             self._ram[index] = value
-        self._alarm = None
+        if index <= calendar.HOURS_ALARM or index == REG_B:  # all that the search looks at
+            self._alarm = None
 
     def _write_a(self, value: int, now_ns: int) -> None:
         """Divider and rate; the first update after a divider reset comes half a second after its end."""

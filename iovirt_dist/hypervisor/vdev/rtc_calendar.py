@@ -118,19 +118,18 @@ def seconds_until_alarm(registers: bytearray) -> int | None:
     An alarm byte with both top bits set matches any value; any other is compared with the register as stored.
     """
     control = registers[REG_B]
-    start = load(registers).second + 1
-    second = start
-    while second - start < DAY_SECONDS:
-        of_day = second % DAY_SECONDS
-        if not _matches(registers[HOURS_ALARM], encode_hour(of_day // 3600, control)):
-            second += 3600 - second % 3600
-        elif not _matches(registers[MINUTES_ALARM], _encode(of_day // 60 % 60, control)):
-            second += 60 - second % 60
-        elif not _matches(registers[SECONDS_ALARM], _encode(of_day % 60, control)):
-            second += 1
-        else:
-            return second - start + 1
-    return None
+    hours = [hour for hour in range(24) if _matches(registers[HOURS_ALARM], encode_hour(hour, control))]
+    minutes = [minute for minute in range(60) if _matches(registers[MINUTES_ALARM], _encode(minute, control))]
+    seconds = [second for second in range(60) if _matches(registers[SECONDS_ALARM], _encode(second, control))]
+    if not (hours and minutes and seconds):
+        return None
+    first = load(registers).second + 1
+    hour, minute = first // 3600 % 24, first // 60 % 60
+    # The next match lies in this minute, or is the first of a later minute of this hour, or the first of an hour.
+    matches = [hour * 3600 + minute * 60 + second for second in seconds if hour in hours and minute in minutes]
+    matches += [hour * 3600 + minute * 60 + seconds[0] for minute in minutes if hour in hours]
+    matches += [hour * 3600 + minutes[0] * 60 + seconds[0] for hour in hours]
+    return min((match - first) % DAY_SECONDS for match in matches) + 1
 
 
 def _matches(alarm: int, value: int) -> bool:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from iovirt_dist.hypervisor.vdev import rtc_calendar as calendar
 from iovirt_dist.hypervisor.vdev.cmos import Cmos, rate_ticks
 
 SECOND_NS = 1_000_000_000
@@ -220,6 +221,22 @@ def test_cmos_alarm_that_never_matches_is_not_timed(bench: Bench) -> None:
     bench.write(0x0B, 0x22)
 
     assert bench.cmos.deadline_ns() is None
+
+
+@pytest.mark.parametrize(("index", "searches"), [(0x40, 0), (0x0A, 0), (1, 1), (0x0B, 1)])
+def test_cmos_alarm_is_searched_again_after_a_write_that_matters_to_it(
+    bench: Bench, index: int, searches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deadline is asked for after every access; memory and rate change no alarm."""
+    bench.write(0x0B, 0x22)
+    bench.cmos.deadline_ns()
+    searched: list[bytearray] = []
+    monkeypatch.setattr(calendar, "seconds_until_alarm", searched.append)
+
+    bench.write(index, 0x22)
+    bench.cmos.deadline_ns()
+
+    assert len(searched) == searches
 
 
 @pytest.mark.parametrize(("rate", "hertz"), [(1, 256), (2, 128), (3, 8192), (6, 1024), (15, 2)])
