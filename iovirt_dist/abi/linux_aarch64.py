@@ -14,4 +14,4 @@ LAYOUTS = layouts.AARCH64
 
 _CALLS, _OTHERS = build_calls(NAMES, signatures(LAYOUTS))
 
-ABI = Abi("linux_aarch64", word_bytes=8, machine=183, calls=_CALLS, names=_OTHERS)
+ABI = Abi("linux_aarch64", word_bytes=8, machine=183, user_end=0x1_0000_0000_0000, calls=_CALLS, names=_OTHERS)

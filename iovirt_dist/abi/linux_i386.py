@@ -78,4 +78,4 @@ _OWN = {
 
 _CALLS, _OTHERS = build_calls(NAMES, _COMMON | _OWN)
 
-ABI = Abi("linux_i386", word_bytes=4, machine=3, calls=_CALLS, names=_OTHERS)
+ABI = Abi("linux_i386", word_bytes=4, machine=3, user_end=0xC000_0000, calls=_CALLS, names=_OTHERS)

@@ -19,4 +19,4 @@ NAMES = {number: name for number, name in _GENERIC.items() if name != "renameat"
 
 _CALLS, _OTHERS = build_calls(NAMES, signatures(LAYOUTS))
 
-ABI = Abi("linux_riscv64", word_bytes=8, machine=243, calls=_CALLS, names=_OTHERS)
+ABI = Abi("linux_riscv64", word_bytes=8, machine=243, user_end=0x40_0000_0000, calls=_CALLS, names=_OTHERS)

@@ -58,4 +58,4 @@ _OWN = {
 
 _CALLS, _OTHERS = build_calls(NAMES, signatures(LAYOUTS) | _OWN)
 
-ABI = Abi("linux_x86_64", word_bytes=8, machine=62, calls=_CALLS, names=_OTHERS)
+ABI = Abi("linux_x86_64", word_bytes=8, machine=62, user_end=0x7FFF_FFFF_F000, calls=_CALLS, names=_OTHERS)

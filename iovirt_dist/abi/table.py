@@ -155,6 +155,7 @@ class Abi:
         name: ``linux_i386`` and so on, as in the topology.
         word_bytes: Size of a pointer.
         machine: ELF ``e_machine`` of its programs.
+        user_end: First address behind what a program may use (Linux TASK_SIZE), page-aligned.
         calls: Declared calls by number.
         names: Names of other calls that exist, by number, so that an unknown one is counted by its name.
     """
@@ -162,6 +163,7 @@ class Abi:
     name: str
     word_bytes: int
     machine: int
+    user_end: int
     calls: Mapping[int, Call]
     names: Mapping[int, str]
 

@@ -92,6 +92,7 @@ class SystemCallInterception:
         self._disk = parts.disk
         self._entropy = parts.entropy
         self._memory_bytes = parts.memory_bytes
+        self._user_end = abi.user_end
         self._decoder = decoder_of(parts.abi)
         self._routines = routines_of(abi)
         self.system = System(system_parts(parts))
@@ -118,7 +119,7 @@ class SystemCallInterception:
         if not isinstance(body, ProgramStarted) or payload or self._mode is Mode.MACHINE:
             return False
         self._waiting.clear()
-        memory = AddressSpace(body.break_start, body.map_top, self._memory_bytes)
+        memory = AddressSpace(body.break_start, body.map_top, self._user_end, self._memory_bytes)
         self._processes = {body.process: Process(self.system, body.process, body.name, memory)}
         return True
 
@@ -307,7 +308,7 @@ class SystemCallInterception:
 
     def _new_process(self, number: int) -> Process:
         """Return a process that has nothing open; it is kept when it opens the disk."""
-        return Process(self.system, number, "", AddressSpace(0, 0, 0))
+        return Process(self.system, number, "", AddressSpace(0, 0, 0, 0))
 
     def _keep(self, process: Process) -> bool:
         """Remember a process as the latest; where there are too many, forget the one that was silent longest.

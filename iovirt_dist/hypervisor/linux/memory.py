@@ -17,7 +17,6 @@ from iovirt_dist.wire.syscall_messages import EffectKind
 PAGE_BYTES = 4096
 MAX_RANGES = 1024
 READ, WRITE = 1, 2
-_ADDRESS_END = 1 << 48
 
 
 class Range(NamedTuple):
@@ -33,16 +32,18 @@ class AddressSpace:
     Args:
         break_start: Where the heap begins.
         map_top: Below this memory may be mapped.
+        user_end: First address behind what a program may use, page-aligned.
         limit_bytes: Most memory that heap and ranges take together.
 
     Attributes:
         break_end: Where the heap ends.
     """
 
-    def __init__(self, break_start: int, map_top: int, limit_bytes: int) -> None:
-        self.break_end = break_start & _ADDRESS_END - 1
+    def __init__(self, break_start: int, map_top: int, user_end: int, limit_bytes: int) -> None:
+        self.break_end = min(break_start, user_end)
         self._break_start = self.break_end
-        self._top = _page_down(map_top)
+        self._top = _page_down(min(map_top, user_end))
+        self._user_end = user_end
         self._limit = limit_bytes
         self._ranges: list[Range] = []  # sorted, disjoint, not even touching
         self._mapped_bytes = 0
@@ -99,9 +100,11 @@ class AddressSpace:
         """Unmap whatever is in a range; nothing need be.
 
         Raises:
-            CallError: EINVAL: not aligned or empty. ENOMEM: there would be too many ranges.
+            CallError: EINVAL: not aligned, empty, or not the program's. ENOMEM: there would be too many ranges.
         """
         gone = _aligned(address, length)
+        if gone.end > self._user_end:
+            raise CallError(Errno.EINVAL)
         self._check_count()
         self._remove(gone)
         return ((EffectKind.UNMAP, gone.start, gone.end - gone.start, 0),)
@@ -137,7 +140,9 @@ class AddressSpace:
         return ((EffectKind.MAP, added.start, added.end - added.start, READ | WRITE),)
 
     def is_mapped(self, range_: Range) -> bool:
-        """Whether all of a range is mapped, or outside of what is managed here."""
+        """Whether all of a range is mapped, or the program's but outside of what is managed here."""
+        if range_.end > self._user_end:
+            return False
         start, end = max(range_.start, self._heap_end), min(range_.end, self._top)
         return start >= end or self._covered(Range(start, end)) == end - start
 
@@ -233,8 +238,8 @@ def _aligned(address: int, length: int) -> Range:
     """Return the whole pages of a range.
 
     Raises:
-        CallError: EINVAL: its start is not aligned, it is empty, or it ends behind every program's memory.
+        CallError: EINVAL: its start is not aligned, or it is empty.
     """
-    if address % PAGE_BYTES or length <= 0 or address + length > _ADDRESS_END:
+    if address % PAGE_BYTES or length <= 0:
         raise CallError(Errno.EINVAL)
     return Range(address, address + _page_up(length))

@@ -65,7 +65,7 @@ def mremap(request: Request) -> Reply:
 def madvise(request: Request) -> Reply:
     """Advice is taken and has no effect; what it must find mapped is checked."""
     address, length = request.word("address"), request.word("length")
-    if address % PAGE_BYTES or address + length > _ADDRESS_END:
+    if address % PAGE_BYTES or address + length >> 8 * request.process.system.layouts.word_bytes:
         raise CallError(Errno.EINVAL)
     if request.signed("advice") not in _HARMLESS_ADVICE:
         raise CallError(Errno.EINVAL)

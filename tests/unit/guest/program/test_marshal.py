@@ -36,9 +36,9 @@ CALLS = (
     Call(IOCTL, "ioctl", (fd(), value("request"), value("argument")), 1, {5: (fd(), value("r"), buffer_out("a", 8))}),
     Call(POLL, "poll", (buffer_in_out("fds", 8, 1), value("count"))),
 )
-ABI = Abi("test", 8, 0, {call.number: call for call in CALLS}, {})
+ABI = Abi("test", 8, 0, 1 << 47, {call.number: call for call in CALLS}, {})
 WIDE = Marshaller(ABI)
-NARROW = Marshaller(Abi("narrow", 4, 0, ABI.calls, {}))
+NARROW = Marshaller(Abi("narrow", 4, 0, 1 << 31, ABI.calls, {}))
 BASE = 16 * PAGE
 NOWHERE = 100 * PAGE
 

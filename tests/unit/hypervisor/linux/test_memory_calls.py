@@ -177,6 +177,32 @@ def test_munmap_of_what_is_not_mapped_succeeds() -> None:
     assert program.call("munmap", 0x2000_0000, 1 << 63) == -22
 
 
+@pytest.mark.parametrize(
+    ("abi", "end"), [("linux_x86_64", 0x7FFF_FFFF_F000), ("linux_i386", 0xC000_0000), ("linux_riscv64", 0x40_0000_0000)]
+)
+@pytest.mark.parametrize(("pages_below", "length"), [(1, 2 * PAGE), (1, PAGE + 1), (0, PAGE), (-0x1000, PAGE)])
+def test_memory_behind_the_programs_part_is_refused(abi: str, end: int, pages_below: int, length: int) -> None:
+    """Nothing is there: munmap says EINVAL, mprotect and madvise ENOMEM, mremap EFAULT; the program goes on."""
+    program = Program(abi)
+    address = end - pages_below * PAGE
+
+    assert program.call("munmap", address, length) == -22
+    assert program.call("mprotect", address, length, 1) == -12
+    assert program.call("madvise", address, length, 3) == -12
+    assert program.call("mremap", address, length, PAGE, 0, 0) == -14
+    assert program.reply.effects == ()
+
+
+def test_memory_up_to_the_end_of_the_programs_part_is_its_own() -> None:
+    """The stack is there, which is not managed here."""
+    program = Program()
+    address = 0x7FFF_FFFF_F000 - PAGE
+
+    assert program.call("mprotect", address, PAGE, 1) == 0
+    assert program.call("munmap", address, PAGE) == 0
+    assert program.reply.effects == ((UNMAP, address, PAGE, 0),)
+
+
 def test_munmap_of_the_middle_leaves_both_ends() -> None:
     """Each of them can be unmapped on its own, and is no longer one with the other."""
     program = Program()
@@ -204,6 +230,7 @@ def test_mprotect_checks_its_arguments() -> None:
     assert program.call("mprotect", 0x40_0000, PAGE, 8) == -22
     assert program.call("mprotect", 0x40_0001, PAGE, 1) == -22
     assert program.call("mprotect", 0x40_0000, 0, 1) == 0
+    assert program.call("mprotect", 0x40_0000, 1 << 63, 1) == -12
 
 
 def test_mremap_grows_into_free_space_and_shrinks() -> None:
