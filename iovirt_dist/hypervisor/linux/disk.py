@@ -127,6 +127,7 @@ class DiskDevice(Node):
         if code == codes.BLKFLSBUF:
             return self._flush()
         if code == codes.BLKDISCARD:
+            request.process.files.get(request.signed("fd")).check_writable()
             return self._discard(*_RANGE.unpack(request.data("argument")))
         raise CallError(Errno.ENOTTY)
 
@@ -140,8 +141,6 @@ class DiskDevice(Node):
         return Reply()
 
     def _discard(self, start: int, length: int) -> Steps[Reply]:
-        if self._read_only:
-            raise CallError(Errno.EACCES)
         if start % self._block or length % self._block or start + length > self._end:
             raise CallError(Errno.EINVAL)
         if length:

@@ -125,13 +125,13 @@ def close(request: Request) -> Reply:
 
 def dup(request: Request) -> Reply:
     """Give a file another number."""
-    return Reply(request.process.files.add(_file(request)))
+    return Reply(request.process.files.add(_any_file(request)))
 
 
 def dup2(request: Request) -> Reply:
     """Give a file a certain number."""
     new = request.signed("new_fd")
-    file = _file(request)
+    file = _any_file(request)
     if new != request.signed("fd"):
         request.process.files.put(new, file)
     return Reply(new)
@@ -142,13 +142,13 @@ def dup3(request: Request) -> Reply:
     flags, new = request.unsigned("flags"), request.signed("new_fd")
     if flags & ~O_CLOEXEC or new == request.signed("fd"):
         raise CallError(Errno.EINVAL)
-    request.process.files.put(new, _file(request), close_on_exec=bool(flags))
+    request.process.files.put(new, _any_file(request), close_on_exec=bool(flags))
     return Reply(new)
 
 
 def fcntl(request: Request) -> Reply:
     """Descriptor and status flags, and duplicates from a number on; there are no locks."""
-    file, files, fd = _file(request), request.process.files, request.signed("fd")
+    file, files, fd = _any_file(request), request.process.files, request.signed("fd")
     command, argument = request.unsigned("command"), request.word("argument")
     convert = request.process.system.layouts.open_flags
     if command in (_F_DUPFD, _F_DUPFD_CLOEXEC):
@@ -163,6 +163,7 @@ def fcntl(request: Request) -> Reply:
     if command == _F_GETFL:
         return Reply(convert(file.flags))
     if command == _F_SETFL:
+        file.check_opened()
         file.flags = file.flags & ~_SETTABLE | convert(argument & 0xFFFF_FFFF) & _SETTABLE
         return Reply()
     raise CallError(Errno.EINVAL)
@@ -215,8 +216,15 @@ def _directory_record(entry: tuple[str, Node], next_position: int) -> bytes:
     return (DIRECTORY_ENTRY.pack(fields) + text).ljust(length, b"\0")
 
 
-def _file(request: Request) -> OpenFile:
+def _any_file(request: Request) -> OpenFile:
+    """Return the file of a descriptor, also of one that is open as a path only."""
     return request.process.files.get(request.signed("fd"))
+
+
+def _file(request: Request) -> OpenFile:
+    file = _any_file(request)
+    file.check_opened()
+    return file
 
 
 def _offset(request: Request) -> int:

@@ -34,6 +34,11 @@ class OpenFile:
     flags: int
     position: int = 0
 
+    def check_opened(self) -> None:
+        """Raise CallError EBADF if it is open as a path only (open(2), O_PATH)."""
+        if self.flags & O_PATH:
+            raise CallError(Errno.EBADF)
+
     def check_readable(self) -> None:
         """Raise CallError EBADF if it is open for writing only, or as a path only."""
         if self.flags & O_PATH or self.flags & O_ACCMODE == O_WRONLY:

@@ -11,7 +11,7 @@ from tests.unit.hypervisor.linux.program import Disk, Program
 
 SECTOR = 512
 O_RDONLY, O_WRONLY, O_RDWR = 0, 1, 2
-O_DIRECT, O_DSYNC = 0o40000, 0o10000
+O_DIRECT, O_DSYNC, O_PATH = 0o40000, 0o10000, 0o10000000
 
 
 def with_disk(disk: Disk, flags: int = O_RDWR, abi: str = "linux_x86_64") -> tuple[Program, int]:
@@ -232,6 +232,38 @@ def test_discard_is_checked_and_passed_on() -> None:
 
     assert (done, crooked, beyond) == (0, -22, -22)
     assert disk.asked == [(Opcode.DISCARD, 1024, 512)]
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_discard_needs_a_descriptor_for_writing(read_only: bool) -> None:
+    """EBADF, before the range is looked at (Linux block/ioctl.c, blk_ioctl_discard)."""
+    disk = Disk(read_only=read_only)
+    program, fd = with_disk(disk, O_RDONLY)
+
+    assert program.call("ioctl", fd, 0x1277, (1024).to_bytes(8, "little") + (512).to_bytes(8, "little")) == -9
+    assert program.call("ioctl", fd, 0x1277, 0) == -9
+    assert disk.asked == []
+
+
+def test_descriptor_of_a_path_is_for_no_io() -> None:
+    """O_PATH: EBADF for all that would reach the disk; the descriptor itself can be handled (open(2))."""
+    disk = Disk()
+    program, fd = with_disk(disk, O_PATH)
+    calls: dict[str, tuple[int | bytes, ...]] = {
+        "fsync": (),
+        "syncfs": (),
+        "lseek": (0, 0),
+        "ioctl": (0x1277, (1024).to_bytes(8, "little") + (512).to_bytes(8, "little")),
+        "read": (program.buffer(4), 4),
+        "pwrite64": (b"abcd", 4, 0),
+        "fcntl": (4, 0),
+    }
+
+    results = {name: program.call(name, fd, *arguments) for name, arguments in calls.items()}
+
+    assert results == dict.fromkeys(calls, -9)
+    assert program.call("fcntl", program.call("dup", fd), 3, 0) & O_PATH
+    assert disk.asked == []
 
 
 def test_blkflsbuf_flushes() -> None:
