@@ -20,10 +20,11 @@ READ, WRITE = 1, 2
 
 
 class Range(NamedTuple):
-    """Mapped addresses, `start` up to but not including `end`; both page-aligned."""
+    """Addresses, `start` up to but not including `end`, both page-aligned; of mapped ones also the protection."""
 
     start: int
     end: int
+    protection: int = 0
 
 
 class AddressSpace:
@@ -45,7 +46,7 @@ class AddressSpace:
         self._top = _page_down(min(map_top, user_end))
         self._user_end = user_end
         self._limit = limit_bytes
-        self._ranges: list[Range] = []  # sorted, disjoint, not even touching
+        self._ranges: list[Range] = []  # sorted, disjoint; where two touch they differ
         self._mapped_bytes = 0
 
     def set_break(self, address: int) -> tuple[Effect, ...]:
@@ -93,7 +94,8 @@ class AddressSpace:
         added = length - self._covered(wanted)
         if self.used_bytes + added > self._limit:
             raise CallError(Errno.ENOMEM)
-        self._insert(wanted)
+        self._check_count()
+        self._insert(Range(wanted.start, wanted.end, protection))
         return wanted.start, (EffectKind.MAP, wanted.start, length, protection)
 
     def unmap(self, address: int, length: int) -> tuple[Effect, ...]:
@@ -113,31 +115,42 @@ class AddressSpace:
         """Change the protection of a range.
 
         Raises:
-            CallError: ENOMEM: part of it is not mapped. EINVAL: not aligned.
+            CallError: ENOMEM: part of it is not mapped, or there would be too many ranges. EINVAL: not aligned.
         """
         if not length and not address % PAGE_BYTES:
             return ()
         changed = _aligned(address, length)
         if not self.is_mapped(changed):
             raise CallError(Errno.ENOMEM)
+        self._check_count()
+        held = self._overlapping(changed)
+        if held:  # without gaps, for all of it is mapped
+            self._insert(Range(max(held[0].start, changed.start), min(held[-1].end, changed.end), protection))
         return ((EffectKind.PROTECT, changed.start, changed.end - changed.start, protection),)
 
     def remap(self, address: int, old_length: int, length: int) -> tuple[Effect, ...]:
         """Change the size of a range where it is (mremap(2)); moving it would need the guest to copy.
 
+        What is added has the protection of the rest, which must be the same everywhere.
+
         Raises:
-            CallError: ENOMEM: there is no room behind it. EFAULT: it is not mapped. EINVAL: not aligned or empty.
+            CallError: ENOMEM: there is no room behind it. EFAULT: it is not mapped, or not one range. EINVAL: not
+                aligned or empty.
         """
         old, new = _aligned(address, old_length), _aligned(address, length)
         if self._covered(old) != old.end - old.start:
             raise CallError(Errno.EFAULT)
         if new.end <= old.end:
             return self.unmap(new.end, old.end - new.end) if new.end < old.end else ()
-        added = Range(old.end, new.end)
+        grown, *others = self._overlapping(old)
+        if others:
+            raise CallError(Errno.EFAULT)
+        added = Range(old.end, new.end, grown.protection)
         if not self._is_free(added) or self.used_bytes + added.end - added.start > self._limit:
             raise CallError(Errno.ENOMEM)
+        self._check_count()
         self._insert(added)
-        return ((EffectKind.MAP, added.start, added.end - added.start, READ | WRITE),)
+        return ((EffectKind.MAP, added.start, added.end - added.start, added.protection),)
 
     def is_mapped(self, range_: Range) -> bool:
         """Whether all of a range is mapped, or the program's but outside of what is managed here."""
@@ -175,8 +188,8 @@ class AddressSpace:
     def _covered(self, range_: Range) -> int:
         """Bytes of a range that are mapped."""
         total = 0
-        for start, end in self._overlapping(range_):
-            total += min(end, range_.end) - max(start, range_.start)
+        for held in self._overlapping(range_):
+            total += min(held.end, range_.end) - max(held.start, range_.start)
         return total
 
     def _overlapping(self, range_: Range) -> list[Range]:
@@ -201,15 +214,16 @@ class AddressSpace:
         return Range(end - length, end)
 
     def _insert(self, range_: Range) -> None:
-        """Add a range, joined with its neighbours."""
-        self._check_count()
+        """Add a range, joined with neighbours of the same protection."""
         self._remove(range_)
-        touching = [r for r in self._ranges if r.end == range_.start or r.start == range_.end]
+        alike = [r for r in self._ranges if r.protection == range_.protection]
+        touching = [r for r in alike if r.end == range_.start or r.start == range_.end]
         for neighbour in touching:
             self._ranges.remove(neighbour)
         start = min([range_.start, *(r.start for r in touching)])
         end = max([range_.end, *(r.end for r in touching)])
-        self._ranges.insert(bisect_right(self._ranges, Range(start, end)), Range(start, end))
+        joined = Range(start, end, range_.protection)
+        self._ranges.insert(bisect_right(self._ranges, joined), joined)
         self._mapped_bytes += range_.end - range_.start
 
     def _check_count(self) -> None:
@@ -219,11 +233,14 @@ class AddressSpace:
 
     def _remove(self, range_: Range) -> None:
         """Take a range out of what is mapped; what sticks out on either side stays."""
-        for old in self._overlapping(range_):
-            index = self._ranges.index(old)
-            rest = [Range(old.start, range_.start), Range(range_.end, old.end)]
-            self._ranges[index : index + 1] = [r for r in rest if r.start < r.end]
-            self._mapped_bytes -= min(old.end, range_.end) - max(old.start, range_.start)
+        gone = self._overlapping(range_)
+        if not gone:
+            return
+        self._mapped_bytes -= self._covered(range_)
+        first, last = gone[0], gone[-1]
+        at = self._ranges.index(first)
+        rest = [Range(first.start, range_.start, first.protection), Range(range_.end, last.end, last.protection)]
+        self._ranges[at : at + len(gone)] = [r for r in rest if r.start < r.end]
 
 
 def _page_down(address: int) -> int:

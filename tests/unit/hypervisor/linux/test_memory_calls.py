@@ -245,6 +245,42 @@ def test_mremap_grows_into_free_space_and_shrinks() -> None:
     assert program.reply.effects == ((UNMAP, address + PAGE, 2 * PAGE, 0),)
 
 
+def test_mremap_grows_with_the_protection_that_is_there() -> None:
+    """That of mmap, or what mprotect has made of it; the neighbours' does not matter."""
+    program = Program()
+    address = program.call("mmap", 0x2000_0000, 2 * PAGE, 1, ANONYMOUS, -1, 0)
+    program.call("mremap", address, 2 * PAGE, 3 * PAGE, 0, 0)
+    read_only = program.reply.effects
+    program.call("mprotect", address + PAGE, 2 * PAGE, 0)
+    program.call("mremap", address + PAGE, 2 * PAGE, 3 * PAGE, 0, 0)
+
+    assert read_only == ((MAP, address + 2 * PAGE, PAGE, 1),)
+    assert program.reply.effects == ((MAP, address + 3 * PAGE, PAGE, 0),)
+
+
+def test_mremap_of_different_protections_shrinks_but_does_not_grow() -> None:
+    """EFAULT, as for several mappings in Linux; protected alike they are one again."""
+    program = Program()
+    address = mapped(program, 3 * PAGE, 0x2000_0000)
+    program.call("mprotect", address + PAGE, PAGE, 1)
+
+    assert program.call("mremap", address, 3 * PAGE, 4 * PAGE, 0, 0) == -14
+    assert program.call("mremap", address, 3 * PAGE, 2 * PAGE, 0, 0) == address
+    program.call("mprotect", address, 2 * PAGE, READ_WRITE)
+    assert program.call("mremap", address, 2 * PAGE, 4 * PAGE, 0, 0) == address
+
+
+def test_mprotect_is_bounded() -> None:
+    """Pages that are protected differently are ranges of their own, of which there are only so many."""
+    program = Program()
+    address = mapped(program, 4 * MAX_RANGES * PAGE, 0x1000_0000)
+
+    results = [program.call("mprotect", address + 2 * at * PAGE, PAGE, 1) for at in range(MAX_RANGES)]
+
+    assert set(results) == {0, -12}
+    assert program.call("munmap", address, PAGE) == -12
+
+
 def test_mremap_without_room_is_enomem() -> None:
     """The C library's realloc then copies."""
     program = Program()
