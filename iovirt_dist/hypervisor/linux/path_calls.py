@@ -36,8 +36,10 @@ def open_file(request: Request) -> Reply:
     try:
         node = process.find(path, _directory(request), follow=not flags & O_NOFOLLOW)
     except CallError as error:
-        creates = flags & O_CREAT and error.errno is Errno.ENOENT
-        raise CallError(Errno.EROFS if creates else error.errno) from None
+        if flags & O_CREAT and error.errno is Errno.ENOENT and path:
+            process.find(_above(path), _directory(request))
+            raise CallError(Errno.EROFS) from None
+        raise
     if flags & O_CREAT and flags & O_EXCL:
         raise CallError(Errno.EEXIST)
     if isinstance(node, SymbolicLink) and not flags & O_PATH:
@@ -130,6 +132,11 @@ def umask(request: Request) -> Reply:
     process = request.process
     old, process.umask = process.umask, request.unsigned("mask") & 0o777
     return Reply(old)
+
+
+def _above(path: str) -> str:
+    """Return the path of the directory that a path's last name is in."""
+    return path[: path.rstrip("/").rfind("/") + 1] or "."
 
 
 def _directory(request: Request) -> int:
