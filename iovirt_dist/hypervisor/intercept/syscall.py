@@ -27,7 +27,16 @@ from iovirt_dist.hypervisor.linux.request import Reply, Request
 from iovirt_dist.hypervisor.linux.routines import routines_of
 from iovirt_dist.hypervisor.linux.system import System
 from iovirt_dist.hypervisor.linux.tree import DISK_PATH
-from iovirt_dist.hypervisor.linux.waits import Deadline, DiskTransfer, Outcome, Randomness, Steps, TerminalChange, Wait
+from iovirt_dist.hypervisor.linux.waits import (
+    Deadline,
+    DiskTransfer,
+    InterruptedWaitError,
+    Outcome,
+    Randomness,
+    Steps,
+    TerminalChange,
+    Wait,
+)
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import Status
 from iovirt_dist.wire.messages import Message
@@ -167,7 +176,7 @@ class SystemCallInterception:
         taken = self.system.terminal.receive(data)
         for signal in self.system.terminal.take_signals():
             for process in list(self._processes.values()):
-                self._interrupt(process, signal)
+                self._interrupt(process, signal, now_ns)
         self._wake_readers(now_ns)
         return taken
 
@@ -225,7 +234,7 @@ class SystemCallInterception:
         else:
             self._finish(request, result)
 
-    def _go_on(self, call: _Call, outcome: Outcome | None) -> None:
+    def _go_on(self, call: _Call, outcome: Outcome | InterruptedWaitError | None) -> None:
         """Carry a call on to its next wait, or to its end.
 
         Args:
@@ -235,7 +244,10 @@ class SystemCallInterception:
         now_ns = outcome.now_ns if outcome else call.request.now_ns
         try:
             while True:
-                wait = call.steps.send(outcome) if outcome else next(call.steps)
+                if isinstance(outcome, InterruptedWaitError):
+                    wait = call.steps.throw(outcome)
+                else:
+                    wait = call.steps.send(outcome) if outcome else next(call.steps)
                 call.wait = wait
                 if not (isinstance(wait, Deadline) and wait.deadline_ns <= now_ns):
                     break
@@ -292,7 +304,7 @@ class SystemCallInterception:
             if isinstance(call.wait, TerminalChange):
                 self._go_on(call, Outcome(Status.OK, b"", now_ns))
 
-    def _interrupt(self, process: Process, signal: int) -> None:
+    def _interrupt(self, process: Process, signal: int, now_ns: int) -> None:
         """A key sends a signal: the process dies of it, or the call that waits is interrupted, or neither."""
         call = self._waiting.get(process.number)
         if process.dies_of(signal):
@@ -301,8 +313,7 @@ class SystemCallInterception:
                 self._end(call)
                 self._finish(call.request, Reply(-signal, ends=True))
         elif call is not None and process.has_handler(signal) and isinstance(call.wait, TerminalChange | Deadline):
-            self._end(call)
-            self._fail(call.request, Errno.EINTR)
+            self._go_on(call, InterruptedWaitError(now_ns))
 
     # Machines
 

@@ -9,7 +9,7 @@ from iovirt_dist.hypervisor.linux.errno import CallError, Errno
 from iovirt_dist.hypervisor.linux.nodes import Node
 from iovirt_dist.hypervisor.linux.process import MAX_FILES
 from iovirt_dist.hypervisor.linux.request import Reply, Request
-from iovirt_dist.hypervisor.linux.waits import Deadline, Steps, TerminalChange
+from iovirt_dist.hypervisor.linux.waits import Deadline, InterruptedWaitError, Steps, TerminalChange
 
 _SECOND_NS = 1_000_000_000
 _WALL_CLOCKS = frozenset({0, 5, 8, 11})
@@ -66,8 +66,8 @@ def time(request: Request) -> Reply:
 
 def nanosleep(request: Request) -> Steps[Reply]:
     """Sleep for a time in words."""
-    length = _duration(request.structure("time", request.process.system.layouts.timespec))
-    return _sleep_until(request.now_ns + length)
+    layout = request.process.system.layouts.timespec
+    return _sleep(request, request.now_ns + _duration(request.structure("time", layout)), layout)
 
 
 def clock_nanosleep(request: Request) -> Steps[Reply]:
@@ -188,8 +188,19 @@ def _clock_sleep(request: Request, layout: Layout) -> Steps[Reply]:
         raise CallError(Errno.EOPNOTSUPP if clock in _WALL_CLOCKS | _MACHINE_CLOCKS else Errno.EINVAL)
     time_ns = _duration(request.structure("time", layout))
     if not request.unsigned("flags") & _TIMER_ABSTIME:
-        return _sleep_until(request.now_ns + time_ns)
+        return _sleep(request, request.now_ns + time_ns, layout)
     return _sleep_until(time_ns - (request.process.system.parts.wall_ns if clock in _WALL_CLOCKS else 0))
+
+
+def _sleep(request: Request, deadline_ns: int, layout: Layout) -> Steps[Reply]:
+    """Sleep; interrupted, tell how much of the time is left (nanosleep(2))."""
+    try:
+        return (yield from _sleep_until(deadline_ns))
+    except InterruptedWaitError as signal:
+        if request.is_null("left"):
+            raise
+        seconds, nanoseconds = divmod(max(deadline_ns - signal.now_ns, 0), _SECOND_NS)
+        return Reply(-signal.errno, {"left": _pack(layout, {"seconds": seconds, "nanoseconds": nanoseconds})})
 
 
 def _sleep_until(deadline_ns: int) -> Steps[Reply]:

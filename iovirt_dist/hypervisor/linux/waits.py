@@ -2,6 +2,8 @@
 
     status, data, now_ns = yield DiskTransfer(Opcode.READ, 0, 512)
 
+A signal that interrupts a call is thrown into it at its wait (`InterruptedWaitError`); few routines care.
+
 A routine that never waits returns its result at once; `settle` lets a caller treat both alike.
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import NamedTuple, TypeAlias, TypeVar
 
+from iovirt_dist.hypervisor.linux.errno import CallError, Errno
 from iovirt_dist.wire.codec import Buffer
 from iovirt_dist.wire.commands import Opcode, Status
 
@@ -54,6 +57,18 @@ class Outcome(NamedTuple):
     status: Status
     data: Buffer
     now_ns: int
+
+
+class InterruptedWaitError(CallError):
+    """A signal has ended the wait: the call fails with EINTR, unless its routine has something to say.
+
+    Args:
+        now_ns: Machine time.
+    """
+
+    def __init__(self, now_ns: int) -> None:
+        super().__init__(Errno.EINTR)
+        self.now_ns = now_ns
 
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from tests.unit.hypervisor.linux.program import AT_FDCWD, WALL_NS, Disk, Program
+from tests.unit.hypervisor.linux.program import AT_FDCWD, BAD_ADDRESS, WALL_NS, Disk, Program
 
 SECOND = 1_000_000_000
 POLLIN, POLLOUT, POLLNVAL = 1, 4, 32
@@ -89,6 +89,51 @@ def test_nanosleep_ends_at_its_deadline() -> None:
 
     assert (deadline, before, program.reply.result) == (SECOND + 5, 0, 0)
     assert program.interception.deadline_ns() is None
+
+
+@pytest.mark.parametrize(
+    ("abi", "name", "first", "time"),
+    [
+        ("linux_x86_64", "nanosleep", (), "<qq"),
+        ("linux_i386", "nanosleep", (), "<ii"),
+        ("linux_x86_64", "clock_nanosleep", (0, 0), "<qq"),
+        ("linux_i386", "clock_nanosleep_time64", (1, 0), "<qq"),
+    ],
+)
+def test_sleep_that_is_interrupted_tells_what_is_left(abi: str, name: str, first: tuple[int, ...], time: str) -> None:
+    """EINTR and the rest of the time, for a caller that sleeps on (nanosleep(2))."""
+    program = interruptible(abi)
+    size = struct.calcsize(time)
+    left = program.buffer(size)
+    program.begin(name, *first, struct.pack(time, 3, 5), left)
+    program.sleep(SECOND)
+
+    program.type(b"\x03")
+
+    assert program.reply.result == -4
+    assert struct.unpack(time, program.memory.read(left, size)) == (2, 5)
+    assert program.interception.deadline_ns() is None
+
+
+@pytest.mark.parametrize(("flags", "left", "result"), [(1, 16, -4), (0, 0, -4), (0, BAD_ADDRESS, -14)])
+def test_sleep_that_is_interrupted_may_have_nothing_to_tell(flags: int, left: int, result: int) -> None:
+    """Until a point in time, with no place for the rest, or a bad one."""
+    program = interruptible("linux_x86_64")
+    address = program.buffer(left) if left == 16 else left
+    program.begin("clock_nanosleep", 1, flags, struct.pack("<qq", 3, 0), address)
+
+    program.type(b"\x03")
+
+    assert program.reply.result == result
+    assert not any(program.reply.outputs)
+
+
+def interruptible(abi: str) -> Program:
+    """A program with a handler for the interrupt key."""
+    program = Program(abi)
+    action = program.interception.system.layouts.sigaction.pack({"handler": 0x1234})
+    assert program.call("rt_sigaction", 2, action, 0, 8) == 0
+    return program
 
 
 @pytest.mark.parametrize("time", [(0, 10**9), (0, -1), (-1, 0)])
