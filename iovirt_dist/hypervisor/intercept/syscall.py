@@ -26,6 +26,7 @@ from iovirt_dist.hypervisor.linux.process import Process
 from iovirt_dist.hypervisor.linux.request import Reply, Request
 from iovirt_dist.hypervisor.linux.routines import routines_of
 from iovirt_dist.hypervisor.linux.system import System
+from iovirt_dist.hypervisor.linux.time_calls import has_mask
 from iovirt_dist.hypervisor.linux.tree import DISK_PATH
 from iovirt_dist.hypervisor.linux.waits import (
     Deadline,
@@ -215,8 +216,9 @@ class SystemCallInterception:
         """Carry out a call, as far as it goes without waiting."""
         routine = self._routines.get(number)
         process = request.process
-        if process.doomed:
-            self._finish(request, Reply(-process.doomed, ends=True))
+        signal = process.take_signals(masked=not has_mask(request)) if process.pending else 0
+        if signal:
+            self._finish(request, Reply(-signal, ends=True))
             return
         if routine is None:
             self.system.unknown[request.plan.name] += 1
@@ -306,13 +308,15 @@ class SystemCallInterception:
 
     def _interrupt(self, process: Process, signal: int, now_ns: int) -> None:
         """A key sends a signal: the process dies of it, or the call that waits is interrupted, or neither."""
+        process.pending.add(signal)
         call = self._waiting.get(process.number)
+        if call is None or (process.is_blocked(signal) and not has_mask(call.request)):
+            return
+        process.pending.discard(signal)
         if process.dies_of(signal):
-            process.doomed = signal
-            if call is not None:
-                self._end(call)
-                self._finish(call.request, Reply(-signal, ends=True))
-        elif call is not None and process.has_handler(signal) and isinstance(call.wait, TerminalChange | Deadline):
+            self._end(call)
+            self._finish(call.request, Reply(-signal, ends=True))
+        elif process.has_handler(signal) and isinstance(call.wait, TerminalChange | Deadline):
             self._go_on(call, InterruptedWaitError(now_ns))
 
     # Machines

@@ -142,7 +142,7 @@ class Process:
         directory: Current directory.
         umask: File mode creation mask.
         actions: What it asked for signals, by number: the kernel's ``struct sigaction``.
-        doomed: Signal of which it will die at its next call; 0 for none.
+        pending: Signals that were sent and have had no effect yet: they are blocked, or it makes no call.
         blocked: Blocked signals, as 8 bytes.
         thread_name: What prctl tells, 15 bytes at most.
         thread_pointer: As it was set last, for calls that ask.
@@ -158,7 +158,7 @@ class Process:
         self.directory: Directory = system.tree.root
         self.umask = 0o22
         self.actions: dict[int, bytes] = {}
-        self.doomed = 0
+        self.pending: set[int] = set()
         self.blocked = bytes(8)
         self.thread_pointer = 0
         self.thread_name = name.rpartition("/")[2].encode("utf-8", "surrogateescape")[:15]
@@ -208,6 +208,23 @@ class Process:
     def has_handler(self, signal: int) -> bool:
         """Whether the process has a handler for a signal."""
         return self.handler(signal) not in (SIG_DEFAULT, SIG_IGNORE)
+
+    def is_blocked(self, signal: int) -> bool:
+        """Whether a signal waits until it is unblocked."""
+        return bool(int.from_bytes(self.blocked, "little") >> signal - 1 & 1)
+
+    def take_signals(self, *, masked: bool = True) -> int:
+        """Let pending signals have their effect.
+
+        Args:
+            masked: Those that are blocked stay pending.
+
+        Returns:
+            The one that ends the process, 0 if none does.
+        """
+        due = {signal for signal in self.pending if not (masked and self.is_blocked(signal))}
+        self.pending -= due
+        return min(filter(self.dies_of, due), default=0)
 
     def dies_of(self, signal: int) -> bool:
         """Whether a signal ends the process; one that has a handler does not, though the handler is never called."""

@@ -9,7 +9,7 @@ from iovirt_dist.abi.layouts import RLIMIT64, USER_DESCRIPTOR, UTSNAME
 from iovirt_dist.abi.linux_i386 import TLS_ENTRY
 from iovirt_dist.hypervisor.linux.entropy import gather
 from iovirt_dist.hypervisor.linux.errno import CallError, Errno
-from iovirt_dist.hypervisor.linux.process import MAX_FILES
+from iovirt_dist.hypervisor.linux.process import MAX_FILES, SIG_IGNORE, Process
 from iovirt_dist.hypervisor.linux.request import Reply, Request
 from iovirt_dist.hypervisor.linux.waits import Steps
 from iovirt_dist.wire.syscall_messages import EffectKind
@@ -47,15 +47,15 @@ def exit_process(request: Request) -> Reply:
 def kill(request: Request) -> Reply:
     """Kill, tkill, tgkill: a signal to the process itself; there is no other.
 
-    It ends the process where that is what the signal does. Handlers are never called.
+    It ends the process where that is what the signal does, or waits while it is blocked. Handlers are never called.
     """
     process, signal = request.process, request.signed("signal")
     if not 0 <= signal <= _LAST_SIGNAL:
         raise CallError(Errno.EINVAL)
     _check_own(request, process.pid)
-    if signal and process.dies_of(signal):
-        return Reply(-signal, ends=True)
-    return Reply()
+    if signal:
+        process.pending.add(signal)
+    return _delivered(process, Reply())
 
 
 def rt_sigaction(request: Request) -> Reply:
@@ -69,11 +69,13 @@ def rt_sigaction(request: Request) -> Reply:
     old = process.actions.get(signal, bytes(process.system.layouts.sigaction.size))
     if changes:
         process.actions[signal] = bytes(request.data("new"))
+        if process.handler(signal) == SIG_IGNORE:
+            process.pending.discard(signal)
     return _with_old(request, old)
 
 
 def rt_sigprocmask(request: Request) -> Reply:
-    """Change which signals are blocked; none are delivered anyway."""
+    """Change which signals are blocked; one that was waiting for it may end the process."""
     process = request.process
     if request.word("size") != 8:
         raise CallError(Errno.EINVAL)
@@ -84,7 +86,7 @@ def rt_sigprocmask(request: Request) -> Reply:
         if changed is None:
             raise CallError(Errno.EINVAL)
         process.blocked = (changed & ~(1 << _SIGKILL - 1 | 1 << _SIGSTOP - 1)).to_bytes(8, "little")
-    return _with_old(request, old)
+    return _delivered(process, _with_old(request, old))
 
 
 def sigaltstack(request: Request) -> Reply:
@@ -257,6 +259,12 @@ def _check_own(request: Request, pid: int) -> None:
         raise CallError(Errno.EINVAL)
     if ids.count(pid) != len(ids):
         raise CallError(Errno.ESRCH)
+
+
+def _delivered(process: Process, reply: Reply) -> Reply:
+    """Return a call's reply, or the process's end if a signal that is not blocked ends it."""
+    signal = process.take_signals()
+    return Reply(-signal, ends=True) if signal else reply
 
 
 def _with_old(request: Request, old: bytes) -> Reply:

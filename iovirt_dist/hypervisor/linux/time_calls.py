@@ -87,7 +87,7 @@ def poll(request: Request) -> Steps[Reply]:
 
 
 def ppoll(request: Request) -> Steps[Reply]:
-    """As poll, with a time in a structure; the signal mask has no effect."""
+    """As poll, with a time in a structure; a signal mask is taken for one that blocks nothing."""
     return _poll(request, _timeout(request))
 
 
@@ -107,6 +107,13 @@ def select(request: Request) -> Steps[Reply]:
             return Reply(total, {name: _merge(request, count, bits) for name, bits in ready.items()})
         yield from _wait(request, deadline)
 
+
+def has_mask(request: Request) -> bool:
+    """Whether a call waits with a signal mask of its own; what that blocks is not known here."""
+    return request.plan.name in _MASKED and not (request.has("mask") and request.is_null("mask"))
+
+
+_MASKED = frozenset({"ppoll", "ppoll_time64", "pselect6", "pselect6_time64"})
 
 _READY_OF: dict[str, Callable[[Node], bool]] = {
     "read_set": lambda node: node.readable(),

@@ -19,6 +19,11 @@ def set_handler(program: Program, signal: int, handler: int) -> None:
     assert program.call("rt_sigaction", signal, action, 0, 8) == 0
 
 
+def mask(program: Program, how: int, signals: int) -> None:
+    """Block, unblock or set signals; bit 0 is signal 1."""
+    program.call("rt_sigprocmask", how, struct.pack("<Q", signals), 0, 8)
+
+
 @pytest.mark.parametrize("name", ["kill", "tkill"])
 def test_signal_that_kills_ends_the_process(name: str) -> None:
     """What abort does."""
@@ -39,6 +44,45 @@ def test_signal_with_a_handler_does_not_kill() -> None:
     set_handler(program, 6, 0)
     program.call("tgkill", pid, pid, 6)
     assert program.reply.disposition is Disposition.EXIT
+
+
+@pytest.mark.parametrize("how", [1, 2])
+def test_signal_that_is_blocked_kills_once_it_is_unblocked(how: int) -> None:
+    """Which is what raise of a C library does: it blocks all while it sends."""
+    program = Program()
+    mask(program, 0, 0xFFFF)
+
+    sent = program.call("kill", program.call("getpid"), 15)
+    begun = program.call("getpid")
+    mask(program, how, 1 << 14 if how == 1 else 0)
+
+    assert (sent, begun) == (0, 2)
+    assert (program.reply.disposition, program.reply.result) == (Disposition.EXIT, -15)
+
+
+@pytest.mark.parametrize(("while_blocked", "at_the_end"), [(HANDLER, HANDLER), (0, HANDLER), (HANDLER, 1), (1, 0)])
+def test_signal_that_is_blocked_kills_only_if_nothing_else_is_asked_for(while_blocked: int, at_the_end: int) -> None:
+    """A handler or SIG_IGN; to ignore it forgets one that waits (sigaction(2), POSIX "Signal Actions")."""
+    program = Program()
+    mask(program, 0, 1 << 14)
+    program.call("kill", program.call("getpid"), 15)
+    set_handler(program, 15, while_blocked)
+    set_handler(program, 15, at_the_end)
+
+    mask(program, 1, 1 << 14)
+
+    assert program.reply.disposition is Disposition.DONE
+    assert program.call("getpid") == 2
+
+
+def test_sigkill_is_not_blocked() -> None:
+    """It is left out of every mask."""
+    program = Program()
+    mask(program, 0, (1 << 64) - 1)
+
+    program.call("kill", program.call("getpid"), 9)
+
+    assert (program.reply.disposition, program.reply.result) == (Disposition.EXIT, -9)
 
 
 @pytest.mark.parametrize(("signal", "result"), [(0, 0), (17, 0), (65, -22), (-1, -22)])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 
+import pytest
+
 from iovirt_dist.abi.layouts import TERMIOS
 from iovirt_dist.hypervisor.linux.line_discipline import ICANON, Key, Termios
 from iovirt_dist.wire.syscall_messages import Disposition
@@ -176,6 +178,40 @@ def test_interrupt_key_spares_one_whose_disk_is_late() -> None:
     program.type(b"\x03")
 
     assert program.call("getpid") > 0
+
+
+BLOCK_INTERRUPT, UNBLOCK_INTERRUPT = (0, struct.pack("<Q", 2), 0, 8), (1, struct.pack("<Q", 2), 0, 8)
+
+
+def test_interrupt_key_that_is_blocked_waits() -> None:
+    """Neither the read nor the program ends; unblocked, the program does."""
+    program = Program()
+    program.call("rt_sigprocmask", *BLOCK_INTERRUPT)
+    reading(program)
+
+    program.type(b"\x03")
+    program.type(b"on\n")
+    read = program.reply.result
+    program.call("rt_sigprocmask", *UNBLOCK_INTERRUPT)
+
+    assert read == 3
+    assert (program.reply.disposition, program.reply.result) == (Disposition.EXIT, -2)
+
+
+@pytest.mark.parametrize("computes", [False, True])
+def test_interrupt_key_that_is_blocked_ends_a_wait_with_a_mask_of_its_own(computes: bool) -> None:
+    """Which is there to let it through; with NULL for the mask it stays blocked."""
+    program = Program()
+    program.call("rt_sigprocmask", *BLOCK_INTERRUPT)
+    mask = bytes(8)
+    typed_before, typed_after = (b"\x03", b"") if computes else (b"", b"\x03")
+
+    program.type(typed_before)
+    assert program.call("ppoll", 0, 0, bytes(16), 0, 8) == 0
+    program.begin("ppoll", 0, 0, 0, mask, 8)
+    program.type(typed_after)
+
+    assert (program.reply.disposition, program.reply.result) == (Disposition.EXIT, -2)
 
 
 def test_settings_come_back_as_they_were_set() -> None:
