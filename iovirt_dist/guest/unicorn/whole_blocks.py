@@ -12,8 +12,8 @@ check, blocks are short (512 instructions at most, one iteration of a REP) and e
 request takes effect within microseconds all the same. The flag has no public name (`internals`); `check` tries out what
 it does, once per process.
 
-It must not be set for guests whose engine answers accesses to unmapped memory from outside (RISC-V): with the checks
-goes the exit behind such an access.
+With the checks goes the exit behind a store to unmapped memory that a hook answers (`riscv`): the rest of its block is
+executed all the same. Where the store must fault the engine undoes that.
 """
 
 from __future__ import annotations
