@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-DIVIDE_ERROR: Final = 0
 DEBUG: Final = 1
 NMI: Final = 2
 BREAKPOINT: Final = 3
 OVERFLOW: Final = 4
-BOUND_RANGE: Final = 5
 INVALID_OPCODE: Final = 6
 DOUBLE_FAULT: Final = 8
 INVALID_TSS: Final = 10

@@ -31,7 +31,6 @@ GS: Final = 5
 TF: Final = 1 << 8
 IF: Final = 1 << 9
 DF: Final = 1 << 10
-IOPL_SHIFT: Final = 12
 NT: Final = 1 << 14
 RF: Final = 1 << 16
 VM: Final = 1 << 17
@@ -117,11 +116,6 @@ class CpuState:
     def virtual_8086(self) -> bool:
         """Virtual-8086 mode."""
         return bool(self.eflags & VM) and self.protected
-
-    @property
-    def iopl(self) -> int:
-        """I/O privilege level, 0..3."""
-        return self.eflags >> IOPL_SHIFT & 3
 
 
 class X86Engine(Engine, Protocol):

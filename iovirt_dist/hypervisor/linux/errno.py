@@ -21,7 +21,6 @@ class Errno(enum.IntEnum):
     ENOMEM = 12
     EACCES = 13
     EFAULT = 14
-    EBUSY = 16
     EEXIST = 17
     ENODEV = 19
     ENOTDIR = 20
