@@ -7,6 +7,7 @@ that Linux's and U-Boot's drivers for ``google,goldfish-rtc`` use.
 from __future__ import annotations
 
 from iovirt_dist.hypervisor.vdev.device import IrqLine, State
+from iovirt_dist.hypervisor.vdev.registers import with_half
 
 GOLDFISH_RTC_BYTES = 0x1000
 
@@ -69,11 +70,11 @@ class GoldfishRtc:
             return
         self.advance(now_ns)
         if offset in (_TIME_LOW, _TIME_HIGH):
-            self._set_time(_with_half(self.wall_ns(now_ns), offset == _TIME_HIGH, value), now_ns)
+            self._set_time(with_half(self.wall_ns(now_ns), offset == _TIME_HIGH, value), now_ns)
         elif offset == _ALARM_HIGH:
-            self._alarm_ns = _with_half(self._alarm_ns, True, value)
+            self._alarm_ns = with_half(self._alarm_ns, True, value)
         elif offset == _ALARM_LOW:
-            self._alarm_ns = _with_half(self._alarm_ns, False, value)
+            self._alarm_ns = with_half(self._alarm_ns, False, value)
             self._armed = True
             self._schedule(now_ns)
         elif offset == _CLEAR_ALARM:
@@ -135,8 +136,3 @@ class GoldfishRtc:
         self._armed, self._enabled, self._pending = state["armed"], state["enabled"], state["pending"]
         self._level = self._pending and self._enabled
         self._irq(self._level)
-
-
-def _with_half(value: int, high: bool, half: int) -> int:
-    """A 64-bit value with one of its halves replaced."""
-    return half << 32 | value & _LOW if high else value & ~_LOW | half

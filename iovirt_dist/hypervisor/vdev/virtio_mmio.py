@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from iovirt_dist.hypervisor.vdev.device import IrqLine, Quiet, State
+from iovirt_dist.hypervisor.vdev.registers import with_half
 from iovirt_dist.hypervisor.vdev.virtio_function import VirtioFunction
 from iovirt_dist.hypervisor.vdev.virtio_queue import NOT_ARMED, QueueHost, VirtioQueue
 from iovirt_dist.virtio import mmio
@@ -265,11 +266,11 @@ class VirtioMmio(Quiet):
             return
         high, area = bool(offset & 4), offset & ~4
         if area == Register.QUEUE_DESC_LOW:
-            queue.descriptors = _with_half(queue.descriptors, high, value)
+            queue.descriptors = with_half(queue.descriptors, high, value)
         elif area == Register.QUEUE_DRIVER_LOW:
-            queue.driver_area = _with_half(queue.driver_area, high, value)
+            queue.driver_area = with_half(queue.driver_area, high, value)
         elif area == Register.QUEUE_DEVICE_LOW:
-            queue.device_area = _with_half(queue.device_area, high, value)
+            queue.device_area = with_half(queue.device_area, high, value)
 
     def _write_queue_ready(self, value: int) -> None:
         queue = self._queue()
@@ -298,8 +299,3 @@ class VirtioMmio(Quiet):
 def _half(value: int, select: int) -> int:
     """32 of the bits of a set; there are none above bit 63."""
     return value >> 32 * select & _LOW if select <= 1 else 0
-
-
-def _with_half(value: int, high: bool, half: int) -> int:
-    """A 64-bit value with one of its halves replaced."""
-    return half << 32 | value & _LOW if high else value & ~_LOW | half
