@@ -5,24 +5,36 @@ The server is `multiprocessing`'s, one for each test runner: it starts with the 
 
 from __future__ import annotations
 
+import atexit
+import functools
 import importlib
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Mapping
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import get_args
 
 from iovirt_dist.topology.specs import Kind, ProcessSpec
 
 _PRELOADED = (
+    __name__,
     *(f"services.{kind}" for kind in get_args(Kind)),
     *(f"iovirt_dist.runtime.{name}_process" for name in ("guest", "nbd", "script", "vm")),
     "uvloop",
     "pytest",  # multiprocessing runs the runner's own script again, which only imports it
 )
 _HIGHEST_INHERITED = 1024
+_FOLDER = "IOVIRT_FORK_SERVER"
+"""Setting that only the server sees: the folder of its socket, which it removes when it ends, however its runner ended."""
+
+if _folder := os.environ.pop(_FOLDER, ""):  # this is the server
+    atexit.register(shutil.rmtree, _folder, ignore_errors=True)
 
 
 class ForkedService:
@@ -39,10 +51,8 @@ class ForkedService:
     """
 
     def __init__(self, spec: ProcessSpec, log: Path, environ: Mapping[str, str], folder: Path) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(list(_PRELOADED))
         arguments = (f"services.{spec.kind}", str(spec.name), log, dict(environ), folder)
-        self._process = context.Process(target=_serve, args=arguments, name=str(spec.name), daemon=True)
+        self._process = _started_server().Process(target=_serve, args=arguments, name=str(spec.name), daemon=True)
         self._process.start()
         self.pid = self._process.pid or 0
 
@@ -62,6 +72,24 @@ class ForkedService:
     def kill(self) -> None:
         """SIGKILL."""
         self.send_signal(signal.SIGKILL)
+
+
+@functools.cache
+def _started_server() -> ForkServerContext:
+    """Start the server of this process; returns what makes processes with it.
+
+    Its socket's path must be short, whatever TMPDIR is (unix(7)), so it gets a folder below /tmp.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(_PRELOADED))
+    before = tempfile.tempdir
+    tempfile.tempdir = os.environ[_FOLDER] = tempfile.mkdtemp(prefix="iovirt-", dir="/tmp")
+    try:
+        forkserver.ensure_running()
+    finally:
+        tempfile.tempdir = before
+        del os.environ[_FOLDER]
+    return context
 
 
 def _serve(module: str, name: str, log: Path, environ: dict[str, str], folder: Path) -> None:

@@ -158,9 +158,11 @@ async def test_plugin_processes_end_with_a_runner_that_is_killed(session: pytest
     session.makepyfile(
         f"""
         import os, signal
+        from multiprocessing.util import get_temp_dir
         from pathlib import Path
         async def test_it(iovirt):
             topology = await iovirt.up({SMALL})
+            Path("server").write_text(str(Path(get_temp_dir()).parent))
             Path("pid").write_text(str(topology.hypervisor().pid))
             Path("folder").write_text(str(topology.run_dir.path))
             os.kill(os.getpid(), signal.SIGKILL)
@@ -172,4 +174,18 @@ async def test_plugin_processes_end_with_a_runner_that_is_killed(session: pytest
     assert result.ret == -signal.SIGKILL
     process = Path("/proc", (session.path / "pid").read_text())
     await eventually(lambda: not process.exists(), 10, lambda: "the hypervisor does not end")
+    server = Path((session.path / "server").read_text())
+    await eventually(lambda: not server.exists(), 10, lambda: "the server leaves its socket's folder")
     shutil.rmtree((session.path / "folder").read_text())
+
+
+def test_plugin_works_below_a_temporary_folder_with_a_long_path(
+    session: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket's path has 107 bytes at most."""
+    folder = session.path / ("t" * 107)
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    session.makepyfile(f"async def test_it(iovirt):\n    await iovirt.up({SMALL})\n")
+
+    session.runpytest_subprocess().assert_outcomes(passed=1)
