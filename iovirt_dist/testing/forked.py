@@ -31,7 +31,7 @@ _PRELOADED = (
 )
 _HIGHEST_INHERITED = 1024
 _FOLDER = "IOVIRT_FORK_SERVER"
-"""Setting that only the server sees: the folder of its socket, which it removes when it ends, however its runner ended."""
+"""Setting that only the server sees: the folder of its socket, which goes with it, however its runner has ended."""
 
 if _folder := os.environ.pop(_FOLDER, ""):  # this is the server
     atexit.register(shutil.rmtree, _folder, ignore_errors=True)
