@@ -10,9 +10,9 @@ demo: $(VENV)/.installed        ## a guest OS reads a disk through its ATA ports
 
 # Files as they come, not by their number of tests: the slowest ones have few, would come last, and a core would wait.
 test: $(VENV)/.installed-dev    ## unit, contract, property, process and guest tests
-	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	dir=$$(mktemp -d /tmp/iov.XXXXXX) && trap 'rm -rf "$$dir"' EXIT && \
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder \
-	  --basetemp "$$dir/t"  # short: sockets lie below it
+	  --basetemp "$$dir/t"  # short, whatever TMPDIR is: sockets lie below it
 
 lint: $(VENV)/.installed-dev    ## style, types, layers
 	$(BIN)/ruff check .
