@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from iovirt_dist.cli.disk_copy import in_words
 from iovirt_dist.controllers.block.extents import BLOCK_BYTES
 from iovirt_dist.controllers.block.overlay_files import OverlayFolder, overlay_path
 from iovirt_dist.controllers.locking import lock_holder, lock_holder_pid
@@ -105,10 +106,8 @@ def is_there(path: Path) -> bool:
     Raises:
         LocalError: This user may not look.
     """
-    try:
+    with in_words("cannot be looked at", str(path)):
         return path.exists()
-    except OSError as error:
-        raise LocalError(f"cannot be looked at ({error.strerror})", str(path)) from None
 
 
 def holder_of(path: Path) -> int | None:

@@ -38,8 +38,7 @@ class EarliestDeadline(Generic[Q]):
         else:
             self._heap = [entry for entry in self._heap if entry[2] is not flow]
             heapq.heapify(self._heap)
-        flow.runs.clear()
-        flow.stamped = 0
+        flow.forget_arrivals()
 
     def arrived(self, now_ns: int) -> None:
         """Note the time at everything that has none."""

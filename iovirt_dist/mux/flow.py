@@ -86,6 +86,11 @@ class Flow(Generic[Q]):
         self._bandwidth = _bucket(self._bandwidth, qos.bandwidth, qos.burst_ns, now_ns)
         self.limited = self._iops is not None or self._bandwidth is not None
 
+    def forget_arrivals(self) -> None:
+        """Let all items count as new; see `runs`."""
+        self.runs.clear()
+        self.stamped = 0
+
     def push(self, item: Q) -> bool:
         """Queue an item; False and nothing queued where the bound is reached."""
         items = self.items

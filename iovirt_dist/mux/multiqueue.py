@@ -204,8 +204,7 @@ class MultiQueue(Generic[Q]):
         if mine:
             self._leave(flow)
             flow.items = deque(item for item in flow.items if item.guest != guest)
-            flow.runs.clear()  # what is left counts as new, also where the scheduler did not know the flow just now
-            flow.stamped = 0
+            flow.forget_arrivals()  # also where the scheduler did not know the flow just now
             if flow.items:
                 self._wake(flow)
         if flow.name == _anonymous(guest):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from iovirt_dist.cli.main import main
 from iovirt_dist.controllers.block.overlay_format import SAMPLES
 from iovirt_dist.controllers.block.storage import FileStorage
+from tests.unit.cli.disk_support import Run, disk_command
 
 KIB = 1024
 TOPOLOGY = """
@@ -30,8 +29,6 @@ script = "x.py:main"
 devices = { disk = "disk0/os", overlay = true }
 """
 
-Run = Callable[..., int]
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -45,11 +42,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(folder: Path) -> Run:
     """Run ``iovirt disk`` in that folder."""
-
-    def call(*words: object) -> int:
-        return main(["disk", *map(str, words), "--file", str(folder / "t.toml")])
-
-    return call
+    return disk_command(folder)
 
 
 def _names(folder: Path) -> list[str]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from iovirt_dist.cli.main import main
+from tests.unit.cli.disk_support import Run, disk_command
 
 MIB = 1 << 20
 TOPOLOGY = """
@@ -40,8 +39,6 @@ script = "x.py:main"
 devices = { disk = "base", overlay = true }
 """
 
-Run = Callable[..., int]
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -56,11 +53,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(folder: Path) -> Run:
     """Run ``iovirt disk`` in that folder."""
-
-    def call(*words: object) -> int:
-        return main(["disk", *map(str, words), "--file", str(folder / "t.toml")])
-
-    return call
+    return disk_command(folder)
 
 
 def test_resize_lets_the_image_grow_and_keeps_what_is_there(

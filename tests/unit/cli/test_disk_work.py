@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from iovirt_dist.cli.main import main
 from iovirt_dist.controllers.block.overlay_files import Base, OverlayFolder
 from iovirt_dist.controllers.block.storage import FileStorage
+from tests.unit.cli.disk_support import Run, disk_command
 
 KIB = 1024
 BASE = random.Random(2).randbytes(64 * KIB)
@@ -42,8 +41,6 @@ script = "x.py:main"
 devices = { disk = "big" }
 """
 
-Run = Callable[..., int]
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -56,11 +53,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(folder: Path) -> Run:
     """Run ``iovirt disk`` in that folder."""
-
-    def call(*words: object) -> int:
-        return main(["disk", *map(str, words), "--file", str(folder / "t.toml")])
-
-    return call
+    return disk_command(folder)
 
 
 def _guest_writes(folder: Path, offset: int, data: bytes) -> None:
